@@ -1,0 +1,64 @@
+# One command for each need, the same on a laptop and in CI. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo test quick test-cluster lint bench cluster cluster-down generate lock clean
+
+help:  ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.stamp  ## Make .venv with the `spendmesh` command and everything the other targets import
+
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Spendmesh needs Python 3.11 or newer; say which with PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## The whole story on this machine: no cluster, no keys, under two minutes
+	@$(BIN)/spendmesh demo $(ARGS)
+
+test: setup  ## All tests that need no node (real API server, SDKs, collector and Helm; built once and cached)
+	@$(BIN)/python tests/parts/parts.py ensure control-plane helm collector
+	$(PYTEST) $(ARGS)
+
+quick: setup  ## The 30-second check while developing: decisions, tables and properties
+	$(PYTEST) tests/core tests/control tests/properties -m "not cluster and not real" -x -q $(ARGS)
+
+test-cluster: setup  ## Install and use everything on a real one-node Kubernetes (root on Debian, or any KUBECONFIG)
+	$(PYTEST) tests/cluster -m cluster -v $(ARGS)
+
+lint: setup  ## Style, types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m spendmesh_operator.manifests.crd --check crds
+	$(BIN)/python -m spendmesh_operator.prices --check
+
+generate: setup  ## Write what is generated and committed: crds/, the price table
+	$(BIN)/python -m spendmesh_operator.manifests.crd crds
+	$(BIN)/python -m spendmesh_operator.prices
+
+bench: setup  ## CPU, latency, memory and start of the sidecar beside Envoy, a plain proxy and direct
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(BIN)/python bench/run.py $(ARGS)
+
+cluster: setup  ## A real one-node Kubernetes with Spendmesh on it, left running; prints its KUBECONFIG
+	$(BIN)/python tests/cluster/up.py $(ARGS)
+
+cluster-down: setup  ## Take that node away again
+	$(BIN)/python tests/cluster/up.py --down
+
+lock:  ## Pin every dependency with hashes again (versions and hashes only, no registry host)
+	@for extra in sidecar operator cli dev bench; do \
+	  uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header -q -o requirements/$$extra.txt || exit 1; done
+
+clean:  ## Remove what the other targets made in this folder (the cache of built parts stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,221 @@
+"""
+What a policy says, as frozen data: the vocabulary that decisions in `core` take and `policy` carries.
+
+Names are those of the kinds (contract §1) in snake_case; amounts are integers (`core.money`), durations
+milliseconds. Nothing here decides, and nothing here knows Kubernetes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Dialect = Literal["OpenAI", "Anthropic"]
+Mode = Literal["Enforce", "Observe"]
+Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
+Period = Literal["Hour", "Day", "Week", "Month"]
+
+
+class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of everything that travels in a policy: immutable, camelCase on the wire, defaults left out."""
+
+
+# --- prices -----------------------------------------------------------------------------------------------
+
+
+class TokenPrices(Spec, frozen=True, kw_only=True):
+    """
+    Nano-units of a currency per million tokens of each disjoint class (`core.usage.Usage`).
+
+    A class that the provider does not price apart costs what `input` costs (or `output`), written out here:
+    there is no "missing" price, so an explicit zero is zero.
+    """
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    """Written to a cache with the provider's default lifetime (Anthropic: 5 minutes)."""
+    cache_write_long: int
+    """Written to a cache with the long lifetime (Anthropic: 1 hour)."""
+
+
+class PriceRow(Spec, frozen=True, kw_only=True):
+    """One price of a model: in force from `since`, for one service tier, above a number of input tokens."""
+
+    prices: TokenPrices
+    since: int = 0
+    """Unix seconds, UTC; 0 is "always". The latest row that has begun applies."""
+    service_tier: str = "standard"
+    above_input_tokens: int = 0
+    """A cliff on the whole request: applies when the total input, cached included, is larger than this."""
+
+
+class ModelPrice(Spec, frozen=True, kw_only=True):
+    """All that is known about what one model costs and how large a call can be."""
+
+    model: str
+    currency: str
+    rows: tuple[PriceRow, ...]
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+# --- providers --------------------------------------------------------------------------------------------
+
+
+class ProviderSpec(Spec, frozen=True, kw_only=True):
+    """Where one provider is and what it costs. Never holds a key."""
+
+    alias: str
+    """The name that this policy's targets and `/providers/<alias>/…` use."""
+    ref: str
+    """`namespace/name` of the ModelProvider, for people and records."""
+    dialect: Dialect
+    base_url: str
+    """As the dialect's SDK takes it, without a trailing slash."""
+    auth: Literal["APIKey", "None"] = "APIKey"
+    key_name: str = ""
+    """Name under which the sidecar finds the key (a file in its key directory); empty for auth None."""
+    allowed_fields: tuple[str, ...] = ()
+    price_list: str = ""
+    """Which list of the built-in price table speaks for models that `prices` does not name."""
+    prices: tuple[ModelPrice, ...] = ()
+
+
+# --- routing ----------------------------------------------------------------------------------------------
+
+
+class TargetSpec(Spec, frozen=True, kw_only=True):
+    """Provider and model of one tier; priority 0 is tried first, higher ones are failover."""
+
+    name: str
+    provider: str
+    model: str
+    priority: int = 0
+
+
+class TierSpec(Spec, frozen=True, kw_only=True):
+    """One step of the order from cheap to strong."""
+
+    name: str
+    targets: tuple[TargetSpec, ...]
+
+
+class ModelPattern(Spec, frozen=True, kw_only=True):
+    """A glob (`*` only) of model names that the policy chooses for."""
+
+    pattern: str
+    ceiling: Literal["None", "Asked"] = "None"
+    """Asked: never a target dearer than the model that was asked for."""
+
+
+class When(Spec, frozen=True, kw_only=True):
+    """All that is set must hold; an empty one always holds."""
+
+    tasks: tuple[str, ...] = ()
+    user_plans: tuple[str, ...] = ()
+
+
+class RuleSpec(Spec, frozen=True, kw_only=True):
+    """The first rule that holds picks the tier."""
+
+    name: str
+    when: When
+    tier: str
+
+
+class BoundSpec(Spec, frozen=True, kw_only=True):
+    """Every bound that holds clamps the tier. A maximum beats a minimum (contract §1)."""
+
+    name: str
+    when: When = When()
+    min_tier: str = ""
+    max_tier: str = ""
+
+
+class RoutingSpec(Spec, frozen=True, kw_only=True):
+    """A whole RoutingPolicy after inheritance by section."""
+
+    name: str
+    """`namespace/name@generation` of the policy that gave the tiers: the header `x-spendmesh-policy`."""
+    mode: Mode = "Enforce"
+    tiers: tuple[TierSpec, ...] = ()
+    default_tier: str = ""
+    models: tuple[ModelPattern, ...] = ()
+    unmatched: Literal["PassThrough", "Deny"] = "PassThrough"
+    rules: tuple[RuleSpec, ...] = ()
+    bounds: tuple[BoundSpec, ...] = ()
+
+
+# --- budgets ----------------------------------------------------------------------------------------------
+
+
+class ThresholdSpec(Spec, frozen=True, kw_only=True):
+    """A step of the ladder, in percent of settled and quarantined, below 100."""
+
+    percent: int
+    notify: bool = False
+    max_tier: str = ""
+    """Downgrade: no dearer tier than this from here on."""
+
+
+class WindowSpec(Spec, frozen=True, kw_only=True):
+    """Which period an account belongs to. Only the coordinator computes boundaries."""
+
+    type: Literal["Calendar"] = "Calendar"
+    period: Period
+    time_zone: str = "Etc/UTC"
+
+
+class LimitSpec(Spec, frozen=True, kw_only=True):
+    """One amount in one unit per period."""
+
+    name: str
+    unit: Unit = "Cost"
+    currency: str = ""
+    amount: int
+    """Nano-units of `currency` for Cost, else a count."""
+    window: WindowSpec
+    thresholds: tuple[ThresholdSpec, ...] = ()
+    """Sorted by percent."""
+    on_exhausted: Literal["Deny"] = "Deny"
+
+
+class BudgetSpec(Spec, frozen=True, kw_only=True):
+    """One ModelBudget that matches the workload; every matching one applies to each attempt."""
+
+    name: str
+    """`namespace/name`."""
+    mode: Mode = "Enforce"
+    limits: tuple[LimitSpec, ...]
+
+
+# --- retries ----------------------------------------------------------------------------------------------
+
+
+class BreakerSpec(Spec, frozen=True, kw_only=True):
+    """Ejection of one target (Envoy outlier detection names)."""
+
+    consecutive_5xx_errors: int = 5
+    """0 switches ejection off."""
+    base_ejection_ms: int = 5_000
+    max_ejection_ms: int = 300_000
+
+
+class RetrySpec(Spec, frozen=True, kw_only=True):
+    """One RetryBudget, or the built-in defaults when none applies (`name` empty)."""
+
+    name: str = ""
+    mode: Mode = "Enforce"
+    budget_percent: int = 10
+    budget_interval_ms: int = 30_000
+    min_retry_count: int = 1
+    min_retry_interval_ms: int = 10_000
+    codes: tuple[int, ...] = (408, 429, 500, 502, 503, 504, 529)
+    attempts: int = 2
+    """Retries after the first try (Gateway API meaning)."""
+    backoff_ms: int = 500
+    max_backoff_ms: int = 20_000
+    breaker: BreakerSpec = BreakerSpec()

@@ -1,0 +1,271 @@
+"""
+What passes between the decisions and the shell: a parsed request, what an attempt brought, and the next step.
+
+Plain frozen data. The shell parses (`core.operations`), drives (`core.exchange`) and does what a `Step` says;
+it never decides. Times are monotonic seconds handed in by the caller; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from msgspec import Raw
+
+from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
+
+# --- the request ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call that a dialect has. Upstream it is base URL + `upstream_path`, never client bytes."""
+
+    name: Literal["chat", "embeddings", "messages", "count_tokens", "models"]
+    dialect: Dialect
+    method: Literal["GET", "POST"]
+    upstream_path: str
+    billed: bool
+    """False for the free ones (model lists, token counts): no reservation, still policy, metrics and a span."""
+    genai_name: str
+    """`gen_ai.operation.name` of OpenTelemetry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the client says about its call (`x-spendmesh-*`), length-limited and NFC; empty when absent."""
+
+    task: str = ""
+    user: str = ""
+    user_plan: str = ""
+    urgency: str = ""
+    feature: str = ""
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the request leaves open, as upper bounds: the input to the worst case (contract §4)."""
+
+    input_tokens: int
+    """Provable: no tokenizer makes more tokens than this out of the body (bytes plus a constant)."""
+    choices: int = 1
+    max_output_tokens: int | None = None
+    """As the client set it; None when it did not and one must be injected."""
+    output_field: str = ""
+    """The field that carries the maximum (the client's, or the one to inject); empty: the operation has no output."""
+    service_tiers: tuple[str, ...] = ("standard",)
+    """All tiers the provider may serve and bill under what the client asked."""
+    cache_writes: tuple[Literal["default", "long"], ...] = ()
+    """Cache lifetimes that the request asks to be written."""
+    extra_output_tokens: int = 0
+    """Billed output beyond the maximum (a rejected prediction)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A well-formed client request. Parsing refuses what is malformed; policy decides about the rest."""
+
+    operation: Operation
+    body: bytes
+    fields: dict[str, Raw]
+    """Top-level members of the body, raw and in order; empty for GET."""
+    model: str
+    """As asked; empty for operations without a model."""
+    stream: bool
+    bounds: Bounds
+    hints: Hints = Hints()
+    usage_asked: bool = True
+    """False: a streaming OpenAI client that did not ask for the usage chunk; it is taken out again."""
+    unpriced_fields: tuple[str, ...] = ()
+    """Field paths we do not know or cannot price, such as `tools[0].type=web_search`: refused under a Cost limit."""
+    client_retry: int = 0
+    """`x-stainless-retry-count`: the SDK says this is its n-th retry."""
+    provider: str = ""
+    """Alias from `/providers/<alias>/…`; empty: policy chooses."""
+
+
+# --- what an attempt brought ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """
+    Billed tokens in disjoint classes, whatever the dialect sends.
+
+    OpenAI counts cached input inside `prompt_tokens`, Anthropic outside: both arrive here apart.
+    """
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_long_tokens: int = 0
+    output_tokens: int = 0
+    """All output that is billed, reasoning included."""
+    reasoning_tokens: int = 0
+    """Part of `output_tokens`."""
+    service_tier: str = ""
+    """As served; empty when the provider does not say."""
+
+    @property
+    def total_input_tokens(self) -> int:
+        """All input, cached or not: what long-context price steps look at."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.cache_write_long_tokens
+
+
+class Kind(Enum):
+    """How an attempt ended (facts: error classes per dialect). The first six come from the provider's answer."""
+
+    SUCCESS = "success"
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+    AMBIGUOUS = "ambiguous"
+    NON_RETRYABLE = "non_retryable"
+    CONNECT = "connect"
+    """No connection: nothing was sent, nothing can be billed."""
+    CUT = "cut"
+    """The connection broke after the request was sent (before or inside the answer)."""
+    CLIENT_GONE = "client_gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    One attempt as the shell saw it; `core.outcome.classify` makes it from status, headers and body.
+
+    `usage` is what the bytes that passed say; `complete` is True only if the provider's answer ended as its
+    protocol says it ends, so that usage is final.
+    """
+
+    kind: Kind
+    status: int | None = None
+    committed: bool = False
+    """Some byte of this answer went to the client: nothing may be retried any more."""
+    complete: bool = False
+    usage: Usage | None = None
+    output_bytes: int = 0
+    """Generated text seen so far, in UTF-8 bytes: a floor under what was produced."""
+    retry_after_seconds: float | None = None
+    error_code: str = ""
+    """Provider's own code or type, low cardinality, for spans and metrics."""
+    finish_reasons: tuple[str, ...] = ()
+    response_id: str = ""
+    response_model: str = ""
+
+
+# --- the next step ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Rights that one reservation lacks on one limit."""
+
+    budget: str
+    limit: str
+    need: int
+    """What must be added to what the sidecar holds, in the limit's unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Ask the coordinator for rights, at most this long; then `Exchange.acquired`."""
+
+    shortfalls: tuple[Shortfall, ...]
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Send this to one target; then `Exchange.observe`. The reservation is booked before this step is returned."""
+
+    number: int
+    """1 is the first try."""
+    reservation: str
+    """`request-id/attempt-n`."""
+    target: TargetSpec
+    tier: str
+    """Empty for an explicit model that passes through."""
+    provider: ProviderSpec
+    model: str
+    """To be sent; equal to what was asked if nothing changes."""
+    max_output_tokens: int | None
+    """To be set in `bounds.output_field`; None leaves the body as it is."""
+    include_usage: bool
+    """Add `stream_options.include_usage`; its chunk is taken out again unless the client asked."""
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Sleep, then `Exchange.resume`. Paid from the retry budget already."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Our own answer in place of a provider's (contract §2 table)."""
+
+    code: str
+    status: int
+    message: str
+    """Which object, what is left, what to do, when it resets. Never a key or a prompt."""
+    param: str = ""
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """
+    The end. With a refusal, send it; without, the last attempt's answer is what the client gets
+    (already on its way when `committed`).
+    """
+
+    refusal: Refusal | None = None
+    should_retry: Literal["false", "upstream"] = "false"
+    """`upstream`: leave `x-should-retry` as it came (a lone Observe RetryBudget)."""
+
+
+Step = Acquire | Attempt | Wait | Respond
+
+
+# --- records ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt cost in the end: one line of the ledger, one CLIENT span, one step of the counters."""
+
+    reservation: str
+    number: int
+    target: str
+    tier: str
+    provider: str
+    model: str
+    kind: Kind
+    status: int | None
+    usage: Usage
+    source: Literal["exact", "estimated", "worst", "void"]
+    cost_nanos: int
+    currency: str
+    price_version: str
+    reserved_nanos: int
+    overrun_nanos: int = 0
+    """Billed above the reservation: recorded, alerted, charged."""
+    error_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why the call went where it went: response headers, span attributes and `/status` say the same words."""
+
+    policy: str = ""
+    tier: str = ""
+    reason: str = ""
+    """`rule:extract`, `bound:vip`, `budget:team-a/team/monthly`, `asked`, `failover`, `default`."""
+    model: str = ""
+    """`alias/model` that answered."""
+    attempts: int = 0
+    settlements: tuple[Settlement, ...] = field(default=())

@@ -1,0 +1,280 @@
+"""
+The wire between sidecar and control server: policy stream, ACK, leases and usage reports (contract §3, §4).
+
+HTTP/1.1 and JSON; a bearer token says who asks (never the body). Every number in a message is cumulative and
+merged by maximum, so a message may be lost, repeated or late without harm. Times are relative (`*_in_ms`), so
+that two clocks never have to agree.
+
+| method and path              | request         | answer                                                      |
+|------------------------------|-----------------|-------------------------------------------------------------|
+| GET  /v1/policy/stream       | `StreamQuery`   | lines of `Snapshot | Heartbeat | Drain` (NDJSON, no end)     |
+| GET  /v1/price-tables/SHA256 |                 | canonical `PriceTable`                                      |
+| POST /v1/policy/ack          | `Ack`           | 204                                                         |
+| POST /v1/leases/acquire      | `AcquireRequest`| `AcquireReply`                                              |
+| POST /v1/leases/report       | `ReportRequest` | `ReportReply`                                               |
+
+Errors: 401 unknown token, 403 not a pod's token, 404 pod not known (yet), 409 holder is fenced (take a new nonce),
+503 no leader (retry). Bodies of errors are `{"error": "sentence"}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import zlib
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+PATH_STREAM = "/v1/policy/stream"
+PATH_PRICE_TABLE = "/v1/price-tables/{digest}"
+PATH_ACK = "/v1/policy/ack"
+PATH_ACQUIRE = "/v1/leases/acquire"
+PATH_REPORT = "/v1/leases/report"
+
+AUDIENCE = "spendmesh.io"
+"""Audience of the projected service account token that a sidecar shows."""
+
+HEARTBEAT_SECONDS = 15
+"""The server speaks at least this often; a sidecar that hears nothing for three of them reconnects."""
+
+
+class Message(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all messages. Unknown fields are ignored, so that both sides can be upgraded in any order."""
+
+
+# --- policy down ------------------------------------------------------------------------------------------
+
+
+class Stamp(Message, order=True, frozen=True, kw_only=True):
+    """When the leader first saw a digest. A sidecar refuses a stamp that is older than the one it obeys."""
+
+    epoch: int
+    sequence: int
+
+
+class StreamQuery(Message, frozen=True, kw_only=True):
+    """Query parameters of the stream (camelCase)."""
+
+    nonce: str
+    digest: str = ""
+    """What the sidecar obeys now; empty at first."""
+    epoch: int = 0
+    """The highest epoch it has seen: a leader that is behind it raises its own (restored API server)."""
+
+
+class Snapshot(Message, tag_field="type", tag="snapshot", frozen=True, kw_only=True):
+    """A whole policy. `policy` is the canonical document itself: the digest covers exactly these bytes."""
+
+    digest: str
+    stamp: Stamp
+    policy: msgspec.Raw
+
+
+class Heartbeat(Message, tag_field="type", tag="heartbeat", frozen=True, kw_only=True):
+    """Nothing changed; the stream lives."""
+
+
+class Drain(Message, tag_field="type", tag="drain", frozen=True, kw_only=True):
+    """This replica is going away: reconnect after `retry_in_ms` with full jitter."""
+
+    retry_in_ms: int = 1000
+
+
+StreamEvent = Snapshot | Heartbeat | Drain
+
+
+class Ack(Message, frozen=True, kw_only=True):
+    """What a sidecar did with a snapshot. `error` is set when it kept the old policy (NACK)."""
+
+    nonce: str
+    digest: str
+    stamp: Stamp
+    error: str = ""
+    missing_keys: tuple[str, ...] = ()
+    """`key_name`s of providers whose key the pod does not have (Secret missing, or RestartRequired)."""
+
+
+# --- rights and usage -------------------------------------------------------------------------------------
+
+
+class AccountRef(Message, order=True, frozen=True, kw_only=True):
+    """
+    A limit of a budget, and the values it is partitioned by.
+
+    The coordinator finds budget and limit in its own policy for the pod and adds domain and period itself.
+    """
+
+    budget: str
+    limit: str
+    per: tuple[str, ...] = ()
+
+
+class Want(Message, frozen=True, kw_only=True):
+    """
+    Rights asked for on one account, in the limit's unit.
+
+    `need` is what one waiting request cannot do without (0: top up in advance); `want` what would be useful.
+    """
+
+    account: AccountRef
+    need: int
+    want: int
+    period: Literal["current", "next"] = "current"
+
+
+class AcquireRequest(Message, frozen=True, kw_only=True):
+    """All or nothing on `need` (contract §4). The same `id` gets the same answer, however often it is sent."""
+
+    id: str
+    nonce: str
+    wants: tuple[Want, ...]
+
+
+class AccountState(Message, frozen=True, kw_only=True):
+    """What a sidecar may tell a client about an account, and the ladder's stage."""
+
+    amount: int
+    settled: int
+    """Spent by closed leases and reported by open ones."""
+    charged: int
+    """All that counts against the limit: settled, leased and quarantined. amount - charged can still be granted."""
+    max_tier: str = ""
+    """Downgrade in force; empty: none."""
+    crossed_percent: int = 0
+    """The highest threshold that settled and quarantined have reached; 100 when exhausted."""
+    resets_in_ms: int
+    observed: bool = False
+    """An Observe budget: never refuses."""
+
+
+class Lease(Message, frozen=True, kw_only=True):
+    """
+    Rights that one holder has on one account, as the coordinator sees them.
+
+    Rights to spend are `granted - released`; both only grow. A holder uses a lease only if `nonce` is its own.
+    """
+
+    id: str
+    nonce: str
+    account: AccountRef
+    unit: str
+    currency: str = ""
+    granted: int
+    released: int = 0
+    starts_in_ms: int = 0
+    """0: the period runs."""
+    ends_in_ms: int
+    """Until the period's end; after it the lease takes no new reservation."""
+    state: AccountState
+
+
+class Denial(Message, frozen=True, kw_only=True):
+    """
+    Why rights on one account were not given.
+
+    exhausted: settled use leaves too little; in_flight: it would fit once others settle; too_large: more than the
+    whole limit; unverifiable: the books cannot be read or the budget never had a valid meaning; unknown: the
+    coordinator's policy for this pod has no such account (a policy change on its way).
+    """
+
+    account: AccountRef
+    reason: Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
+    state: AccountState | None = None
+
+
+class AcquireReply(Message, frozen=True, kw_only=True):
+    """Either leases for every want, or denials for the ones that failed (and no new right at all)."""
+
+    leases: tuple[Lease, ...] = ()
+    denials: tuple[Denial, ...] = ()
+
+
+class LeaseReport(Message, frozen=True, kw_only=True):
+    """
+    Use of one lease, cumulative since it was opened.
+
+    `sequence` grows with each report; `previous` is the digest of the report before it ("" for the first), so that
+    a copied state shows as a fork. `closed` is final, only with `held` 0.
+    """
+
+    lease: str
+    sequence: int
+    previous: str = ""
+    used: int
+    held: int
+    released: int = 0
+    closed: bool = False
+    overrun: int = 0
+    """Part of `used` that exceeded reservations (a provider billed more than the bound); alerts."""
+    would_block: int = 0
+    """Requests that an Observe budget would have refused."""
+
+
+class ReportRequest(Message, frozen=True, kw_only=True):
+    """All leases with news."""
+
+    nonce: str
+    reports: tuple[LeaseReport, ...]
+
+
+class LeaseState(Message, frozen=True, kw_only=True):
+    """The coordinator's answer on one lease."""
+
+    lease: str
+    sequence: int
+    """The highest report that is durable."""
+    recalled: int = 0
+    """Unused rights that the coordinator asks back; give back what is free."""
+    fenced: bool = False
+    """This lease is no longer yours: stop spending from it (quarantined, or a fork was seen)."""
+    state: AccountState | None = None
+
+
+class ReportReply(Message, frozen=True, kw_only=True):
+    """One `LeaseState` for each report."""
+
+    leases: tuple[LeaseState, ...]
+
+
+def report_digest(report: LeaseReport) -> str:
+    """What the next report names as `previous`."""
+    return hashlib.sha256(msgspec.json.encode(report)).hexdigest()[:16]
+
+
+# --- what a pod is born with ------------------------------------------------------------------------------
+
+
+class Bootstrap(Message, frozen=True, kw_only=True):
+    """
+    The snapshot that was current when the pod was injected, and its price table.
+
+    A sidecar obeys it until the stream brings a newer stamp, so that a new pod starts while the operator is away.
+    """
+
+    snapshot: Snapshot
+    price_table: msgspec.Raw
+
+
+BOOTSTRAP_BYTES_MAX = 16 * 1024 * 1024
+"""Unpacked; the packed text has to fit the annotations of a pod (256 KiB), and JSON of this kind packs 10-20 to 1."""
+
+
+def pack_bootstrap(bootstrap: Bootstrap) -> str:
+    """Text for an annotation: base64 of gzip of JSON. Equal input gives equal text (no time stamp inside)."""
+    return base64.b64encode(gzip.compress(msgspec.json.encode(bootstrap), mtime=0)).decode("ascii")
+
+
+def unpack_bootstrap(text: str) -> Bootstrap:
+    """The inverse of `pack_bootstrap`. Raises ValueError with one sentence for anything else."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(base64.b64decode(text.strip(), validate=True))) as unpacked:
+            content = unpacked.read(BOOTSTRAP_BYTES_MAX + 1)
+        if len(content) > BOOTSTRAP_BYTES_MAX:
+            raise ValueError(f"larger than {BOOTSTRAP_BYTES_MAX} bytes")
+        return msgspec.json.decode(content, type=Bootstrap)
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"bootstrap copy is not readable: {error}") from error
