@@ -31,6 +31,7 @@ quick: setup  ## The 30-second check while developing: decisions, tables and pro
 	$(PYTEST) tests/core tests/control tests/properties -m "not cluster and not real" -x -q $(ARGS)
 
 test-cluster: setup  ## Install and use everything on a real one-node Kubernetes (root on Debian, or any KUBECONFIG)
+	@[ -n "$$KUBECONFIG" ] || $(BIN)/python tests/parts/parts.py ensure control-plane helm collector node
 	$(PYTEST) tests/cluster -m cluster -v $(ARGS)
 
 lint: setup  ## Style, types, layers, generated files

@@ -1,0 +1,68 @@
+"""pytest fixtures over the real parts. Loaded by `pytest_plugins = ["parts_fixtures"]` in tests/conftest.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from control_plane import ControlPlane
+from go_toolchain import PartsUnavailable
+from node import Node
+from otel_collector import Collector
+
+import parts
+
+
+def programs_or_skip(*groups: str) -> dict[str, Path]:
+    """The programs of these groups. Where they cannot be had the test is skipped with the reason, or fails if CI is
+    `true`."""
+    try:
+        return parts.ensure(*groups)
+    except PartsUnavailable as unavailable:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"in CI nothing is skipped: {unavailable}", pytrace=False)
+        pytest.skip(str(unavailable))
+
+
+@pytest.fixture(scope="session")
+def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+    """One real API server for the whole run: name your namespaces and users after your test. Its files stay when a
+    test failed."""
+    with ControlPlane(programs_or_skip("control-plane")) as running:
+        yield running
+        if request.session.testsfailed:
+            running.keep_files = True
+            print(f"\nthe control plane's logs are kept in {running.folder}")
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The path of a real Helm."""
+    return programs_or_skip("helm")["helm"]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A real OpenTelemetry Collector of the test's own, started empty."""
+    with Collector(programs_or_skip("collector")["otelcol"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """One real node for the whole run, gone with it. Its logs stay when a test failed."""
+    programs_or_skip("node")
+    running = Node.up(f"t{os.getpid()}", with_parent=True)
+    try:
+        yield running
+    finally:
+        running.down(keep_logs=bool(request.session.testsfailed))
+
+
+@pytest.fixture
+def node_collector(node: Node) -> Iterator[Collector]:
+    """A real Collector on the machine, at an address that pods of the node reach."""
+    with Collector(programs_or_skip("collector")["otelcol"], node.host_address) as running:
+        yield running
