@@ -1,0 +1,121 @@
+"""
+`make bench`: one run, one table, ratios. Figures are comparable inside one run only: machines are noisy.
+
+CPU is the proxy process's own time; it is pinned to core 0, provider and load share core 1. Rounds go through all
+contestants in turn and medians are quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import contestants
+import load
+import uvloop
+from sink import sink
+
+CLOSED_CALLS, CLOSED_CONNECTIONS = 3000, 16
+OPEN_RATE, OPEN_CALLS = 200.0, 1000
+STREAMS, STREAM_EVENTS = 50, 100
+
+
+def main() -> int:
+    """Print the table; exit status 1 if a goal of docs/performance.md is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {contestants.OTHER_CORE})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spendmesh-bench-")))
+        collector = stack.enter_context(sink())
+        port = stack.enter_context(contestants.upstream())
+        field = [
+            contestants.Contestant("direct", port, "/v1/chat/completions"),
+            stack.enter_context(contestants.envoy(port, folder)),
+            stack.enter_context(contestants.plain_proxy(port)),
+            stack.enter_context(contestants.spendmesh(port, folder, collector.url)),
+        ]
+        figures = {one.name: Figures() for one in field}
+        for number in range(options.rounds):
+            for one in field:
+                measure(one, figures[one.name])
+            print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
+        enforced = [apply_to_enforced(folder, port, f"{1000 + n}") for n in range(options.rounds)]
+        report(field, figures, enforced, options.rounds, collector.spans)
+    return 0
+
+
+class Figures:
+    """All rounds of one contestant."""
+
+    def __init__(self) -> None:
+        self.cpu_us: list[float] = []
+        self.p50_ms: list[float] = []
+        self.p99_ms: list[float] = []
+        self.event_us: list[float] = []
+        self.rss_mb = 0.0
+
+
+def measure(one: contestants.Contestant, figures: Figures) -> None:
+    """One round: closed loop for CPU, open loop for latency, streams for CPU per event."""
+    request, stream = load.request_bytes(one.path, stream=False), load.request_bytes(one.path, stream=True)
+    uvloop.run(load.closed_loop(one.port, request, CLOSED_CONNECTIONS, 200))
+    before = one.cpu_seconds()
+    uvloop.run(load.closed_loop(one.port, request, CLOSED_CONNECTIONS, CLOSED_CALLS))
+    figures.cpu_us.append((one.cpu_seconds() - before) / CLOSED_CALLS * 1e6)
+    latencies = uvloop.run(load.open_loop(one.port, request, OPEN_RATE, OPEN_CALLS))
+    figures.p50_ms.append(latencies[len(latencies) // 2] * 1e3)
+    figures.p99_ms.append(latencies[int(len(latencies) * 0.99)] * 1e3)
+    before = one.cpu_seconds()
+    uvloop.run(load.streams(one.port, stream, STREAMS, 1))
+    figures.event_us.append((one.cpu_seconds() - before) / (STREAMS * STREAM_EVENTS) * 1e6)
+    figures.rss_mb = max(figures.rss_mb, one.rss_mb())
+
+
+def apply_to_enforced(folder: Path, port: int, amount: str) -> float:
+    """Seconds from writing a changed policy until the sidecar obeys it."""
+    before = contestants.sidecar_digest(folder)
+    began = time.perf_counter()
+    contestants.write_policy(folder, port, amount)
+    contestants.wait_for(lambda: contestants.sidecar_digest(folder) != before)
+    return time.perf_counter() - began
+
+
+def report(
+    field: list[contestants.Contestant], figures: dict[str, Figures], enforced: list[float], rounds: int, spans: int
+) -> None:
+    """The table as Markdown."""
+    median = statistics.median
+    direct, envoy = figures["direct"], figures["envoy"]
+    print(
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {rounds} rounds, medians.\n"
+    )
+    print(
+        "| | CPU µs/request | × Envoy | added p50 ms | added p99 ms | CPU µs/stream event | RSS MB loaded | ready s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for one in field:
+        f = figures[one.name]
+        cells = (
+            f"{median(f.cpu_us):.0f}" if one.pid else "-",
+            f"{median(a / b for a, b in zip(f.cpu_us, envoy.cpu_us, strict=True)):.1f}" if one.pid else "-",
+            f"{median(f.p50_ms) - median(direct.p50_ms):.2f}" if one.pid else f"({median(f.p50_ms):.2f})",
+            f"{median(f.p99_ms) - median(direct.p99_ms):.2f}" if one.pid else f"({median(f.p99_ms):.2f})",
+            f"{median(f.event_us):.0f}" if one.pid else "-",
+            f"{f.rss_mb:.0f}" if one.pid else "-",
+            f"{one.ready_seconds:.2f}" if one.ready_seconds else "-",
+        )
+        print(f"| {one.name} | {' | '.join(cells)} |")
+    print(f"\nApply → enforced: median {median(enforced):.2f} s, worst {max(enforced):.2f} s. Spans exported: {spans}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

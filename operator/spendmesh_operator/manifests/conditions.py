@@ -1,0 +1,106 @@
+"""The status that every kind of ours reports. Who computes and writes it is elsewhere; here is only its shape."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from spendmesh_operator.manifests.quantities import WHOLE
+from spendmesh_operator.manifests.rules import Node, list_map
+
+Generation = Annotated[int, Field(ge=0), WHOLE]
+Count = Annotated[int, Field(ge=0), WHOLE]
+AmountText = Annotated[str, Field(max_length=40)]
+ShortText = Annotated[str, Field(max_length=63)]
+
+
+class Condition(Node):
+    """One observation about the object, as in metav1.Condition."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316)]
+    """What is observed: Accepted, ResolvedRefs, Priced, Programmed, Effective or WithinBudget. Example: Accepted"""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it is so. Example: "True\""""
+    observed_generation: Generation | None = None
+    """The metadata.generation that was looked at; older than the object's means: not yet seen. Example: 3"""
+    last_transition_time: datetime
+    """When status changed last, RFC 3339. Example: 2026-01-31T09:30:00Z"""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Why, in one CamelCase word for programs. Example: TierNotFound"""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, for people, with what to do. Example: no tier "gold" here; the cheapest one is used"""
+
+
+class Workloads(Node):
+    """How many workloads it concerns. A workload is the topmost owner of a pod, or a pod without an owner."""
+
+    matched: Count | None = None
+    """Workloads that it selects. Example: 4"""
+    effective: Count | None = None
+    """Matched workloads on which nothing more specific or older replaces it. Example: 3"""
+    programmed: Count | None = None
+    """Effective workloads whose running pods have all acknowledged it. Example: 3"""
+
+
+class Status(Node):
+    """What the operator reports about the object. Written by the operator only."""
+
+    observed_generation: Generation | None = None
+    """The metadata.generation that this status describes. Example: 3"""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), list_map("type")] | None = None
+    """Observations by type: Accepted (valid and in use), ResolvedRefs (everything it names exists), Priced (every
+    target has a price), Programmed (the pods have it), Effective, and for budgets WithinBudget.
+    Example: [{type: Accepted, status: "True"}]"""
+    workloads: Workloads | None = None
+    """Counts of workloads. Example: {matched: 4, effective: 4, programmed: 3}"""
+
+
+class TightestLimit(Node):
+    """The limit that is nearest to its end: what `kubectl get mbud` shows."""
+
+    limit: ShortText
+    """Name of the limit. Example: monthly"""
+    period: ShortText | None = None
+    """Its period: Hour, Day, Week or Month. Example: Month"""
+    used: AmountText | None = None
+    """Settled and quarantined in the current period, in the limit's unit. Example: "2251.10\""""
+    held: AmountText | None = None
+    """Reserved for calls that are under way, in the limit's unit. Example: "18.00\""""
+    amount: AmountText | None = None
+    """The limit. Example: "2500.00\""""
+    currency: ShortText | None = None
+    """Currency of a Cost limit; absent for counts. Example: USD"""
+    percent: Count | None = None
+    """used in percent of amount, rounded down. Example: 90"""
+
+
+class LimitStatus(Node):
+    """One limit in its current period. Amounts are decimal numbers in the limit's own unit."""
+
+    name: ShortText
+    """Name of the limit. Example: monthly"""
+    used: AmountText | None = None
+    """Settled and quarantined in this period. Example: "2251.10\""""
+    held: AmountText | None = None
+    """Reserved for calls that are under way, or leased to a sidecar. Example: "18.00\""""
+    quarantined: AmountText | None = None
+    """Part of used: rights of sidecars that vanished before they reported, counted as spent. Example: "0.75\""""
+    remaining: AmountText | None = None
+    """What can still be handed out: amount less used and held. Example: "230.90\""""
+    period_start: datetime | None = None
+    """Start of the current period, RFC 3339. Example: 2026-01-01T00:00:00+01:00"""
+    resets_at: datetime | None = None
+    """Start of the next period, when used is 0 again, RFC 3339. Example: 2026-02-01T00:00:00+01:00"""
+    percent: Count | None = None
+    """used in percent of amount, rounded down. Example: 90"""
+    stage: ShortText | None = None
+    """What the limit does now: Within, Notify, Downgrade or Exhausted. Example: Downgrade"""
+
+
+class ModelBudgetStatus(Status):
+    """What the operator reports about a budget. Coarse: live numbers are metrics."""
+
+    tightest: TightestLimit | None = None
+    """The limit that is nearest to its end. Example: {limit: monthly, used: "2251.10", amount: "2500.00"}"""
+    limits: Annotated[tuple[LimitStatus, ...], Field(max_length=8), list_map("name")] | None = None
+    """Every limit in its current period. Example: [{name: monthly, used: "2251.10", percent: 90}]"""

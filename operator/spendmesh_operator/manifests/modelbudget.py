@@ -1,0 +1,200 @@
+"""ModelBudget: what may be spent, in which period, and what happens on the way there. The books are the ledger's."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from spendmesh_operator.manifests.common import (
+    ACCEPTED,
+    AGE,
+    MODE,
+    PROGRAMMED,
+    Attachment,
+    Column,
+    CrdNames,
+    Currency,
+    Manifest,
+    Name,
+)
+from spendmesh_operator.manifests.conditions import ModelBudgetStatus
+from spendmesh_operator.manifests.quantities import WHOLE, DecimalText, nanos
+from spendmesh_operator.manifests.rules import Node, Rule, TransitionRule, list_map
+
+Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
+Period = Literal["Hour", "Day", "Week", "Month"]
+
+COST_MAX = 10**9
+"""In nano-units 10^18: the largest power of ten that a BIGINT holds."""
+COUNT_MAX = 10**15
+"""Below 2^53, so that every JSON reader keeps it exact."""
+
+
+_ZONE = re.compile("[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*")
+
+
+def _zone_exists(name: str) -> bool:
+    if _ZONE.fullmatch(name) is None or name == "Local":
+        return False
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a folder's name is an OSError
+        return False
+    return True
+
+
+_ZONE_MESSAGE = (
+    "must be a zone of the IANA database such as Europe/Berlin or Etc/UTC; offsets such as +01:00 know no summer time"
+)
+TimeZone = Annotated[
+    str,
+    Field(max_length=64),
+    Rule(
+        f"self.matches('^{_ZONE.pattern}$') && self != 'Local' && "
+        "timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",
+        _zone_exists,
+        _ZONE_MESSAGE,
+    ),
+]
+
+
+class Window(Node):
+    """The time in which the amount may be spent."""
+
+    type: Literal["Calendar"]
+    """Calendar: from one boundary of the calendar to the next, then from zero again. Example: Calendar"""
+    period: Period
+    """Length of the period. A week starts on Monday. Example: Month"""
+    time_zone: TimeZone = "Etc/UTC"
+    """Zone of the calendar, from the IANA database. Example: Europe/Berlin"""
+
+
+class Action(Node):
+    """What is done when a threshold is reached."""
+
+    RULES = (
+        Rule(
+            "self.type == 'Downgrade' ? has(self.maxTier) : !has(self.maxTier)",
+            lambda action: (action.type == "Downgrade") == (action.max_tier is not None),
+            "maxTier goes with type Downgrade and with nothing else: add maxTier: <tier>, or take it out",
+        ),
+    )
+
+    type: Literal["Notify", "Downgrade"]
+    """Notify: an Event and a condition. Downgrade: calls that a policy chooses for get maxTier at most.
+    Example: Downgrade"""
+    max_tier: Name | None = None
+    """With Downgrade: the highest tier. A policy without a tier of that name uses its cheapest. Example: economy"""
+
+
+class Threshold(Node):
+    """Acts before the limit is reached."""
+
+    percent: Annotated[int, Field(ge=1, le=99), WHOLE]
+    """Percent of the amount, of what is settled or quarantined. Example: 80"""
+    actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=2), list_map("type")]
+    """What is done from there on until the period ends. Example: [{type: Downgrade, maxTier: economy}]"""
+
+
+class Limit(Node):
+    """One amount in one period."""
+
+    RULES = (
+        Rule(
+            "self.unit == 'Cost' ? has(self.currency) : !has(self.currency)",
+            lambda limit: (limit.unit == "Cost") == (limit.currency is not None),
+            "currency goes with unit Cost and with nothing else: add currency: USD (or another), or take it out",
+        ),
+        Rule(
+            "self.unit != 'Cost' || !isQuantity(string(self.amount)) || "
+            f"quantity(string(self.amount)).compareTo(quantity('{COST_MAX}')) <= 0",
+            lambda limit: limit.unit != "Cost" or limit.amount <= COST_MAX,
+            f"a Cost limit is at most {COST_MAX}: write a smaller amount",
+            ".amount",
+        ),
+        Rule(
+            "self.unit == 'Cost' || string(self.amount).matches('^[0-9]+$')",
+            lambda limit: limit.unit == "Cost" or limit.amount.as_tuple().exponent == 0,
+            "tokens and requests are counted: write a whole number without a point",
+            ".amount",
+        ),
+    )
+    TRANSITIONS = (
+        TransitionRule(
+            "self.unit == oldSelf.unit",
+            lambda old, new: old.unit == new.unit,
+            "unit of a limit never changes: add a limit with a new name",
+            ".unit",
+        ),
+        TransitionRule(
+            "has(self.currency) == has(oldSelf.currency) && (!has(self.currency) || self.currency == oldSelf.currency)",
+            lambda old, new: old.currency == new.currency,
+            "currency of a limit never changes: add a limit with a new name",
+        ),
+        TransitionRule(
+            "self.window == oldSelf.window",
+            lambda old, new: old.window == new.window,
+            "window of a limit never changes: add a limit with a new name",
+            ".window",
+        ),
+    )
+
+    name: Name
+    """Name of the limit. It identifies the account: a limit with a new name starts at zero. Example: monthly"""
+    unit: Unit = "Cost"
+    """What is counted: Cost in a currency, InputTokens, OutputTokens, TotalTokens (both), or Requests. It never
+    changes. Example: TotalTokens"""
+    currency: Currency | None = None
+    """With unit Cost: currency of the amount, ISO 4217. Nothing is converted. It never changes. Example: USD"""
+    amount: Annotated[Decimal, DecimalText(COUNT_MAX, positive=True)]
+    """What may be spent in one period, in the unit: an integer or a quoted decimal; Cost at most 1000000000 with at
+    most 9 decimals, counts whole and at most 10^15. Example: "2500.00\""""
+    window: Window
+    """The period. It never changes. Example: {type: Calendar, period: Month, timeZone: Europe/Berlin}"""
+    thresholds: Annotated[tuple[Threshold, ...], Field(max_length=16), list_map("percent")] = ()
+    """What is done on the way, in any order. Example: [{percent: 80, actions: [{type: Notify}]}]"""
+    on_exhausted: Literal["Deny"] = "Deny"
+    """What becomes of a call that does not fit any more: Deny refuses it with budget_exceeded. Example: Deny"""
+
+    @property
+    def amount_units(self) -> int:
+        """The amount as the books count it: nano-units of the currency for Cost, the count itself otherwise."""
+        return nanos(self.amount) if self.unit == "Cost" else int(self.amount)
+
+
+class ModelBudgetSpec(Attachment):
+    """What the pods that it applies to may spend together. All budgets that match a call apply to it."""
+
+    limits: Annotated[tuple[Limit, ...], Field(min_length=1, max_length=8), list_map("name")]
+    """Limits; all of them apply. unit, currency and window of a limit never change: add a limit with a new name.
+    Example: [{name: monthly, currency: USD, amount: "2500.00", window: {type: Calendar, period: Month}}]"""
+
+
+class ModelBudget(Manifest):
+    """What may be spent on models. A limit holds also while the operator is away: rights are handed out before they are
+    spent, and a call that does not fit any more is refused with 402."""
+
+    CRD: ClassVar[CrdNames] = CrdNames(
+        plural="modelbudgets",
+        short="mbud",
+        policy="inherited",
+        columns=(
+            Column(name="Limit", path=".status.tightest.limit", description="The limit nearest to its end."),
+            Column(name="Period", path=".status.tightest.period", description="Its period."),
+            Column(name="Spent", path=".status.tightest.used", description="Settled and quarantined in this period."),
+            Column(name="Held", path=".status.tightest.held", description="Reserved for calls under way."),
+            Column(name="Of", path=".status.tightest.amount", description="The limit's amount."),
+            Column(name="Currency", path=".status.tightest.currency", description="Currency of a Cost limit."),
+            Column(name="Used%", path=".status.tightest.percent", type="integer", description="Spent in percent."),
+            MODE,
+            ACCEPTED,
+            PROGRAMMED,
+            AGE,
+        ),
+    )
+    STATUS: ClassVar[type[Node] | None] = ModelBudgetStatus
+
+    kind: Literal["ModelBudget"]
+    spec: ModelBudgetSpec
