@@ -1,0 +1,1 @@
+"""The data plane: one process per pod that makes every model call obey its policy."""

@@ -12,7 +12,16 @@ from typing import Literal
 
 import msgspec
 
-from spendmesh_sidecar.core.specs import BudgetSpec, ModelPrice, ProviderSpec, RetrySpec, RoutingSpec, Spec
+from spendmesh_sidecar.core.specs import (
+    BudgetSpec,
+    ListedModel as ListedModel,  # the price table's own words, for who builds one
+    ModelMatch as ModelMatch,
+    PriceList,
+    ProviderSpec,
+    RetrySpec,
+    RoutingSpec,
+    Spec,
+)
 
 FEATURES = frozenset({"routing/1", "budgets/1", "retries/1"})
 """What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed."""
@@ -49,29 +58,6 @@ class Policy(Spec, frozen=True, kw_only=True):
     """What happens to a workload without any enforced budget (Helm `unbudgeted`)."""
     retry: RetrySpec = RetrySpec()
     observed_retry: RetrySpec | None = None
-
-
-class ModelMatch(Spec, frozen=True, kw_only=True):
-    """How names of a built-in model are recognized; any clause that holds is enough."""
-
-    equals: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
-    patterns: tuple[str, ...] = ()
-    """Regular expressions, `re.search`, only from the generated table, never from users."""
-
-
-class ListedModel(Spec, frozen=True, kw_only=True):
-    """A model of the built-in table with its names."""
-
-    match: ModelMatch
-    price: ModelPrice
-
-
-class PriceList(Spec, frozen=True, kw_only=True):
-    """All models of one price source, in matching order: the first that matches speaks."""
-
-    id: str
-    models: tuple[ListedModel, ...]
 
 
 class PriceTable(Spec, frozen=True, kw_only=True):

@@ -46,7 +46,12 @@ class PriceRow(Spec, frozen=True, kw_only=True):
 
     prices: TokenPrices
     since: int = 0
-    """Unix seconds, UTC; 0 is "always". The latest row that has begun applies."""
+    """
+    Unix seconds, UTC; 0 is "always". The latest that has begun applies.
+
+    All rows of one service tier and one `since` are one set: a later set replaces the whole earlier one, steps
+    included.
+    """
     service_tier: str = "standard"
     above_input_tokens: int = 0
     """A cliff on the whole request: applies when the total input, cached included, is larger than this."""
@@ -60,6 +65,29 @@ class ModelPrice(Spec, frozen=True, kw_only=True):
     rows: tuple[PriceRow, ...]
     context_tokens: int | None = None
     max_output_tokens: int | None = None
+
+
+class ModelMatch(Spec, frozen=True, kw_only=True):
+    """How names of a built-in model are recognized; any clause that holds is enough."""
+
+    equals: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    """Regular expressions, `re.search`, only from the generated table, never from users."""
+
+
+class ListedModel(Spec, frozen=True, kw_only=True):
+    """A model of the built-in table with its names."""
+
+    match: ModelMatch
+    price: ModelPrice
+
+
+class PriceList(Spec, frozen=True, kw_only=True):
+    """All models of one price source, in matching order: the first that matches speaks."""
+
+    id: str
+    models: tuple[ListedModel, ...]
 
 
 # --- providers --------------------------------------------------------------------------------------------

@@ -61,6 +61,9 @@ class Bounds:
     """Cache lifetimes that the request asks to be written."""
     extra_output_tokens: int = 0
     """Billed output beyond the maximum (a rejected prediction)."""
+    context_bound: bool = True
+    """The model's context window bounds the input too. False: many inputs in one request (embeddings), or a beta
+    that widens the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,9 @@ class Shortfall:
     budget: str
     limit: str
     need: int
-    """What must be added to what the sidecar holds, in the limit's unit."""
+    """What must be added to what the sidecar holds, in the limit's unit; 0 if the smallest form of the call fits."""
+    want: int = 0
+    """What would be useful (never less than `need`): the call with its output maximum not shrunk."""
 
 
 @dataclass(frozen=True, slots=True)

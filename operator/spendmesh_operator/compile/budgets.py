@@ -1,0 +1,99 @@
+"""ModelBudget to BudgetSpec: amounts in integers, thresholds in order, tiers that the pod's routing has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from spendmesh_operator.compile.attachment import Placed
+from spendmesh_operator.compile.model import Finding
+from spendmesh_operator.manifests import Limit, ModelBudget
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RoutingSpec, ThresholdSpec, WindowSpec
+
+UNREADABLE = LimitSpec(name="unreadable", unit="Requests", amount=0, window=WindowSpec(period="Month"))
+"""The limit of a budget that never had a valid meaning: nothing fits, so that it cannot loosen anything."""
+
+
+def budget_spec(placed: Placed) -> BudgetSpec | None:
+    """The budget as its author wrote it. None: it is unreadable."""
+    budget = placed.manifest
+    if not isinstance(budget, ModelBudget):
+        return None
+    limits = sorted(budget.spec.limits, key=lambda limit: limit.name)
+    return BudgetSpec(name=placed.ref, mode=budget.spec.mode, limits=tuple(_limit_spec(limit) for limit in limits))
+
+
+def unverifiable(placed: Placed) -> BudgetSpec:
+    """What stands in for a budget that never had a valid meaning."""
+    return BudgetSpec(name=placed.ref, mode="Observe" if placed.observes else "Enforce", limits=(UNREADABLE,))
+
+
+def for_routing(budget: BudgetSpec, routing: RoutingSpec | None) -> BudgetSpec:
+    """The budget for one class: its maximum tiers said in tiers that the class's routing has."""
+
+    def resolved(threshold: ThresholdSpec) -> ThresholdSpec:
+        if not threshold.max_tier:
+            return threshold
+        return msgspec.structs.replace(threshold, max_tier=resolved_max_tier(threshold.max_tier, routing))
+
+    limits = (
+        msgspec.structs.replace(limit, thresholds=tuple(map(resolved, limit.thresholds))) for limit in budget.limits
+    )
+    return msgspec.structs.replace(budget, limits=tuple(limits))
+
+
+def _limit_spec(limit: Limit) -> LimitSpec:
+    return LimitSpec(
+        name=limit.name,
+        unit=limit.unit,
+        currency=limit.currency or "",
+        amount=limit.amount_units,
+        window=WindowSpec(type=limit.window.type, period=limit.window.period, time_zone=limit.window.time_zone),
+        thresholds=tuple(
+            ThresholdSpec(
+                percent=threshold.percent,
+                notify=any(action.type == "Notify" for action in threshold.actions),
+                max_tier=next((action.max_tier for action in threshold.actions if action.max_tier is not None), ""),
+            )
+            for threshold in sorted(limit.thresholds, key=lambda threshold: threshold.percent)
+        ),
+        on_exhausted=limit.on_exhausted,
+    )
+
+
+def resolved_max_tier(name: str, routing: RoutingSpec | None) -> str:
+    """`name`, or the cheapest tier where the routing lacks it (contract §1): a maximum never vanishes."""
+    if routing is None or not routing.tiers or any(tier.name == name for tier in routing.tiers):
+        return name
+    return routing.tiers[0].name
+
+
+def budget_findings(budget: ModelBudget, routing: RoutingSpec | None, currencies: frozenset[str]) -> Iterator[Finding]:
+    """What is wrong with a budget beside the routing of a class and the currencies of its targets' prices."""
+    for limit in budget.spec.limits:
+        field = f"spec.limits[{limit.name}]"
+        if limit.unit == "Cost" and currencies and limit.currency not in currencies:
+            yield Finding(
+                "Priced",
+                "False",
+                "CurrencyMismatch",
+                f"{field}.currency: {limit.currency!r}: the models of its workloads are priced in "
+                f"{', '.join(sorted(currencies))} and nothing is converted, so their calls are refused as unpriced: "
+                f"add prices in {limit.currency} to the ModelProvider, or a limit in {min(currencies)}",
+            )
+        for threshold in limit.thresholds:
+            for action in threshold.actions:
+                if routing is None or not routing.tiers or action.max_tier is None:
+                    continue
+                used = resolved_max_tier(action.max_tier, routing)
+                if used != action.max_tier:
+                    tiers = ", ".join(tier.name for tier in routing.tiers)
+                    yield Finding(
+                        "ResolvedRefs",
+                        "False",
+                        "TierNotFound",
+                        f"{field}.thresholds[{threshold.percent}].actions[Downgrade].maxTier: {action.max_tier!r}: "
+                        f"RoutingPolicy {routing.name} has no such tier; its cheapest, {used!r}, is used: "
+                        f"write one of {tiers}",
+                    )

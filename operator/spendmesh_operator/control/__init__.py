@@ -1,0 +1,1 @@
+"""The server that sidecars talk to: policy down, rights and usage up. Knows nothing of Kubernetes."""

@@ -1,0 +1,68 @@
+"""Prometheus metrics of the operator: budgets and policies (contract §5). Labels are bounded: never a user value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from spendmesh_operator.ledger.views import AccountView
+
+
+class ControlMetrics:
+    """Gauges and counters in a registry of the caller's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        account = ["budget", "limit", "unit", "currency"]
+        self.used_ratio = Gauge(
+            "spendmesh_budget_used_ratio", "Settled spend over the limit's amount.", account, registry=registry
+        )
+        self.held = Gauge(
+            "spendmesh_budget_held", "Rights in the hands of sidecars, in the unit.", account, registry=registry
+        )
+        self.quarantined = Gauge(
+            "spendmesh_budget_quarantined",
+            "Rights of silent or frozen holders, in the unit.",
+            account,
+            registry=registry,
+        )
+        self.overrun = Gauge(
+            "spendmesh_budget_overrun", "Billed beyond reservations, in the unit.", account, registry=registry
+        )
+        self.policy_pods = Gauge(
+            "spendmesh_policy_pods", "Pods by what they did with their policy.", ["state"], registry=registry
+        )
+        self.streams = Gauge("spendmesh_policy_streams", "Open policy streams of this replica.", registry=registry)
+        self.commits = Counter(
+            "spendmesh_ledger_commits", "Writes of the books by result.", ["result"], registry=registry
+        )
+
+    def committed(self, result: str) -> None:
+        """One write of the books: ok, conflict or unavailable. Give this to the coordinator."""
+        self.commits.labels(result).inc()
+
+    def show_accounts(self, views: Iterable[AccountView]) -> None:
+        """
+        Show the running accounts; those that ended disappear.
+
+        Accounts per user or feature are added up under their limit: their values are not labels.
+        """
+        sums: dict[tuple[str, str, str, str], list[int]] = {}
+        for view in views:
+            labels: tuple[str, str, str, str] = (view.key.budget, view.key.limit, view.limit.unit, view.limit.currency)
+            total = sums.setdefault(labels, [0, 0, 0, 0, 0])
+            parts = (view.state.settled, view.limit.amount, view.held, view.quarantined, view.overrun)
+            for position, value in enumerate(parts):
+                total[position] += value
+        for gauge in (self.used_ratio, self.held, self.quarantined, self.overrun):
+            gauge.clear()
+        for labels, (settled, amount, held, quarantined, overrun) in sums.items():
+            self.used_ratio.labels(*labels).set(settled / amount if amount else 1.0)
+            self.held.labels(*labels).set(held)
+            self.quarantined.labels(*labels).set(quarantined)
+            self.overrun.labels(*labels).set(overrun)
+
+    def show_pods(self, programmed: int, refused: int) -> None:
+        """How many pods obey their policy, and how many refused it."""
+        self.policy_pods.labels("programmed").set(programmed)
+        self.policy_pods.labels("refused").set(refused)

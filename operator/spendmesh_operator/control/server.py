@@ -1,0 +1,253 @@
+"""
+The control server's HTTP: every request authenticated, bounded and answered with JSON. I/O shell.
+
+Any replica serves streams and price tables; rights, reports and acknowledgements are the leader's, and a follower
+passes them on. The caller brings listener and TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from spendmesh_operator.clock import Clock
+from spendmesh_operator.control.auth import Authenticator, AuthError, Forbidden, Unauthenticated
+from spendmesh_operator.control.hub import Hub
+from spendmesh_operator.control.leader import (
+    FORWARDED,
+    PATH_STAMP,
+    LeaderClient,
+    LeaderLink,
+    LeaderUnreachable,
+    StampQuery,
+)
+from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.control.stamping import Stamping
+from spendmesh_operator.control.streams import PolicyStream
+from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
+from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, LedgerError, NotYours
+from spendmesh_operator.ledger.coordinator import Coordinator
+from spendmesh_sidecar.protocol import (
+    PATH_ACK,
+    PATH_ACQUIRE,
+    PATH_PRICE_TABLE,
+    PATH_REPORT,
+    PATH_STREAM,
+    Ack,
+    AcquireRequest,
+    Message,
+    ReportRequest,
+    StreamQuery,
+)
+
+log = logging.getLogger("spendmesh.control")
+
+MAX_BODY_BYTES = 256 * 1024
+"""A report of 1,000 leases has about 200 KiB; aiohttp's own default is 1 MiB."""
+BODY_SECONDS = 5.0
+"""A sidecar gives a call up after as long."""
+KNOWN_SECONDS = 4.0
+"""How long a pod may take to appear in the informer (contract §3: at most 5 s), within the sidecar's patience."""
+SHUTDOWN_SECONDS = 5.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+M = TypeVar("M", bound=Message | StampQuery)
+
+
+@dataclass(frozen=True)
+class ControlParts:
+    """What the server is made of."""
+
+    hub: Hub
+    authenticator: Authenticator
+    coordinator: Coordinator
+    link: LeaderLink
+    clock: Clock
+    rng: Random
+    client: LeaderClient | None = None
+    """How a follower reaches the leader; not needed where there is one process."""
+    metrics: ControlMetrics | None = None
+
+
+def control_app(parts: ControlParts) -> web.Application:
+    """The application; run it with `web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)`."""
+    return ControlServer(parts).app()
+
+
+class ControlServer:
+    """Handlers of all paths of the protocol."""
+
+    def __init__(self, parts: ControlParts) -> None:
+        self._parts = parts
+        self._client = parts.client if parts.client is not None else LeaderClient(parts.link)
+        self._stamping = Stamping(parts.hub, parts.coordinator, parts.link, self._client, parts.clock)
+        self._draining = asyncio.Event()
+
+    def app(self) -> web.Application:
+        """Routes, limits and shutdown."""
+        app = web.Application(middlewares=[_answer_errors], client_max_size=MAX_BODY_BYTES)
+        app.router.add_get(PATH_STREAM, self._stream)
+        app.router.add_get(PATH_PRICE_TABLE, self._price_table)
+        app.router.add_post(PATH_ACK, self._ack)
+        app.router.add_post(PATH_ACQUIRE, self._acquire)
+        app.router.add_post(PATH_REPORT, self._report)
+        app.router.add_post(PATH_STAMP, self._stamp)
+        app.on_shutdown.append(self._drain)
+        app.on_cleanup.append(self._close)
+        return app
+
+    # --- policy -------------------------------------------------------------------------------------------
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        query = _stream_query(request)
+        if await self._parts.hub.wait_known(pod, KNOWN_SECONDS) is None:
+            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
+        await response.prepare(request)
+        metrics = self._parts.metrics
+        if metrics is not None:
+            metrics.streams.inc()
+        try:
+            stream = PolicyStream(self._parts.hub, self._stamping, self._draining, self._parts.rng)
+            await stream.serve(response, pod, query)
+        except (ConnectionError, TimeoutError) as error:
+            log.debug("stream of %s/%s ended: %s", pod.namespace, pod.name, type(error).__name__)
+        except LedgerError as error:
+            log.info("stream of %s/%s ended: %s", pod.namespace, pod.name, error)
+        finally:
+            if metrics is not None:
+                metrics.streams.dec()
+        return response
+
+    async def _price_table(self, request: web.Request) -> web.StreamResponse:
+        await self._identify(request)
+        table = self._parts.hub.view.price_tables.get(request.match_info["digest"])
+        if table is None:
+            return _error(404, "no policy here names this price table (any more): wait for the next snapshot")
+        return web.Response(body=table, content_type="application/json")
+
+    async def _ack(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        body = await _body(request)
+        ack = _decode(body, Ack)
+        self._parts.hub.acknowledge(pod, ack)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_ACK, body)
+        return web.Response(status=204)
+
+    async def _stamp(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._identify(request)
+        if not isinstance(identity, ReplicaIdentity):
+            raise Forbidden("only replicas of the operator may ask for stamps")
+        query = _decode(await _body(request), StampQuery)
+        if not self._stamping.leads:
+            return _error(503, "this replica is not the leader: retry")
+        stamp = await self._stamping.own_stamp(query.digest, query.seen_epoch)
+        if stamp is None:
+            return _error(404, "this policy is not in force at the leader (yet)")
+        return web.Response(body=msgspec.json.encode(stamp), content_type="application/json")
+
+    # --- rights -------------------------------------------------------------------------------------------
+
+    async def _acquire(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        body = await _body(request)
+        wanted = _decode(body, AcquireRequest)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_ACQUIRE, body)
+        if await self._parts.hub.wait_known(pod, KNOWN_SECONDS) is None:
+            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        return _answer(await self._parts.coordinator.acquire(pod, wanted))
+
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        body = await _body(request)
+        reported = _decode(body, ReportRequest)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_REPORT, body)
+        return _answer(await self._parts.coordinator.report(pod, reported))
+
+    async def _pass_on(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
+        if FORWARDED in request.headers:
+            return _error(503, "the leader has changed: retry")
+        answer = await self._client.forward(path, request.headers["authorization"], body)
+        content_type = "application/json" if answer.body else None
+        return web.Response(status=answer.status, body=answer.body, content_type=content_type)
+
+    # --- who, and the end ---------------------------------------------------------------------------------
+
+    async def _identify(self, request: web.Request) -> PodIdentity | ReplicaIdentity:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("send the projected service account token as a bearer token")
+        return await self._parts.authenticator.identify(token.strip())
+
+    async def _pod(self, request: web.Request) -> PodIdentity:
+        identity = await self._identify(request)
+        if not isinstance(identity, PodIdentity):
+            raise Forbidden("this token is not bound to a pod")
+        return identity
+
+    async def _drain(self, _: web.Application) -> None:
+        self._draining.set()
+        self._parts.hub.wake()
+
+    async def _close(self, _: web.Application) -> None:
+        await self._client.close()
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except AuthError as error:
+        return _error(error.status, str(error))
+    except BadRequest as error:
+        return _error(400, str(error))
+    except NotYours as error:
+        return _error(403, str(error))
+    except HolderFenced as error:
+        return _error(409, str(error))
+    except (LedgerError, LeaderUnreachable) as error:
+        return _error(503, str(error))
+    except TimeoutError:
+        return _error(408, "the body did not arrive in time")
+    except web.HTTPException as error:
+        return _error(error.status, error.reason)
+
+
+def _stream_query(request: web.Request) -> StreamQuery:
+    try:
+        query = msgspec.convert(dict(request.query), StreamQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"query of the stream: {error}") from error
+    return query
+
+
+async def _body(request: web.Request) -> bytes:
+    async with asyncio.timeout(BODY_SECONDS):
+        return await request.read()
+
+
+def _decode(body: bytes, kind: type[M]) -> M:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"body is no {kind.__name__}: {error}") from error
+
+
+def _answer(message: Message) -> web.Response:
+    return web.Response(body=msgspec.json.encode(message), content_type="application/json")
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    body = msgspec.json.encode({"error": sentence})
+    return web.Response(status=status, body=body, content_type="application/json")

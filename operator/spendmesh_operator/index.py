@@ -1,0 +1,293 @@
+"""
+Every object and pod that we know, joined by reference: what `compile` reads. No I/O, no clock, no Kubernetes client.
+
+Objects arrive raw, as the API server or a YAML file gives them, in any order. One that does not parse keeps what it
+last validly meant; what follows from all of them is `compile`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+from spendmesh_operator.manifests import API_VERSION, FieldError, Manifest, ManifestError, parse, transition_errors
+
+POLICY_KINDS = ("RoutingPolicy", "ModelBudget", "RetryBudget")
+"""Kinds that attach to pods."""
+KINDS = ("ModelProvider", *POLICY_KINDS)
+"""Kinds that people write."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+_FINISHED = frozenset({"Succeeded", "Failed"})
+
+
+class ObjectKey(NamedTuple):
+    """Identity of an object across edits and re-creation."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class Owner(NamedTuple):
+    """A controller above a pod, in the pod's namespace."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class PodInfo:
+    """A running pod, with its controllers from the nearest to the topmost."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    owners: tuple[Owner, ...]
+
+    @property
+    def workload(self) -> ObjectKey:
+        """The topmost owner, or the pod itself: what people count and name."""
+        top = self.owners[-1] if self.owners else Owner("Pod", self.name)
+        return ObjectKey(top.kind, self.namespace, top.name)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of ours: its newest generation, and what is in force."""
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    """The newest one seen; `manifest` may be older."""
+    created: datetime | None
+    manifest: Manifest | None
+    """The last valid meaning; None: there never was one."""
+    errors: tuple[FieldError, ...] = ()
+    """Why the newest generation is not in force."""
+    raw: Mapping[str, Any] | None = None
+    """The newest generation as it came, trimmed to what the object says."""
+
+
+class Index:
+    """All known objects. Each change answers whether it may matter, so that a status update of ours does not."""
+
+    def __init__(self, *, secrets_complete: bool = False) -> None:
+        """`secrets_complete`: every Secret is added, so that one which is not known does not exist (offline use)."""
+        self.secrets_complete = secrets_complete
+        self._entries: dict[ObjectKey, Entry] = {}
+        self._pods: dict[str, PodInfo] = {}
+        self._pod_uids: dict[tuple[str, str], str] = {}
+        self._parents: dict[ObjectKey, Owner] = {}
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._secrets: dict[tuple[str, str], frozenset[str]] = {}
+
+    # --- changes ----------------------------------------------------------------------------------------
+
+    def add(self, raw: Mapping[str, Any]) -> bool:
+        """Take in a new object or a new version of a known one. Kinds that mean nothing to us are ignored."""
+        kind = raw.get("kind")
+        if kind in KINDS:
+            return self._add_object(raw)
+        metadata = raw.get("metadata") or {}
+        namespace, name = metadata.get("namespace", "default"), metadata.get("name", "")
+        match kind:
+            case "Pod":
+                return self._add_pod(raw, namespace, name)
+            case "ReplicaSet" | "Job":
+                return self._add_parent(ObjectKey(kind, namespace, name), metadata)
+            case "Namespace":
+                return _put(self._namespaces, name, dict(metadata.get("labels") or {}))
+            case "Secret":
+                items = frozenset([*(raw.get("data") or {}), *(raw.get("stringData") or {})])
+                return _put(self._secrets, (namespace, name), items)
+        return False
+
+    def remove(self, kind: str, namespace: str, name: str) -> bool:
+        """Forget an object that was deleted, its last valid meaning included."""
+        key = ObjectKey(kind, namespace, name)
+        match kind:
+            case "Pod":
+                uid = self._pod_uids.pop((namespace, name), None)
+                return uid is not None and self._pods.pop(uid, None) is not None
+            case "ReplicaSet" | "Job":
+                return self._parents.pop(key, None) is not None
+            case "Namespace":
+                return self._namespaces.pop(name, None) is not None
+            case "Secret":
+                return self._secrets.pop((namespace, name), None) is not None
+        return self._entries.pop(key, None) is not None
+
+    def replace(self, kind: str, raws: Iterable[Mapping[str, Any]]) -> bool:
+        """Take a whole list of one kind: what is not in it is gone."""
+        objects = list(raws)
+        listed = {
+            ("" if kind == "Namespace" else raw["metadata"].get("namespace", "default"), raw["metadata"]["name"])
+            for raw in objects
+        }
+        gone = [where for where in self._names_of(kind) if where not in listed]
+        removed = [self.remove(kind, namespace, name) for namespace, name in gone]
+        added = [self.add({"kind": kind, "apiVersion": API_VERSION, **raw}) for raw in objects]
+        return any(removed) or any(added)
+
+    # --- what is known ----------------------------------------------------------------------------------
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All objects of ours, sorted by key."""
+        return tuple(self._entries[key] for key in sorted(self._entries))
+
+    def entry(self, key: ObjectKey) -> Entry | None:
+        """One object of ours."""
+        return self._entries.get(key)
+
+    def pods(self) -> tuple[PodInfo, ...]:
+        """All running pods, sorted by namespace and name."""
+        return tuple(self._resolved(self._pods[uid]) for _, uid in sorted(self._pod_uids.items()))
+
+    def pod(self, uid: str) -> PodInfo | None:
+        """One running pod."""
+        pod = self._pods.get(uid)
+        return self._resolved(pod) if pod is not None else None
+
+    def namespace_labels(self, name: str) -> Mapping[str, str] | None:
+        """Labels of a namespace; None where it is not known."""
+        return self._namespaces.get(name)
+
+    def secret_keys(self, namespace: str, name: str) -> frozenset[str] | None:
+        """Names of a Secret's items (never a value); None where the Secret is not known."""
+        return self._secrets.get((namespace, name))
+
+    def owner_chain(self, namespace: str, metadata: Mapping[str, Any]) -> tuple[Owner, ...]:
+        """Controllers of a pod from its metadata, nearest first; works for one that has no name yet."""
+        return self._climb(namespace, _controller(metadata), metadata.get("labels") or {})
+
+    # --- how it is kept ---------------------------------------------------------------------------------
+
+    def _names_of(self, kind: str) -> list[tuple[str, str]]:
+        match kind:
+            case "Pod":
+                return list(self._pod_uids)
+            case "ReplicaSet" | "Job":
+                return [(key.namespace, key.name) for key in self._parents if key.kind == kind]
+            case "Namespace":
+                return [("", name) for name in self._namespaces]
+            case "Secret":
+                return list(self._secrets)
+        return [(key.namespace, key.name) for key in self._entries if key.kind == kind]
+
+    def _add_object(self, raw: Mapping[str, Any]) -> bool:
+        metadata = raw.get("metadata") or {}
+        key = ObjectKey(str(raw["kind"]), str(metadata.get("namespace", "default")), str(metadata.get("name", "")))
+        known = self._entries.get(key)
+        trimmed = _trimmed(raw)
+        if known is not None and known.raw == trimmed:
+            return False
+        entry = Entry(
+            key=key,
+            uid=str(metadata.get("uid", "")),
+            generation=_generation(metadata),
+            created=_timestamp(metadata.get("creationTimestamp")),
+            manifest=None,
+            raw=trimmed,
+        )
+        self._entries[key] = self._read(entry, known)
+        return True
+
+    def _read(self, entry: Entry, known: Entry | None) -> Entry:
+        """`entry` with its meaning: its own if it is valid, else the last valid one."""
+        assert entry.raw is not None
+        before = known.manifest if known is not None and known.uid == entry.uid else None
+        try:
+            manifest = parse(entry.raw)
+        except ManifestError as error:
+            return replace(entry, manifest=before, errors=error.errors)
+        # The API server refuses these edits by CEL; here they are refused where there is no API server.
+        errors = transition_errors(before, manifest) if before is not None else ()
+        if errors:
+            return replace(entry, manifest=before, errors=errors)
+        return replace(entry, manifest=manifest)
+
+    def _add_pod(self, raw: Mapping[str, Any], namespace: str, name: str) -> bool:
+        metadata = raw["metadata"]
+        uid = str(metadata.get("uid") or f"{namespace}/{name}")
+        if (raw.get("status") or {}).get("phase") in _FINISHED:
+            return self.remove("Pod", namespace, name)
+        direct = _controller(metadata)
+        pod = PodInfo(namespace, name, uid, dict(metadata.get("labels") or {}), (direct,) if direct else ())
+        before = self._pod_uids.get((namespace, name))
+        if before is not None and before != uid:
+            self._pods.pop(before, None)
+        self._pod_uids[namespace, name] = uid
+        return _put(self._pods, uid, pod)
+
+    def _add_parent(self, key: ObjectKey, metadata: Mapping[str, Any]) -> bool:
+        parent = _controller(metadata)
+        return parent is not None and _put(self._parents, key, parent)
+
+    def _resolved(self, pod: PodInfo) -> PodInfo:
+        direct = pod.owners[0] if pod.owners else None
+        return replace(pod, owners=self._climb(pod.namespace, direct, pod.labels))
+
+    def _climb(self, namespace: str, owner: Owner | None, labels: Mapping[str, str]) -> tuple[Owner, ...]:
+        chain: list[Owner] = []
+        while owner is not None and owner not in chain:
+            chain.append(owner)
+            owner = self._parents.get(ObjectKey(owner.kind, namespace, owner.name)) or _deployment_above(owner, labels)
+        return tuple(chain)
+
+
+def _put(table: dict[_Key, _Value], key: _Key, value: _Value) -> bool:
+    changed = key not in table or table[key] != value
+    table[key] = value
+    return changed
+
+
+def _deployment_above(owner: Owner, labels: Mapping[str, str]) -> Owner | None:
+    """
+    The Deployment of a ReplicaSet that we have not seen yet.
+
+    A new pod can be known before its ReplicaSet is, and must not run without its Deployment's budget until then. The
+    Deployment controller names a ReplicaSet after the Deployment and the hash that it labels the pods with.
+    """
+    suffix = "-" + labels.get("pod-template-hash", "")
+    if owner.kind == "ReplicaSet" and len(suffix) > 1 and owner.name.endswith(suffix):
+        return Owner("Deployment", owner.name.removesuffix(suffix))
+    return None
+
+
+def _controller(metadata: Mapping[str, Any]) -> Owner | None:
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Owner(str(reference.get("kind")), str(reference.get("name")))
+    return None
+
+
+def _trimmed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the object says, without status and the bookkeeping in its metadata (managedFields dominate memory)."""
+    metadata = raw.get("metadata") or {}
+    kept = ("name", "namespace", "uid", "generation", "creationTimestamp")
+    return {
+        **{field: value for field, value in raw.items() if field not in ("metadata", "status")},
+        "metadata": {field: metadata[field] for field in kept if field in metadata},
+    }
+
+
+def _generation(metadata: Mapping[str, Any]) -> int:
+    generation = metadata.get("generation", 0)
+    return generation if isinstance(generation, int) else 0
+
+
+def _timestamp(value: object) -> datetime | None:
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""The books of all budgets: pure accounts and leases, durable stores, and the one coordinator that writes them."""

@@ -1,0 +1,235 @@
+"""
+What the books are made of: leases, the accounts that hold them, and the errors that the books raise. No decisions.
+
+All amounts are integers in the limit's unit (nano-units of the currency for Cost). A closed lease is no longer a
+record of its own: its use is in the account's `closed_used`, for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spendmesh_sidecar.core.specs import LimitSpec, Mode
+
+MAX_AMOUNT = 10**18
+"""Largest amount in a message: 10^9 currency units in nano-units, the largest limit that a manifest may say."""
+
+QuarantineReason = Literal["", "silent", "gone", "replaced", "fork", "breach"]
+"""
+silent: no report for too long; gone: the pod was deleted; replaced: the same pod came back with a new nonce;
+fork: two histories of one lease were seen; breach: more was spent than granted. A sign of life ends silent and gone.
+"""
+
+
+class LedgerError(Exception):
+    """Base of what the books refuse to do."""
+
+
+class BadRequest(LedgerError):
+    """The message itself is wrong (400)."""
+
+
+class NotYours(LedgerError):
+    """The lease or nonce belongs to another pod (403)."""
+
+
+class HolderFenced(LedgerError):
+    """This nonce was replaced or frozen: the sidecar must take a new one (409)."""
+
+
+class InvariantViolated(LedgerError):
+    """A sum that must hold does not. The grant is stopped, the process is not."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AccountKey:
+    """Contract §4: a new period is a new key, never a reset."""
+
+    domain: str
+    budget: str
+    limit: str
+    per: tuple[str, ...]
+    start: int
+    """Unix seconds of the period's first instant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One incarnation of a pod's sidecar. `name` is `namespace/pod`, for people."""
+
+    uid: str
+    name: str
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitInForce:
+    """A limit as the asking pod's policy has it now; `verifiable` is False if its budget never had a valid meaning."""
+
+    limit: LimitSpec
+    mode: Mode = "Enforce"
+    verifiable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """
+    Rights of one holder on one account, as far as the books know; counters are cumulative and never fall.
+
+    `trail` holds short digests of the reports `sequence`, `sequence - 1`, … ("" where none was seen).
+    """
+
+    id: str
+    holder: Holder
+    granted: int = 0
+    released: int = 0
+    used: int = 0
+    held: int = 0
+    overrun: int = 0
+    would_block: int = 0
+    sequence: int = 0
+    trail: tuple[str, ...] = ()
+    quarantined: QuarantineReason = ""
+    forked: bool = False
+    """Two histories were seen: both copies may spend all rights, so both are charged."""
+
+    @property
+    def rights(self) -> int:
+        """What the holder may spend in all."""
+        return self.granted - self.released
+
+    @property
+    def charge(self) -> int:
+        """What counts against the limit: all rights until closed, and once more for a copy."""
+        return max(self.rights * (1 + self.forked), self.used + self.held)
+
+    @property
+    def unspent(self) -> int:
+        """Rights that are neither used nor held by the last report."""
+        return max(0, self.rights - self.used - self.held)
+
+    @property
+    def returns(self) -> bool:
+        """Whether a sign of life of its holder opens it again."""
+        return self.quarantined in ("silent", "gone")
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Later proof that a charge was wrong, for example from a provider's invoice. Never edited, never removed."""
+
+    reference: str
+    delta: int
+    evidence: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the leases of one account, kept beside them and verified against them before each grant."""
+
+    charged: int = 0
+    open_used: int = 0
+    quarantined: int = 0
+    spenders: int = 0
+    """Open leases that still hold rights to spend."""
+
+    def count(self, lease: Lease, sign: Literal[1, -1]) -> None:
+        """Add a lease (1) or take it out (-1)."""
+        self.charged += sign * lease.charge
+        if lease.quarantined:
+            self.quarantined += sign * lease.charge
+        else:
+            self.open_used += sign * lease.used
+            self.spenders += sign * (lease.rights > lease.used)
+
+
+@dataclass(slots=True)
+class Account:
+    """One limit in one period, with what was spent and the leases that may still spend."""
+
+    key: AccountKey
+    end: int
+    """Unix seconds; the period is `key.start <= t < end`."""
+    limit: LimitSpec
+    """The meaning that was last in force."""
+    mode: Mode = "Enforce"
+    closed_used: int = 0
+    closed_overrun: int = 0
+    closed_would_block: int = 0
+    corrections: list[Correction] = field(default_factory=list)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    lease_of: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(pod uid, nonce) -> the one lease that is not closed."""
+
+    @property
+    def name(self) -> str:
+        """For people: `namespace/budget/limit`."""
+        return f"{self.key.budget}/{self.key.limit}"
+
+    @property
+    def corrected(self) -> int:
+        """Sum of corrections."""
+        return sum(correction.delta for correction in self.corrections)
+
+    @property
+    def charged(self) -> int:
+        """C of the protocol: everything that counts against the limit."""
+        return self.closed_used + self.corrected + self.totals.charged
+
+    @property
+    def settled(self) -> int:
+        """Spent for certain: closed leases, and what open ones have reported."""
+        return self.closed_used + self.corrected + self.totals.open_used
+
+    @property
+    def remaining(self) -> int:
+        """What can still be granted; negative after a limit was lowered below what is charged."""
+        return self.limit.amount - self.charged
+
+    @property
+    def overrun(self) -> int:
+        """What providers billed beyond reservations."""
+        return self.closed_overrun + sum(lease.overrun for lease in self.leases.values())
+
+    @property
+    def would_block(self) -> int:
+        """Requests that would have been refused, were an Observe budget enforced."""
+        return self.closed_would_block + sum(lease.would_block for lease in self.leases.values())
+
+    def put(self, lease: Lease) -> None:
+        """Add or replace a lease."""
+        if (before := self.leases.get(lease.id)) is not None:
+            self.totals.count(before, -1)
+        self.leases[lease.id] = lease
+        self.lease_of[lease.holder.uid, lease.holder.nonce] = lease.id
+        self.totals.count(lease, 1)
+
+    def close(self, lease_id: str, used: int) -> None:
+        """Turn a lease into settled use; the rest of its rights is free again."""
+        lease = self.leases.pop(lease_id)
+        del self.lease_of[lease.holder.uid, lease.holder.nonce]
+        self.totals.count(lease, -1)
+        self.closed_used += used
+        self.closed_overrun += lease.overrun
+        self.closed_would_block += lease.would_block
+
+    def recount(self) -> Totals:
+        """The totals as the leases themselves say."""
+        totals = Totals()
+        for lease in self.leases.values():
+            totals.count(lease, 1)
+        return totals
+
+
+def meaning_of(limit: LimitSpec) -> tuple[object, ...]:
+    """What must stay the same for an account to stay the same; amount and thresholds may change."""
+    return (limit.unit, limit.currency, limit.window)
+
+
+def terms_of(limit: LimitSpec, mode: Mode) -> tuple[object, ...]:
+    """What an edit may change. The tier that a step names differs between pods of different routing: not part of it."""
+    steps = tuple((step.percent, step.notify) for step in limit.thresholds)
+    return (limit.amount, limit.on_exhausted, steps, mode)

@@ -1,0 +1,320 @@
+"""
+The books: the only operations that may change accounts and leases. Pure; one writer.
+
+No clock, no I/O: `now_ms` (unix milliseconds) is handed in, and `coordinator` makes changes durable before anyone
+hears of them. The invariants I1 to I7 of the protocol are checked here in production; a violated one stops grants
+of that account (`unverifiable`) and is told through `alarms`, the process goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from spendmesh_operator.ledger import grants
+from spendmesh_operator.ledger.accounts import (
+    MAX_AMOUNT,
+    Account,
+    AccountKey,
+    BadRequest,
+    Correction,
+    Holder,
+    InvariantViolated,
+    Lease,
+    LimitInForce,
+    QuarantineReason,
+    meaning_of,
+)
+from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
+from spendmesh_operator.ledger.holdings import Holdings
+from spendmesh_operator.ledger.ladder import account_state
+from spendmesh_operator.ledger.pods import Pods
+from spendmesh_operator.ledger.reporting import apply_report, find_lease
+from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.protocol import (
+    AccountRef,
+    AccountState,
+    AcquireReply,
+    AcquireRequest,
+    Denial,
+    Lease as LeaseMessage,
+    LeaseReport,
+    LeaseState,
+    ReportReply,
+    ReportRequest,
+    Want,
+)
+
+MAX_WANTS = 64
+"""Accounts of one request: a few budgets of a few limits each, in two periods."""
+MAX_REPORTS = 1024
+MAX_NAME_CHARS = 128
+"""Of request ids and nonces: a ULID has 26, a UUID 36."""
+PRESSURE_MS = 10_000
+"""How long others are asked to give back after a request found too little."""
+
+LimitsOf = Callable[[AccountRef], LimitInForce | None]
+
+
+class Books:
+    """All accounts of one ledger domain."""
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self.epoch = 0
+        self.next_lease = 1
+        self.lease_prefix = ""
+        """Makes lease ids of one coordinator's life unlike any other's, also after a restore from a backup."""
+        self.holdings = Holdings()
+        self.pods = Pods()
+        self.remembered: dict[str, BudgetSpec] = {}
+        """Each budget as it was last valid, by `namespace/name` (contract §1)."""
+        self._pressure: dict[AccountKey, tuple[int, int]] = {}
+
+    @property
+    def revision(self) -> int:
+        """Grows with each change that must become durable."""
+        return self.holdings.revision
+
+    def take_alarms(self) -> list[str]:
+        """What an operator of the platform must hear, once."""
+        alarms, self.holdings.alarms = self.holdings.alarms, []
+        return alarms
+
+    # --- operations ---------------------------------------------------------------------------------------
+
+    def acquire(self, holder: Holder, request: AcquireRequest, limits: LimitsOf, now_ms: int) -> AcquireReply:
+        """
+        Grant all wants or none. The same request id gets the same answer.
+
+        A new nonce of a known pod quarantines what its old one holds. Raises BadRequest, NotYours, HolderFenced.
+        """
+        _check_request(request, holder)
+        self._admit(holder)
+        answer = self.pods.answer(holder.uid, request.id)
+        if isinstance(answer, AcquireReply):
+            return answer
+        if answer is not None:
+            return self._repeat(holder, request, answer, limits, now_ms)
+        plans: list[Plan] = []
+        denials: list[Denial] = []
+        for want in request.wants:
+            try:
+                plans.append(self._plan(holder, want, limits, now_ms))
+            except Refused as refused:
+                denials.append(self._denial(want, refused, limits, now_ms))
+        if denials:
+            reply = AcquireReply(denials=tuple(denials))
+            self.pods.remember_denial(holder.uid, request.id, reply)
+            return reply
+        for plan in plans:
+            if plan.account.key not in self.holdings.accounts:
+                self.holdings.add_account(plan.account)
+            self.holdings.put(plan.account, plan.lease)
+        self.pods.remember_grant(holder.uid, request.id, tuple(plan.lease.id for plan in plans))
+        return AcquireReply(
+            leases=tuple(_message(plan.account, plan.lease, plan.ref, plan.in_force, now_ms) for plan in plans)
+        )
+
+    def report(self, holder: Holder, request: ReportRequest, limits: LimitsOf, now_ms: int) -> ReportReply:
+        """
+        Merge cumulative reports; each is answered with what is now in the books.
+
+        A lease that is unknown, or of another nonce, is answered `fenced`. Raises BadRequest or NotYours, changing
+        nothing.
+        """
+        if len(request.reports) > MAX_REPORTS:
+            raise BadRequest(f"{len(request.reports)} reports in one message; at most {MAX_REPORTS} are read")
+        _check_name("nonce", holder.nonce)
+        self.pods.check_owner(holder)
+        for report in request.reports:
+            find_lease(self.holdings, holder, report)
+        self.holdings.revive(holder.uid, holder.nonce)
+        return ReportReply(leases=tuple(self._report_one(holder, one, limits, now_ms) for one in request.reports))
+
+    def quarantine(self, uids: Iterable[str], reason: QuarantineReason) -> int:
+        """Charge all leases of these pods in full and grant on them no more. Answers how many changed."""
+        uids = frozenset(uids)
+        if reason == "gone":
+            for uid in uids:
+                self.pods.mark_gone(uid)
+        leases = self.holdings.leases_of(uids)
+        return sum(self.holdings.quarantine(account, lease, reason) for account, lease in leases)
+
+    def correct(self, key: AccountKey, reference: str, delta: int, evidence: str, now_ms: int) -> None:
+        """
+        Append a correction, once per reference.
+
+        Raises BadRequest for an account that is not known, or if closed leases would have used less than nothing.
+        """
+        account = self.holdings.accounts.get(key)
+        if account is None:
+            raise BadRequest(f"{key.budget}/{key.limit} has no account of the period that starts at {key.start}")
+        if any(correction.reference == reference for correction in account.corrections):
+            return
+        if account.closed_used + account.corrected + delta < 0:
+            raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
+        account.corrections.append(Correction(reference, delta, evidence, now_ms))
+        self.holdings.revision += 1
+
+    def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> None:
+        """
+        Keep the last valid meaning of budgets, and let changed amounts act at once.
+
+        `exist` names all budgets that there are, also unreadable ones: those keep what they last meant. The meaning
+        of a deleted one is dropped; its accounts stay.
+        """
+        kept = {name: spec for name, spec in self.remembered.items() if name in exist} | dict(budgets)
+        if kept != self.remembered:
+            self.remembered = kept
+            self.holdings.revision += 1
+        for budget in budgets.values():
+            for limit in budget.limits:
+                for account in self.holdings.periods_of(budget.name, limit.name):
+                    if meaning_of(account.limit) == meaning_of(limit):
+                        self.holdings.refresh(account, LimitInForce(limit, budget.mode))
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Begin a newer epoch; an older one than the books have changes nothing."""
+        if epoch > self.epoch:
+            self.epoch = epoch
+            self.holdings.revision += 1
+
+    def sweep(self, now_ms: int) -> None:
+        """Check all sums (I7), then drop what has ended and what no longer holds anything."""
+        for account in self.holdings.accounts.values():
+            try:
+                self.holdings.verify(account)
+            except InvariantViolated as violated:
+                self.holdings.freeze(account, violated)
+        self.holdings.drop_ended(now_ms)
+        self._pressure = {key: asked for key, asked in self._pressure.items() if now_ms < asked[1]}
+        if self.pods.forget_gone(self.holdings.holders()):
+            self.holdings.revision += 1
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def current(self, now_ms: int) -> list[Account]:
+        """Accounts whose period runs."""
+        return [each for each in self.holdings.accounts.values() if each.key.start * 1000 <= now_ms < each.end * 1000]
+
+    def states(self, now_ms: int) -> dict[tuple[str, str, tuple[str, ...]], AccountState]:
+        """(budget, limit, per) -> state of the running period."""
+        return {
+            (account.key.budget, account.key.limit, account.key.per): account_state(account, None, now_ms)
+            for account in self.current(now_ms)
+        }
+
+    # --- parts of acquire ---------------------------------------------------------------------------------
+
+    def _admit(self, holder: Holder) -> None:
+        """I6: one incarnation of a pod acquires at a time."""
+        replaced = self.pods.admit(holder)
+        if replaced is not None:
+            for account, lease in self.holdings.leases_of([holder.uid]):
+                if lease.holder.nonce == replaced:
+                    self.holdings.quarantine(account, lease, "replaced")
+            self.holdings.revision += 1
+        self.holdings.revive(holder.uid, holder.nonce)
+
+    def _plan(self, holder: Holder, want: Want, limits: LimitsOf, now_ms: int) -> Plan:
+        new_id = f"{self.lease_prefix}{self.next_lease:x}"
+        plan = plan_grant(self.holdings, self.domain, holder, want, limits(want.account), new_id, now_ms)
+        if plan.lease.id == new_id:
+            self.next_lease += 1
+        return plan
+
+    def _denial(self, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
+        account = refused.account
+        if account is None:
+            return Denial(account=want.account, reason=refused.reason)
+        if refused.reason == "in_flight":
+            self._pressure[account.key] = (want.need, now_ms + PRESSURE_MS)
+        state = account_state(account, limits(want.account), now_ms)
+        return Denial(account=want.account, reason=refused.reason, state=state)
+
+    def _repeat(
+        self, holder: Holder, request: AcquireRequest, lease_ids: tuple[str, ...], limits: LimitsOf, now_ms: int
+    ) -> AcquireReply:
+        """The answer to a repeated request: its leases as they are now, without rights if they were closed since."""
+        leases = []
+        for want, lease_id in zip(request.wants, lease_ids, strict=False):
+            account, in_force = self.holdings.account_of(lease_id), limits(want.account)
+            if account is not None:
+                leases.append(_message(account, account.leases[lease_id], want.account, in_force, now_ms))
+            elif in_force is not None:
+                leases.append(_closed_message(lease_id, holder, want.account, in_force))
+        return AcquireReply(leases=tuple(leases))
+
+    # --- parts of report ----------------------------------------------------------------------------------
+
+    def _report_one(self, holder: Holder, report: LeaseReport, limits: LimitsOf, now_ms: int) -> LeaseState:
+        found = find_lease(self.holdings, holder, report)
+        if found is None:
+            return LeaseState(lease=report.lease, sequence=report.sequence, fenced=True)
+        account, lease = found
+        in_force = limits(AccountRef(budget=account.key.budget, limit=account.key.limit, per=account.key.per))
+        if in_force is not None and meaning_of(in_force.limit) == meaning_of(account.limit):
+            self.holdings.refresh(account, in_force)
+        after = apply_report(self.holdings, account, lease, report)
+        state = account_state(account, in_force, now_ms)
+        if after is None:
+            return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
+        if after.quarantined in ("fork", "breach"):
+            self.pods.retire(after.holder)
+        asked, until = self._pressure.get(account.key, (0, 0))
+        return LeaseState(
+            lease=after.id,
+            sequence=after.sequence,
+            recalled=grants.recall(account, after, asked if now_ms < until else 0),
+            fenced=bool(after.quarantined),
+            state=state,
+        )
+
+
+def _check_request(request: AcquireRequest, holder: Holder) -> None:
+    _check_name("id", request.id)
+    _check_name("nonce", holder.nonce)
+    if not 1 <= len(request.wants) <= MAX_WANTS:
+        raise BadRequest(f"{len(request.wants)} wants in one request; 1 to {MAX_WANTS} are read")
+    if len({(want.account, want.period) for want in request.wants}) != len(request.wants):
+        raise BadRequest("two wants on one account: add them up")
+    for want in request.wants:
+        if not (0 <= want.need <= MAX_AMOUNT and 0 <= want.want <= MAX_AMOUNT):
+            raise BadRequest(f"need {want.need} and want {want.want} must be between 0 and 10^18")
+
+
+def _check_name(field: str, value: str) -> None:
+    if not (0 < len(value) <= MAX_NAME_CHARS and value.isprintable()):
+        raise BadRequest(f"{field} must be 1 to {MAX_NAME_CHARS} printable characters")
+
+
+def _message(
+    account: Account, lease: Lease, ref: AccountRef, in_force: LimitInForce | None, now_ms: int
+) -> LeaseMessage:
+    return LeaseMessage(
+        id=lease.id,
+        nonce=lease.holder.nonce,
+        account=ref,
+        unit=account.limit.unit,
+        currency=account.limit.currency,
+        granted=lease.granted,
+        released=lease.released,
+        starts_in_ms=max(0, account.key.start * 1000 - now_ms),
+        ends_in_ms=max(0, account.end * 1000 - now_ms),
+        state=account_state(account, in_force, now_ms),
+    )
+
+
+def _closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> LeaseMessage:
+    limit = in_force.limit
+    state = AccountState(amount=limit.amount, settled=0, charged=0, resets_in_ms=0, observed=in_force.mode == "Observe")
+    return LeaseMessage(
+        id=lease_id,
+        nonce=holder.nonce,
+        account=ref,
+        unit=limit.unit,
+        currency=limit.currency,
+        granted=0,
+        ends_in_ms=0,
+        state=state,
+    )

@@ -1,0 +1,163 @@
+"""
+The books in memory and in their store, kept equal by compare-and-swap. I/O shell of `coordinator`; decides nothing.
+
+After a write whose outcome is unknown the store is read again: our commit id in it means that the write was applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Literal
+
+from spendmesh_operator.ledger.accounts import InvariantViolated
+from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.store import Conflict, Fenced, LedgerStore, LedgerStoreError, Stored, Unavailable
+
+log = logging.getLogger("spendmesh.ledger")
+
+_PAUSE_SECONDS = 0.2
+_BEGIN_ATTEMPTS = 10
+
+
+Outcome = Literal["committed", "reread", "unknown"]
+"""reread: the write was not applied and the books were read again, so all that waits must be applied again."""
+
+
+class Ended(Exception):
+    """Another epoch has begun, or the store went back in time: this coordinator must not write again."""
+
+
+class Committer:
+    """Holds the books, the version that they were read or written at, and what of them is durable."""
+
+    def __init__(
+        self, store: LedgerStore, rng: Random, domain: str, timeout_seconds: float, committed: Callable[[str], None]
+    ) -> None:
+        self.books = Books(domain)
+        self.epoch = 0
+        self.loaded = False
+        """False while the outcome of the last write is unknown."""
+        self.written_at = float("-inf")
+        """Loop time of the last write."""
+        self._store = store
+        self._rng = rng
+        self._domain = domain
+        self._timeout_seconds = timeout_seconds
+        self._committed = committed
+        self._version = ""
+        self._durable_revision = 0
+        self._pending = ""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the books hold a change that is not durable."""
+        return self.books.revision != self._durable_revision
+
+    def check_durable(self, revision: int) -> None:
+        """I3: raises InvariantViolated for a change that is not in the store."""
+        if revision > self._durable_revision:
+            raise InvariantViolated(f"revision {revision} would be revealed before it is durable")
+
+    async def begin(self) -> None:
+        """Read the books and write them under a new epoch. Raises LedgerStoreError or LedgerUnreadable."""
+        for _ in range(_BEGIN_ATTEMPTS):
+            self._adopt(await self._read())
+            self.books.raise_epoch(self.books.epoch + 1)
+            commit_id = self._new_commit_id()
+            try:
+                version = await self._write(commit_id)
+            except Conflict:
+                await self._pause()
+                continue
+            except Unavailable:
+                stored = await self._read()
+                if stored.commit_id != commit_id:
+                    raise
+                version = stored.version
+            self._accept(version)
+            return
+        raise Conflict(
+            f"{_BEGIN_ATTEMPTS} attempts to raise the epoch met another writer: does a second cluster use it?"
+        )
+
+    async def try_commit(self) -> Outcome:
+        """Write the books once. Raises Ended when another coordinator has taken over."""
+        self._pending = self._new_commit_id()
+        try:
+            version = await self._write(self._pending)
+        except Fenced as error:
+            raise Ended(str(error)) from error
+        except LedgerStoreError as error:
+            self._committed("conflict" if isinstance(error, Conflict) else "unavailable")
+            log.warning("commit: %s", error)
+            return await self.resolve()
+        self._accept(version)
+        return "committed"
+
+    async def resolve(self) -> Outcome:
+        """Find out what became of the last write. Raises Ended."""
+        await self._pause()
+        try:
+            stored = await self._read()
+        except LedgerStoreError as error:
+            log.warning("commit: its outcome is not known yet: %s", error)
+            return "unknown"
+        if stored.commit_id == self._pending:
+            self._accept(stored.version)
+            return "committed"
+        self._continue_from(stored)
+        return "reread"
+
+    async def reload(self) -> None:
+        """Read the books. Raises LedgerStoreError, or Ended when they are another coordinator's."""
+        self._continue_from(await self._read())
+
+    def forget(self) -> None:
+        """The outcome of the last write stays unknown: the books must be read before the next decision."""
+        self.loaded = False
+
+    def _continue_from(self, stored: Stored) -> None:
+        found = stored.document["epoch"] if stored.document is not None else None
+        if found != self.epoch:
+            raise Ended(f"the store holds epoch {found}, this coordinator has {self.epoch}")
+        self._adopt(stored)
+
+    def _adopt(self, stored: Stored) -> None:
+        prefix = self.books.lease_prefix or f"{self._rng.getrandbits(24):06x}-"
+        self.books = Books(self._domain) if stored.document is None else decode(stored.document, self._domain)
+        self.books.lease_prefix = prefix
+        self._version = stored.version
+        self._durable_revision = self.books.revision
+        self.loaded = True
+
+    def _accept(self, version: str) -> None:
+        self._version = version
+        self._durable_revision = self.books.revision
+        self.epoch = self.books.epoch
+        self.loaded = True
+        self._committed("ok")
+
+    async def _read(self) -> Stored:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._store.read()
+        except TimeoutError as error:
+            raise Unavailable(f"the store was silent for {self._timeout_seconds:g} s") from error
+
+    async def _write(self, commit_id: str) -> str:
+        self.written_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._store.write(encode(self.books), self._version, commit_id)
+        except TimeoutError as error:
+            raise Unavailable(f"the store was silent for {self._timeout_seconds:g} s") from error
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._rng.uniform(0, _PAUSE_SECONDS))
+
+    def _new_commit_id(self) -> str:
+        return f"{self._rng.getrandbits(64):016x}"

@@ -1,0 +1,114 @@
+"""
+From a want to a grant that has been checked but not booked, or a refusal. Pure.
+
+Planning changes no lease: `Books.acquire` books the plans of a request together, or none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from spendmesh_operator.ledger import grants
+from spendmesh_operator.ledger.accounts import (
+    Account,
+    AccountKey,
+    Holder,
+    InvariantViolated,
+    Lease,
+    LimitInForce,
+    meaning_of,
+)
+from spendmesh_operator.ledger.holdings import Holdings
+from spendmesh_operator.ledger.periods import Span, next_period, period_at
+from spendmesh_sidecar.protocol import AccountRef, Want
+
+Reason = Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
+
+
+class Refused(Exception):
+    """No right on this account; `account` is there if its state may be told."""
+
+    def __init__(self, reason: Reason, account: Account | None = None) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+        self.account = account
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The lease as it will be."""
+
+    account: Account
+    in_force: LimitInForce
+    lease: Lease
+    ref: AccountRef
+
+
+def plan_grant(
+    holdings: Holdings, domain: str, holder: Holder, want: Want, in_force: LimitInForce | None, new_id: str, now_ms: int
+) -> Plan:
+    """Decide one want. `new_id` names the lease if the holder has none. Raises Refused."""
+    if in_force is None or want.account.per:
+        raise Refused("unknown")
+    if not in_force.verifiable:
+        raise Refused("unverifiable")
+    account = _account(holdings, domain, want, in_force, now_ms)
+    if account.key in holdings.frozen:
+        raise Refused("unverifiable", account)
+    if (reason := grants.refusal(account, want.need)) is not None:
+        raise Refused(reason, account)
+    lease_id = account.lease_of.get((holder.uid, holder.nonce))
+    lease = account.leases[lease_id] if lease_id is not None else None
+    size = grants.size_grant(account, lease, want.need, want.want)
+    before = lease if lease is not None else Lease(id=new_id, holder=holder)
+    after = replace(before, granted=before.granted + size)
+    try:
+        holdings.verify(account)
+        check_grant(account, before, after, want.need)
+    except InvariantViolated as violated:
+        holdings.freeze(account, violated)
+        raise Refused("unverifiable") from violated
+    return Plan(account, in_force, after, want.account)
+
+
+def check_grant(account: Account, before: Lease, after: Lease, need: int) -> None:
+    """
+    I1: a grant never makes charges exceed the limit; I5: rights only grow. Raises InvariantViolated.
+
+    Says nothing about how the size was chosen, so that a mistake there is caught here.
+    """
+    added = after.granted - before.granted
+    if added < need or after.quarantined or after.holder != before.holder:
+        raise InvariantViolated(f"lease {after.id}: {added} granted for {need}, or not to its holder")
+    if account.mode == "Enforce" and added and account.charged + added > account.limit.amount:
+        raise InvariantViolated(
+            f"{account.name}: {account.charged} charged and {added} more exceed {account.limit.amount}"
+        )
+
+
+def _account(holdings: Holdings, domain: str, want: Want, in_force: LimitInForce, now_ms: int) -> Account:
+    """The account, or a draft of it that is opened with its first lease."""
+    ref, limit = want.account, in_force.limit
+    try:
+        span = _span(want, limit.window.period, limit.window.time_zone, now_ms)
+    except ValueError as error:
+        raise Refused("unverifiable") from error
+    key = AccountKey(domain, ref.budget, ref.limit, ref.per, span.start)
+    for other in holdings.periods_of(ref.budget, ref.limit):
+        runs = other.end * 1000 > now_ms or other.key == key
+        if runs and meaning_of(other.limit) != meaning_of(limit):
+            # Contract §4: with another meaning it is another limit, which may not take this one's name before it ends.
+            raise Refused("unverifiable", other)
+    account = holdings.accounts.get(key)
+    if account is not None:
+        holdings.refresh(account, in_force)
+        return account
+    if span.start <= holdings.forgotten_before.get((ref.budget, ref.limit), -1):
+        raise Refused("unverifiable")
+    return Account(key=key, end=span.end, limit=limit, mode=in_force.mode)
+
+
+def _span(want: Want, period: Literal["Hour", "Day", "Week", "Month"], time_zone: str, now_ms: int) -> Span:
+    span = period_at(period, time_zone, now_ms // 1000)
+    return span if want.period == "current" else next_period(period, time_zone, span)

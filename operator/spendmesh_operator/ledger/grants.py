@@ -1,0 +1,59 @@
+"""
+How large a grant is, and why one is refused. Pure arithmetic on one account.
+
+Large steps while there is plenty, one request's worth near the limit: what stays unused in other holders' hands at
+the end is then at most about one request each, and a holder that dies strands little.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from spendmesh_operator.ledger.accounts import Account, Lease
+
+CAP_DIVISOR = 50
+"""A holder is topped up to at most a fiftieth (2 %) of the limit ahead of its use, unless one request needs more."""
+
+Refusal = Literal["exhausted", "in_flight", "too_large"]
+
+
+def size_grant(account: Account, lease: Lease | None, need: int, want: int) -> int:
+    """
+    Rights to add: min(want, fair share, remaining / (2 x active)), at most the cap, at least `need`.
+
+    The caller has checked that `need` fits (`refusal`). An Observe account gives what is wanted: it never refuses.
+    """
+    want = max(want, need)
+    if account.mode == "Observe":
+        return want
+    unspent = lease.unspent if lease is not None else 0
+    counted = lease is not None and not lease.quarantined and lease.rights > lease.used
+    active = account.totals.spenders + (0 if counted else 1)
+    amount = account.limit.amount
+    useful = min(
+        want,
+        amount // active - unspent,
+        amount // CAP_DIVISOR - unspent,
+        account.remaining // (2 * active),
+    )
+    return max(need, useful, 0)
+
+
+def refusal(account: Account, need: int) -> Refusal | None:
+    """Why `need` cannot be given now; None if it can."""
+    if account.mode == "Observe" or need == 0 or need <= account.remaining:
+        return None
+    if need > account.limit.amount:
+        return "too_large"
+    if need <= account.limit.amount - account.settled - account.totals.quarantined:
+        return "in_flight"
+    return "exhausted"
+
+
+def recall(account: Account, lease: Lease, asked: int) -> int:
+    """Free rights that a holder should give back: all when the limit is overdrawn, else what others wait for."""
+    if account.mode == "Observe" or lease.quarantined:
+        return 0
+    if account.remaining < 0:
+        return lease.unspent
+    return min(lease.unspent, max(0, asked - account.remaining))

@@ -1,0 +1,159 @@
+"""
+Accounts and leases with their indexes, and the few steps by which they may change. Pure.
+
+Each step keeps the indexes and the sums, counts a `revision` that must become durable, and never decides who gets
+what: that is `granting` and `reporting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from spendmesh_operator.ledger.accounts import (
+    Account,
+    AccountKey,
+    InvariantViolated,
+    Lease,
+    LimitInForce,
+    QuarantineReason,
+    terms_of,
+)
+
+MAX_RETENTION_SECONDS = 31 * 86_400
+"""An ended period stays readable for its own length, at most a month."""
+
+
+class Holdings:
+    """All accounts of one ledger domain."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[AccountKey, Account] = {}
+        self.forgotten_before: dict[tuple[str, str], int] = {}
+        """(budget, limit) -> start of the newest period that was dropped: it can never be opened again."""
+        self.revision = 0
+        self.alarms: list[str] = []
+        """Sentences for the log and the metric, taken out by whoever tells them."""
+        self.frozen: set[AccountKey] = set()
+        """Accounts whose sums did not hold: they grant nothing until the books are read afresh."""
+        self._key_of_lease: dict[str, AccountKey] = {}
+        self._leases_of_pod: dict[str, set[str]] = {}
+        self._keys_of_limit: dict[tuple[str, str], set[AccountKey]] = {}
+
+    # --- finding ------------------------------------------------------------------------------------------
+
+    def account_of(self, lease_id: str) -> Account | None:
+        """The account of a lease that is not closed."""
+        key = self._key_of_lease.get(lease_id)
+        return self.accounts[key] if key is not None else None
+
+    def periods_of(self, budget: str, limit: str) -> Iterator[Account]:
+        """All accounts of a limit, in any period and for any `per` value."""
+        return (self.accounts[key] for key in self._keys_of_limit.get((budget, limit), ()))
+
+    def leases_of(self, uids: Iterable[str]) -> list[tuple[Account, Lease]]:
+        """All leases of these pods that are not closed."""
+        found = []
+        for uid in uids:
+            for lease_id in sorted(self._leases_of_pod.get(uid, ())):
+                account = self.accounts[self._key_of_lease[lease_id]]
+                found.append((account, account.leases[lease_id]))
+        return found
+
+    def holders(self) -> frozenset[str]:
+        """Uids of the pods that have a lease."""
+        return frozenset(self._leases_of_pod)
+
+    # --- changing -----------------------------------------------------------------------------------------
+
+    def add_account(self, account: Account) -> None:
+        """Open an account, with the leases that it may already have (from the stored document)."""
+        self.accounts[account.key] = account
+        self._keys_of_limit.setdefault((account.key.budget, account.key.limit), set()).add(account.key)
+        for lease in list(account.leases.values()):
+            self._index(account, lease)
+        self.revision += 1
+
+    def put(self, account: Account, lease: Lease) -> None:
+        """Add or replace a lease."""
+        account.put(lease)
+        self._index(account, lease)
+        self.revision += 1
+
+    def close(self, account: Account, lease: Lease, used: int) -> None:
+        """Settle a lease; what it did not use is free again."""
+        charged = account.charged
+        account.close(lease.id, used)
+        del self._key_of_lease[lease.id]
+        leases = self._leases_of_pod[lease.holder.uid]
+        leases.discard(lease.id)
+        if not leases:
+            del self._leases_of_pod[lease.holder.uid]
+        self.revision += 1
+        if account.charged > charged:
+            self.alarm(f"lease {lease.id}: closing it raised what {account.name} is charged")
+
+    def quarantine(self, account: Account, lease: Lease, reason: QuarantineReason) -> bool:
+        """Charge a lease in full and grant on it no more. A reason that a sign of life ends may get worse."""
+        if lease.quarantined and not (lease.returns and lease.quarantined != reason != "silent"):
+            return False
+        self.put(account, replace(lease, quarantined=reason))
+        return True
+
+    def revive(self, uid: str, nonce: str) -> None:
+        """End the quarantines that only silence had caused: their charge was never given back."""
+        for account, lease in self.leases_of([uid]):
+            if lease.holder.nonce == nonce and lease.returns:
+                self.put(account, replace(lease, quarantined=""))
+
+    def refresh(self, account: Account, in_force: LimitInForce) -> None:
+        """Let a changed amount, threshold or mode act at once."""
+        if terms_of(account.limit, account.mode) != terms_of(in_force.limit, in_force.mode):
+            account.limit, account.mode = in_force.limit, in_force.mode
+            self.revision += 1
+
+    def drop_ended(self, now_ms: int) -> None:
+        """
+        Drop accounts whose leases are closed and whose period ended one retention ago.
+
+        A lease that is quarantined until then is settled at its whole charge.
+        """
+        for key, account in list(self.accounts.items()):
+            retention = min(account.end - key.start, MAX_RETENTION_SECONDS)
+            if now_ms < (account.end + retention) * 1000:
+                continue
+            for lease in [lease for lease in account.leases.values() if lease.quarantined]:
+                self.close(account, lease, lease.charge)
+            if not account.leases:
+                self._drop(account)
+
+    def _drop(self, account: Account) -> None:
+        name = (account.key.budget, account.key.limit)
+        del self.accounts[account.key]
+        keys = self._keys_of_limit[name]
+        keys.discard(account.key)
+        if not keys:
+            del self._keys_of_limit[name]
+        self.forgotten_before[name] = max(account.key.start, self.forgotten_before.get(name, 0))
+        self.revision += 1
+
+    def _index(self, account: Account, lease: Lease) -> None:
+        self._key_of_lease[lease.id] = account.key
+        self._leases_of_pod.setdefault(lease.holder.uid, set()).add(lease.id)
+
+    # --- checking -----------------------------------------------------------------------------------------
+
+    def verify(self, account: Account) -> None:
+        """I7: the sums are those of the leases. Raises InvariantViolated."""
+        if account.recount() != account.totals:
+            raise InvariantViolated(f"{account.name}: sums differ from the leases that they are of")
+
+    def freeze(self, account: Account, violated: InvariantViolated) -> None:
+        """Stop grants of one account, and say so once."""
+        if account.key not in self.frozen:
+            self.frozen.add(account.key)
+            self.alarm(str(violated))
+
+    def alarm(self, sentence: str) -> None:
+        """Something that an operator of the platform must hear."""
+        self.alarms.append(sentence)

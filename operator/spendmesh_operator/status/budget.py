@@ -1,0 +1,111 @@
+"""A budget's use in its status: limits, the tightest one, and the condition WithinBudget. Coarse on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from spendmesh_operator.status.model import ConditionStatus, LimitView
+from spendmesh_sidecar.core.money import NANOS_PER_UNIT
+
+_DECIMALS = (2, 4, 6, 9)
+_STAGES = ("Within", "Notify", "Downgrade", "Exhausted")
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds: what metav1.Time has."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def amount_text(amount: int, limit: LimitView, *, up: bool) -> str:
+    """
+    An amount in the limit's unit for people: counts as they are, money with as many decimals as a percent of it needs.
+
+    `up` rounds up (what is used), else down (what remains).
+    """
+    if limit.unit != "Cost":
+        return str(amount)
+    decimals = next((count for count in _DECIMALS if limit.amount * 10**count >= 100 * NANOS_PER_UNIT), _DECIMALS[-1])
+    step = 10 ** (9 - decimals)
+    shown = -(-amount // step) if up else amount // step
+    sign = "-" if shown < 0 else ""
+    whole, fraction = divmod(abs(shown), 10**decimals)
+    return f"{sign}{whole}.{fraction:0{decimals}d}"
+
+
+def full_amount(limit: LimitView) -> str:
+    """The limit itself: exact, at least two decimals."""
+    if limit.unit != "Cost":
+        return str(limit.amount)
+    whole, fraction = divmod(limit.amount, NANOS_PER_UNIT)
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{whole}.{digits:0<2}"
+
+
+def tightest(limits: Sequence[LimitView]) -> LimitView | None:
+    """The limit nearest to its end: by stage, then by share used; a tie goes by name."""
+    ranked = sorted(limits, key=lambda limit: limit.name)
+    return max(ranked, key=lambda limit: (_STAGES.index(limit.stage), _share(limit)), default=None)
+
+
+def _share(limit: LimitView) -> int:
+    return limit.used * 10**6 // limit.amount if limit.amount else 10**6
+
+
+def budget_fields(limits: Sequence[LimitView]) -> dict[str, Any]:
+    """`tightest` and `limits` of a ModelBudget's status."""
+    near = tightest(limits)
+    if near is None:
+        return {}
+    shown = {
+        "limit": near.name,
+        "period": near.period,
+        "used": amount_text(near.used, near, up=True),
+        "held": amount_text(near.held, near, up=True),
+        "amount": full_amount(near),
+        "currency": near.currency,
+        "percent": near.percent,
+    }
+    return {
+        "tightest": {field: value for field, value in shown.items() if value != ""},
+        "limits": [_limit_fields(limit) for limit in sorted(limits, key=lambda limit: limit.name)],
+    }
+
+
+def _limit_fields(limit: LimitView) -> dict[str, Any]:
+    return {
+        "name": limit.name,
+        "used": amount_text(limit.used, limit, up=True),
+        "held": amount_text(limit.held, limit, up=True),
+        "quarantined": amount_text(limit.quarantined, limit, up=True),
+        "remaining": amount_text(max(0, limit.amount - limit.used - limit.held), limit, up=False),
+        "periodStart": timestamp(limit.period_start),
+        "resetsAt": timestamp(limit.resets_at),
+        "percent": limit.percent,
+        "stage": limit.stage,
+    }
+
+
+def within_budget(
+    limits: Sequence[LimitView] | None, *, observed: bool, readable: bool
+) -> tuple[ConditionStatus, str, str]:
+    """Status, reason and message of WithinBudget. `limits` is None while the books cannot be read."""
+    if not readable:
+        return "Unknown", "Unverifiable", "the budget never had a valid meaning; see condition Accepted"
+    if limits is None:
+        return "Unknown", "LedgerUnavailable", "the books cannot be read now; sidecars spend the rights that they hold"
+    near = tightest(limits)
+    if near is None or near.stage == "Within":
+        return "True", "WithinBudget", "no limit has reached a threshold"
+    of = f"limit {near.name!r} ({full_amount(near)}{' ' + near.currency if near.currency else ' ' + near.unit})"
+    until = f"until {timestamp(near.resets_at)}"
+    if near.stage == "Exhausted":
+        what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
+        return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{near.name}].amount, or wait"
+    reached = f"{of} has reached {near.crossed_percent} %"
+    if near.stage == "Downgrade":
+        verb = "would get" if observed else "get"
+        meaning = f"calls that a policy chooses for {verb} tier {near.max_tier!r} at most {until}"
+        return "True", "Downgraded", f"{reached}: {meaning}"
+    return "True", "ThresholdReached", f"{reached} of its amount {until}"

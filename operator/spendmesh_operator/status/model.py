@@ -1,0 +1,76 @@
+"""What goes into a status beside the verdict: what pods acknowledged and what the books say. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from spendmesh_sidecar.core.specs import Period, Unit
+
+Status = dict[str, Any]
+"""The `status` of an object, as JSON."""
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class PodState:
+    """What one pod's sidecar said about its policy last."""
+
+    digest: str
+    """Digest that it obeys; empty: nothing heard yet."""
+    error: str = ""
+    """Why it refused the policy that it was sent last (NACK)."""
+    missing_keys: tuple[str, ...] = ()
+    """ModelProviders whose key the pod does not have."""
+
+
+@dataclass(frozen=True)
+class LimitView:
+    """One limit of a budget in its current period, as the books have it. Amounts in the limit's unit (nano-units)."""
+
+    name: str
+    unit: Unit
+    currency: str
+    amount: int
+    period: Period
+    settled: int
+    """Spent by closed leases and reported by open ones."""
+    quarantined: int
+    """Rights of sidecars that vanished before they reported."""
+    held: int
+    """Leased or reserved, and neither settled nor quarantined."""
+    period_start: datetime
+    resets_at: datetime
+    crossed_percent: int = 0
+    """The highest threshold that is reached; 100 when exhausted."""
+    max_tier: str = ""
+    """Downgrade in force."""
+
+    @property
+    def used(self) -> int:
+        """What counts towards thresholds."""
+        return self.settled + self.quarantined
+
+    @property
+    def percent(self) -> int:
+        """`used` in percent of the amount, rounded down."""
+        return self.used * 100 // self.amount if self.amount else 100
+
+    @property
+    def stage(self) -> Literal["Within", "Notify", "Downgrade", "Exhausted"]:
+        """What the limit does now."""
+        if self.used >= self.amount or self.crossed_percent >= 100:
+            return "Exhausted"
+        if self.max_tier:
+            return "Downgrade"
+        return "Notify" if self.crossed_percent else "Within"
+
+
+@dataclass(frozen=True)
+class EventDraft:
+    """A Kubernetes Event without its bookkeeping."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str

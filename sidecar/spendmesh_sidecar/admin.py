@@ -1,0 +1,34 @@
+"""The admin listener: /healthz /readyz /metrics /status on the pod's address. No secret and no user value in any."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from spendmesh_sidecar.dataplane import DataPlane
+
+
+def admin_server(plane: DataPlane) -> web.Server:
+    """A low-level server; ready means: a policy is in force (it never asks for rights or a reachable operator)."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="only GET\n")
+        if request.path == "/healthz":
+            return web.Response(text="ok\n")
+        if request.path == "/readyz":
+            if plane.installed is None:
+                return web.Response(status=503, text="no policy has arrived yet\n")
+            if plane.stopping:
+                return web.Response(status=503, text="stopping\n")
+            return web.Response(text="ok\n")
+        if request.path == "/metrics":
+            return web.Response(
+                body=plane.metrics.render(plane.gauges()),
+                headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
+            )
+        if request.path == "/status":
+            return web.Response(body=msgspec.json.encode(plane.status()), content_type="application/json")
+        return web.Response(status=404, text="/healthz /readyz /metrics /status\n")
+
+    return web.Server(handle, access_log=None, keepalive_timeout=75)

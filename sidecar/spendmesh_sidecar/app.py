@@ -1,0 +1,230 @@
+"""
+The data listener: HTTP in, a parsed request out to the pipeline, an answer back. Nothing is decided here.
+
+Built on aiohttp's low-level server. What arrives from the application is not trusted: sizes, times, connections
+and headers have limits, each with its precedent beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from spendmesh_sidecar.answers import refusal_answer
+from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.operations import parse_request
+from spendmesh_sidecar.core.operations.errors import RequestError
+from spendmesh_sidecar.core.operations.routes import Route, parse as parse_route
+from spendmesh_sidecar.core.specs import Dialect
+from spendmesh_sidecar.core.types import ParsedRequest, Refusal
+from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.errors import ClientGone, RequestRefused
+from spendmesh_sidecar.limits import Limits
+from spendmesh_sidecar.listener import DataProtocol, DataServer
+from spendmesh_sidecar.pipeline import Pipeline
+from spendmesh_sidecar.settings import Settings
+from spendmesh_sidecar.telemetry import TraceContext
+
+Headers = Sequence[tuple[str, str]]
+T = TypeVar("T")
+
+
+def data_server(plane: DataPlane, settings: Settings) -> DataServer:
+    """The low-level server of the data listener."""
+    return DataServer(_DataHandler(plane, settings).handle, settings.limits)
+
+
+class _DataHandler:
+    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+        self._plane = plane
+        self._settings = settings
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; whatever happens, the client gets its API's error shape."""
+        connection = request.protocol
+        assert isinstance(connection, DataProtocol)
+        connection.begin()
+        try:
+            return await self._answer(request, connection)
+        finally:
+            connection.end()
+
+    async def _answer(self, request: web.BaseRequest, connection: DataProtocol) -> web.StreamResponse:
+        client = _Client(request, connection)
+        dialect: Dialect = "Anthropic" if request.path.startswith("/anthropic/") else "OpenAI"
+        request_id = self._plane.new_id()
+        try:
+            self._admit_client(request)
+            if request.path.startswith("/spendmesh/"):
+                return self._own(request)
+            route = _read(lambda: parse_route(request.method, request.raw_path))
+            dialect = route.operation.dialect
+            parsed = await self._parse(request, route)
+            await self._pipeline(request, parsed, request_id).run(client)
+        except RequestRefused as refused:
+            self._plane.metrics.add("spendmesh_refusals_total", (("code", refused.refusal.code),))
+            try:
+                await client.send(*refusal_answer(dialect, refused.refusal, request_id))
+            except ClientGone:
+                pass  # nobody to tell
+        return client.response
+
+    async def _parse(self, request: web.BaseRequest, route: Route) -> ParsedRequest:
+        try:
+            if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise RequestError("request_invalid", 400, "send the body uncompressed", "Content-Encoding")
+            body = await _read_body(request, self._settings.limits)
+        except RequestError as error:
+            raise _refused(error) from error
+        return _read(lambda: parse_request(route.operation, body, tuple(request.headers.items()), route.alias))
+
+    def _pipeline(self, request: web.BaseRequest, parsed: ParsedRequest, request_id: str) -> Pipeline:
+        plane = self._plane
+        if plane.installed is None or plane.pricing is None:
+            raise RequestRefused(
+                Refusal("policy_missing", 503, "no policy has reached this sidecar yet; see its /status", "", 1.0)
+            )
+        exchange = Exchange(
+            parsed,
+            plane.installed.policy,
+            ledger=plane.ledger,
+            retry_budgets=plane.retry_budgets,
+            breakers=plane.breakers,
+            pricing=plane.pricing,
+            request_id=request_id,
+            rng=plane.rng,
+            deadline_seconds=plane.limits.request_seconds,
+        )
+        trace = TraceContext.parse(request.headers.get("traceparent", ""), request.headers.get("tracestate", ""))
+        if trace is None:
+            trace = TraceContext(trace_id=plane.new_id(), parent_id="")
+        return Pipeline(plane, exchange, parsed, tuple(request.headers.items()), trace, request_id)
+
+    def _admit_client(self, request: web.BaseRequest) -> None:
+        """Browsers and other machines are no clients: no Origin, only our own names as Host, the token if set."""
+        settings = self._settings
+        if "Origin" in request.headers:
+            raise _unauthorized(403, "requests from browsers are refused", "Origin")
+        if settings.listen.is_loopback and not _is_own_host(request.headers.get("Host", "")):
+            raise _unauthorized(403, "address this listener as 127.0.0.1 or localhost", "Host")
+        if settings.client_token:
+            shown = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(shown.encode(errors="surrogateescape"), settings.client_token.encode()):
+                raise _unauthorized(401, "show the client token as API key (Authorization: Bearer …, or x-api-key)", "")
+
+    def _own(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "GET" and request.path == "/spendmesh/v1/status":
+            return web.Response(body=msgspec.json.encode(self._plane.status()), content_type="application/json")
+        refusal = Refusal("operation_unsupported", 404, "GET /spendmesh/v1/status is what there is")
+        raise RequestRefused(refusal)
+
+
+class _Client:
+    """`Downstream` on an aiohttp request."""
+
+    def __init__(self, request: web.BaseRequest, connection: DataProtocol) -> None:
+        self._request = request
+        self._connection = connection
+        self.response: web.StreamResponse = web.Response(status=500)
+
+    @property
+    def gone(self) -> bool:
+        return self._connection.transport is None
+
+    def when_gone(self, callback: Callable[[], None] | None) -> None:
+        self._connection.when_gone = callback
+        if callback is not None and self.gone:
+            callback()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.response = web.StreamResponse(status=status)
+        self.response.headers.extend(headers)
+        await self._prepare()
+
+    async def write(self, chunk: bytes) -> None:
+        if self.gone:
+            raise ClientGone
+        try:
+            await self.response.write(chunk)
+        except ConnectionError as error:
+            raise ClientGone from error
+
+    async def finish(self, complete: bool) -> None:
+        if not complete and self._request.transport is not None:
+            self._request.transport.abort()  # chunked framing stays unfinished: the client must not take it for whole
+            return
+        try:
+            await self.response.write_eof()
+        except ConnectionError:
+            pass  # all was said; the client did not wait for the end mark
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        response = web.Response(status=status, body=body)
+        response.headers.extend(headers)
+        self.response = response
+        await self._prepare()
+        try:
+            await response.write_eof()
+        except ConnectionError as error:
+            raise ClientGone from error
+
+    async def _prepare(self) -> None:
+        try:
+            await self.response.prepare(self._request)
+        except ConnectionError as error:
+            raise ClientGone from error
+
+
+def _read(parse: Callable[[], T]) -> T:
+    try:
+        return parse()
+    except RequestError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: RequestError) -> RequestRefused:
+    return RequestRefused(Refusal(code=error.code, status=error.status, message=error.message, param=error.param))
+
+
+async def _read_body(request: web.BaseRequest, limits: Limits) -> bytes:
+    """The whole body, within size and time. Raises RequestError."""
+    if (request.content_length or 0) > limits.body_bytes:
+        raise _too_large(limits)
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # not part of the answer
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > limits.body_bytes:
+                    raise _too_large(limits)
+                parts.append(chunk)
+    except TimeoutError as error:
+        raise RequestError(
+            "request_invalid", 400, f"the body did not arrive within {limits.body_seconds:.0f} s", ""
+        ) from error
+    except (HttpProcessingError, ConnectionError, web.RequestPayloadError) as error:
+        raise RequestError("request_invalid", 400, "the body is not complete", "") from error
+    return b"".join(parts)
+
+
+def _too_large(limits: Limits) -> RequestError:
+    return RequestError("request_too_large", 413, f"the body is larger than {limits.body_bytes} bytes", "")
+
+
+def _unauthorized(status: int, message: str, param: str) -> RequestRefused:
+    return RequestRefused(Refusal("client_refused", status, message, param))
+
+
+def _is_own_host(host: str) -> bool:
+    """A page under another name that resolves to loopback (DNS rebinding) shows its own name here."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return name in ("127.0.0.1", "localhost", "[::1]")

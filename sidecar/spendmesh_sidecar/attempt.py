@@ -1,0 +1,291 @@
+"""
+Run one attempt: build what goes to the provider, pass what comes back, and say how it ended.
+
+A 2xx stream is passed on chunk by chunk as it arrives (from then on the exchange is *committed*); a short 2xx body
+and every error body are held, so that the exchange can still decide. A client that leaves does not end the
+attempt: the answer is read to its end, within bounds, because the provider bills it either way
+(facts/reliability.md §3) and only its last bytes say how much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
+from spendmesh_sidecar.core.operations.rewrite import rewrite
+from spendmesh_sidecar.core.outcome import answered, broken
+from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, Settlement
+from spendmesh_sidecar.core.usage import Scanner, UsageChunkFilter, scanner
+from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.downstream import Downstream
+from spendmesh_sidecar.errors import ClientGone
+from spendmesh_sidecar.telemetry import AttemptSpan, TraceContext
+from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's whole answer that no client has seen yet."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class AttemptRunner:
+    """Runs the attempts of one exchange, one after the other."""
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        exchange: Exchange,
+        request: ParsedRequest,
+        client_headers: Sequence[tuple[str, str]],
+        trace: TraceContext,
+        exchange_span_id: str,
+    ) -> None:
+        self._plane = plane
+        self._exchange = exchange
+        self._request = request
+        self._headers = upstream_headers(request.operation.dialect, client_headers)
+        self._trace = trace
+        self._exchange_span_id = exchange_span_id
+        self._spans: list[AttemptSpan] = []
+        self.answer: Answer | None = None
+        self.committed = False
+        self.committed_status = 0
+        self.whole = False
+        """The last answer came to its end as HTTP has it."""
+        self.upstream_seconds = 0.0
+
+    async def run(self, step: Attempt, client: Downstream) -> Outcome:
+        """One request to one target. What a provider does is an outcome, never an exception."""
+        plane = self._plane
+        began = plane.clock.monotonic()
+        span = self._begin_span(step)
+        self.answer = None
+        try:
+            async with asyncio.timeout(step.timeout_seconds) as limit:
+                passage = _Passage(self, step, client, span, began, limit)
+                outcome = await self._pass(passage, step, span)
+        except TimeoutError:
+            outcome = passage.broken(Kind.CLIENT_GONE if client.gone else Kind.TIMEOUT)
+        finally:
+            passage.close()
+            took = plane.clock.monotonic() - began
+            self.upstream_seconds += took
+            span.end_unix = span.start_unix + took
+        self.whole = passage.whole
+        span.finish_reasons = outcome.finish_reasons
+        span.response_id = outcome.response_id
+        span.response_model = outcome.response_model
+        return outcome
+
+    async def _pass(self, passage: _Passage, step: Attempt, span: AttemptSpan) -> Outcome:
+        try:
+            return await passage.run(self._request_for(step, span))
+        except ConnectFailed:
+            return broken(Kind.CONNECT)
+        except ConnectionCut:
+            return passage.broken(Kind.CUT)
+
+    def spans(self, settlements: Sequence[Settlement]) -> tuple[AttemptSpan, ...]:
+        """The attempts with what they cost."""
+        by_number = {settlement.number: settlement for settlement in settlements}
+        for number, span in enumerate(self._spans, start=1):
+            span.settlement = by_number.get(number)
+        return tuple(self._spans)
+
+    def _begin_span(self, step: Attempt) -> AttemptSpan:
+        url = urlsplit(step.provider.base_url)
+        span = AttemptSpan(
+            span_id=self._plane.new_id()[:16],
+            operation=self._request.operation,
+            stream=self._request.stream,
+            server_address=url.hostname or "",
+            server_port=url.port or (443 if url.scheme == "https" else 80),
+            dialect=step.provider.dialect,
+            start_unix=self._plane.clock.unix(),
+            resend=step.number - 1,
+        )
+        self._spans.append(span)
+        return span
+
+    def _request_for(self, step: Attempt, span: AttemptSpan) -> UpstreamRequest:
+        """The target's URL, model, limits and key; nothing of the client's that was not allowed through."""
+        ours = {"traceparent"} if self._trace.parent_id else {"traceparent", "tracestate"}  # a trace begins here
+        headers = [pair for pair in self._headers if pair[0] not in ours]
+        headers.append(("traceparent", self._trace.traceparent(span.span_id)))
+        if step.provider.auth == "APIKey":
+            key = self._plane.keys.get(step.provider.key_name)
+            if key is None or not (key.isascii() and key.isprintable()):
+                raise ConnectFailed("no usable key")  # the policy's Secret is not mounted, or holds no key
+            headers.append(credentials(step.provider.dialect, key))
+        operation = self._request.operation
+        return UpstreamRequest(
+            method=operation.method,
+            url=step.provider.base_url + operation.upstream_path,
+            headers=headers,
+            body=rewrite(self._request, step.model, step.max_output_tokens, step.include_usage),
+        )
+
+
+class _Passage:
+    """The answer of one attempt on its way from the provider to the client."""
+
+    def __init__(
+        self,
+        runner: AttemptRunner,
+        step: Attempt,
+        client: Downstream,
+        span: AttemptSpan,
+        began: float,
+        limit: asyncio.Timeout,
+    ) -> None:
+        self._runner = runner
+        self._plane = runner._plane
+        self._request = runner._request
+        self._dialect = step.provider.dialect
+        self._client = client
+        self._span = span
+        self._began = began
+        self._take_out_usage = step.include_usage and not runner._request.usage_asked
+        self._response: UpstreamResponse | None = None
+        self._scanner: Scanner | None = None
+        self._limit = limit
+        self._client_gone = False
+        self.whole = False
+        client.when_gone(self._left)
+
+    async def run(self, request: UpstreamRequest) -> Outcome:
+        response = self._response = await self._plane.upstream.send(request)
+        if response.status >= 300:
+            return await self._error(response)
+        self._runner._exchange.started(self._plane.clock.monotonic())
+        streamed = _header(response, "content-type").startswith("text/event-stream")
+        self._scanner = scanner(self._request.operation, streamed, "long" in self._request.bounds.cache_writes)
+        return await (self._stream(response) if streamed else self._whole(response))
+
+    def broken(self, kind: Literal[Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE]) -> Outcome:
+        """The attempt ended without a whole answer."""
+        observation = self._scanner.observe() if self._scanner else None
+        status = self._response.status if self._response else None
+        return broken(kind, observation, status=status, committed=self._runner.committed)
+
+    def close(self) -> None:
+        """Let go of the connection and the client."""
+        self._client.when_gone(None)
+        if self._response is not None:
+            self._response.close()
+        if self._client_gone:
+            self._plane.draining -= 1
+
+    async def _error(self, response: UpstreamResponse) -> Outcome:
+        parts, size = [], 0
+        async for chunk in response.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > self._plane.limits.error_answer_bytes:
+                break
+        body = b"".join(parts)[: self._plane.limits.error_answer_bytes]
+        self._runner.answer = Answer(response.status, response_headers(response.headers, "upstream"), body)
+        return answered(self._dialect, response.status, response.headers, body, int(self._plane.clock.unix()))
+
+    async def _whole(self, response: UpstreamResponse) -> Outcome:
+        """A body that is not a stream: held while it is short, so that its cost can stand in its headers."""
+        assert self._scanner is not None
+        held: list[bytes] = []
+        size = 0
+        async for chunk in response.chunks():
+            self._first(chunk)
+            self._scanner.feed(chunk)
+            if self._runner.committed:
+                await self._pass_on(chunk)
+                continue
+            held.append(chunk)
+            size += len(chunk)
+            if size > self._plane.limits.held_answer_bytes:
+                await self._commit(response)
+                await self._pass_on(b"".join(held))
+                held.clear()
+        if not self._runner.committed:
+            headers = response_headers(response.headers, "upstream")
+            self._runner.answer = Answer(response.status, headers, b"".join(held))
+        return self._ended(response)
+
+    async def _stream(self, response: UpstreamResponse) -> Outcome:
+        assert self._scanner is not None
+        usage_filter = UsageChunkFilter() if self._take_out_usage else None
+        async for chunk in response.chunks():
+            self._first(chunk)
+            self._scanner.feed(chunk)
+            passed = usage_filter.feed(chunk) if usage_filter else chunk
+            if not self._runner.committed:
+                await self._commit(response)
+            if passed:
+                await self._pass_on(passed)
+        if not self._runner.committed:
+            await self._commit(response)
+        if usage_filter and (rest := usage_filter.end()):
+            await self._pass_on(rest)
+        return self._ended(response)
+
+    def _ended(self, response: UpstreamResponse) -> Outcome:
+        assert self._scanner is not None
+        self.whole = True
+        if self._client_gone:
+            return self.broken(Kind.CLIENT_GONE)
+        return answered(
+            self._dialect,
+            response.status,
+            response.headers,
+            b"",
+            int(self._plane.clock.unix()),
+            observation=self._scanner.observe(),
+            committed=self._runner.committed,
+        )
+
+    def _first(self, chunk: bytes) -> None:
+        if self._span.first_chunk_seconds is None and chunk:
+            self._span.first_chunk_seconds = self._plane.clock.monotonic() - self._began
+
+    async def _commit(self, response: UpstreamResponse) -> None:
+        self._runner.committed = True
+        self._runner.committed_status = response.status
+        headers = response_headers(response.headers, "upstream") + self._runner._exchange.response_headers(False)
+        try:
+            await self._client.start(response.status, headers)
+        except ClientGone:
+            self._left()
+
+    async def _pass_on(self, chunk: bytes) -> None:
+        """To the client while it is there; after that only the scanner reads."""
+        if self._client_gone:
+            return
+        try:
+            await self._client.write(chunk)
+        except ClientGone:
+            self._left()
+
+    def _left(self) -> None:
+        """The client has left: read on, because the provider bills it either way, but for a bounded time."""
+        if self._client_gone:
+            return
+        self._client_gone = True
+        plane = self._plane
+        plane.draining += 1
+        now = asyncio.get_running_loop().time()
+        until = now if plane.draining > plane.limits.drains else now + plane.limits.drain_seconds
+        if not self._limit.expired():
+            self._limit.reschedule(min(until, self._limit.when() or until))
+
+
+def _header(response: UpstreamResponse, name: str) -> str:
+    return next((value for key, value in response.headers if key.lower() == name), "")

@@ -1,0 +1,149 @@
+"""
+One account as a sidecar sees it: the leases it holds on a limit, their demand, and what is known of the whole.
+
+Chooses the lease of a reservation and the rights to ask for; the ledger joins accounts into one decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spendmesh_sidecar.core.demand import Demand
+from spendmesh_sidecar.core.lease import LeaseBook
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Want
+from spendmesh_sidecar.core.specs import LimitSpec
+
+ASK_AGAIN_SECONDS = 1.0
+"""An unanswered top-up is repeated after this: one commit of a busy shard."""
+DENIED_AGAIN_SECONDS = 5.0
+"""A refused top-up is repeated after this: about one report interval, when others' rights may have come back."""
+DENIAL_STANDS_SECONDS = 1.0
+"""A refused call's answer also speaks for the next ones for so long, so that an empty budget costs no round trips."""
+NEXT_PERIOD_LEAD_SECONDS = 30.0
+"""Rights for the next period are asked for one to two of these before the boundary, spread over the sidecars."""
+TIGHT_DIVISOR = 10
+"""Less than a tenth left to grant: idle holders keep nothing."""
+
+
+@dataclass(slots=True)
+class Account:
+    """State of one (budget, limit, per)."""
+
+    ref: AccountRef
+    demand: Demand
+    limit: LimitSpec | None = None
+    """None: no budget in force has it (a policy change on its way)."""
+    enforced: bool = True
+    leases: dict[str, LeaseBook] = field(default_factory=dict)
+    unleased: int = 0
+    """Use under an Observe limit for which there is no lease yet."""
+    would_block: int = 0
+    """Not yet in a lease's report."""
+    _ask_at: float = 0.0
+    _ask_next_at: float = 0.0
+    _denial: Denial | None = None
+    _denial_need: int = 0
+    _denied_at: float = 0.0
+    _leased: bool = False
+    """Some lease was held once: an idle account then asks for nothing."""
+
+    def current(self, now: float) -> LeaseBook | None:
+        """The lease that a reservation uses now: the open one with the most free rights."""
+        best: LeaseBook | None = None
+        for lease in self.leases.values():
+            if lease.open_at(now) and (best is None or lease.free > best.free):
+                best = lease
+        return best
+
+    def free(self, now: float) -> int:
+        """The largest reservation that fits now."""
+        lease = self.current(now)
+        return lease.free if lease else 0
+
+    def state(self, now: float) -> AccountState | None:
+        """What is known of the whole account in the running period; None if nothing is."""
+        lease = self.current(now)
+        if lease is not None and lease.state is not None:
+            return lease.state
+        denial = self._denial
+        if denial is None or denial.state is None:
+            return None
+        return denial.state if now < self._denied_at + denial.state.resets_in_ms / 1000 else None
+
+    def settled(self, now: float) -> int:
+        """Spent by everyone as far as known here: the coordinator's figure and our own use that it may not have."""
+        state = self.state(now)
+        lease = self.current(now)
+        return (state.settled if state else 0) + (lease.unreported if lease else 0)
+
+    def denied(self, denial: Denial, need: int, now: float) -> None:
+        """Remember a refusal: for top-ups, and for calls that would get the same answer."""
+        self._denial, self._denial_need, self._denied_at = denial, need, now
+        self._ask_at = self._ask_next_at = now + DENIED_AGAIN_SECONDS
+        lease = self.current(now)
+        if lease is not None and denial.state is not None:
+            lease.state = denial.state
+
+    def forget_denial(self) -> None:
+        """The policy changed, or rights came: ask anew."""
+        self._denial = None
+        self._ask_at = self._ask_next_at = 0.0
+
+    def standing_denial(self, need: int, now: float) -> Denial | None:
+        """The refusal that a call lacking `need` would only hear again."""
+        denial = self._denial
+        if denial is None or now - self._denied_at >= DENIAL_STANDS_SECONDS or need < max(1, self._denial_need):
+            return None
+        return denial if denial.reason in ("exhausted", "too_large") else None
+
+    def wants(self, now: float, spread: float) -> list[Want]:
+        """Top-ups that are due, `spread` in [0, 1) moving the next period's away from other sidecars'."""
+        if self.limit is None:
+            return []
+        idle = self.demand.idle(now)
+        lease = self.current(now)
+        free = lease.free if lease else 0
+        due = lease is None or free < self.demand.low_water(now)
+        asked: list[Want] = []
+        if due and not (idle and self._leased) and now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN_SECONDS
+            want = self.demand.target(now, self.limit.amount) - free
+            asked.append(Want(account=self.ref, need=0, want=max(1, want)))
+        provided = any(book.starts_at > now for book in self.leases.values())
+        if lease is None or idle or provided or now < self._ask_next_at:
+            return asked
+        if lease.ends_at - now < NEXT_PERIOD_LEAD_SECONDS * (1 + spread):
+            self._ask_next_at = now + ASK_AGAIN_SECONDS
+            want = self.demand.target(now, self.limit.amount)
+            asked.append(Want(account=self.ref, need=0, want=want, period="next"))
+        return asked
+
+    def give_back_surplus(self, now: float) -> None:
+        """Release what has been idle too long, so that others can spend it."""
+        lease = self.current(now)
+        if lease is None or lease.free == 0:
+            return
+        state = lease.state
+        tight = state is not None and (state.amount - state.charged) * TIGHT_DIVISOR < state.amount
+        lease.give_back(self.demand.surplus(lease.free, now, tight=tight))
+
+    def note_would_block(self, amount: int, now: float) -> None:
+        """Count a call that an Observe limit would have refused, as far as its state is known."""
+        state, free = self.state(now), self.free(now)
+        if state is not None and amount > free and state.amount - state.charged < amount - free:
+            self.would_block += 1
+            self.carry_over(now)
+
+    def carry_over(self, now: float) -> None:
+        """Move what waited for a lease into the current one."""
+        lease = self.current(now)
+        if lease is None or not (self.unleased or self.would_block):
+            return
+        lease.charge_unheld(self.unleased)
+        lease.would_block += self.would_block
+        self.unleased = self.would_block = 0
+
+    def add(self, lease: LeaseBook) -> None:
+        """Take over a new lease."""
+        self.leases[lease.id] = lease
+        self._leased = True

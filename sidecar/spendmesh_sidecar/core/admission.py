@@ -1,0 +1,223 @@
+"""
+Whether a call may be made at all, and at which targets and prices: policy, fields, prices, budgets present.
+
+Runs once, before anything is reserved. Left out: how much is left (`reservation`) and how targets fare (`attempts`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger_view import ceilings
+from spendmesh_sidecar.core.operations.fields import refused
+from spendmesh_sidecar.core.prices import Pricing, never_dearer, output_ceiling, unpriced_tiers
+from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.router import Candidate, PassedOver, Route, as_asked, route
+from spendmesh_sidecar.core.specs import BudgetSpec, ModelPrice, ProviderSpec, RetrySpec, RoutingSpec
+from spendmesh_sidecar.core.types import ParsedRequest, Refusal
+
+DEFAULT_OUTPUT_TOKENS = 4096
+"""Injected where a limit needs a bound and neither client nor price knows one: the output limit that small models of
+both dialects have long had."""
+
+
+class PolicyView(Protocol):
+    """What decisions read of a policy; `policy.Policy` is one."""
+
+    @property
+    def providers(self) -> tuple[ProviderSpec, ...]:
+        """In the policy's order."""
+        ...
+
+    @property
+    def routing(self) -> RoutingSpec | None:
+        """The effective RoutingPolicy; one in Observe mode stands alone and forwards as asked."""
+        ...
+
+    @property
+    def observed_routing(self) -> RoutingSpec | None:
+        """Evaluated beside, changes nothing."""
+        ...
+
+    @property
+    def budgets(self) -> tuple[BudgetSpec, ...]:
+        """All that match."""
+        ...
+
+    @property
+    def unbudgeted(self) -> str:
+        """`Allow` or `Deny`."""
+        ...
+
+    @property
+    def retry(self) -> RetrySpec:
+        """The effective RetryBudget, or the defaults."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A target with its price, and the output that a reservation assumes."""
+
+    candidate: Candidate
+    price: ModelPrice | None
+    max_output_tokens: int | None
+    """The client's maximum, or the one for it; None: the operation has no output."""
+    injected: bool = False
+    """The maximum is ours: it is set in the request, and may shrink to what fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An admitted call."""
+
+    route: Route
+    targets: tuple[Priced, ...]
+    """In order of preference; never empty."""
+    include_usage: bool
+    unpriced: tuple[PassedOver, ...] = ()
+    """Targets of the route that limits cannot be checked for."""
+    observed: Route | None = None
+    """What the observed policy would have chosen; None: there is none, or it would have refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What the enforced limits have to know before a call."""
+
+    currencies: frozenset[str]
+    """Of limits in Cost; empty: no price is needed."""
+    output: bool
+    """Some limit needs a bound of the output."""
+    any: bool
+
+
+def admit(
+    request: ParsedRequest, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float, now_unix: int
+) -> Plan | Refusal:
+    """Check a call against policy and prices, and list its targets; nothing is booked."""
+    routing = policy.routing or policy.observed_routing
+    if routing is None:
+        return refuse("policy_missing", "No RoutingPolicy applies to this workload: apply one that matches its pod.")
+    needs = _needs(policy.budgets)
+    if request.operation.billed and not needs.any and policy.unbudgeted == "Deny":
+        return refuse(
+            "policy_missing",
+            "No ModelBudget in mode Enforce applies to this workload, and this installation refuses unbudgeted calls: "
+            "apply one that matches its pod.",
+        )
+
+    def not_dearer(candidate: Candidate) -> bool:
+        return _proven_not_dearer(request, policy, pricing, candidate, now_unix)
+
+    lone_observer = policy.routing is None or routing.mode == "Observe"
+    chosen = (
+        as_asked(request, routing.name, policy.providers)
+        if lone_observer or not request.model
+        else route(request, routing, policy.providers, ceilings(ledger, policy.budgets, now), not_dearer)
+    )
+    if isinstance(chosen, Refusal):
+        return chosen
+    priced = _priced(request, chosen, needs, pricing)
+    if isinstance(priced, Refusal):
+        return priced
+    targets, unpriced = priced
+    watched = routing if lone_observer else policy.observed_routing
+    observed = route(request, watched, policy.providers, (), not_dearer) if watched and request.model else None
+    include_usage = request.stream and not request.usage_asked and (needs.any or not lone_observer)
+    return Plan(chosen, targets, include_usage, unpriced, observed if isinstance(observed, Route) else None)
+
+
+def _needs(budgets: tuple[BudgetSpec, ...]) -> _Needs:
+    limits = [limit for budget in budgets if budget.mode == "Enforce" for limit in budget.limits]
+    return _Needs(
+        frozenset(limit.currency for limit in limits if limit.unit == "Cost"),
+        any(limit.unit in ("Cost", "OutputTokens", "TotalTokens") for limit in limits),
+        bool(limits),
+    )
+
+
+_Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]
+
+
+def _priced(request: ParsedRequest, chosen: Route, needs: _Needs, pricing: Pricing) -> _Found | Refusal:
+    """Targets that can be priced as far as the limits need it, or the refusal that the first reason gives."""
+    found: list[Priced] = []
+    passed: list[PassedOver] = []
+    refusal: Refusal | None = None
+    for candidate in chosen.candidates:
+        price = pricing.resolve(candidate.provider, candidate.target.model) if request.model else None
+        why = _unpriceable(request, candidate, price, needs) if request.operation.billed else None
+        if why is None:
+            found.append(_bounded(request, candidate, price, needs))
+        else:
+            passed.append(PassedOver(candidate.key, why.message))
+            refusal = refusal or why
+    if found:
+        return tuple(found), tuple(passed)
+    assert refusal is not None  # a route has at least one candidate
+    return refusal
+
+
+def _unpriceable(
+    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs
+) -> Refusal | None:
+    if not needs.currencies:
+        return None
+    fields = refused(request.unpriced_fields, candidate.provider.allowed_fields)
+    if fields:
+        return refuse(
+            "field_not_allowed",
+            f"{fields[0]} cannot be priced, and a budget in money applies. Leave it out, or have the platform team add "
+            f"it to allowedFields of ModelProvider {candidate.provider.ref}.",
+            param=fields[0],
+        )
+    model = candidate.target.model
+    if price is None:
+        return refuse(
+            "model_unpriced",
+            f"Model {model!r} of ModelProvider {candidate.provider.ref} has no price, and a budget in money applies. "
+            "Ask for a priced model, or have the platform team add its price to the ModelProvider.",
+            param="model",
+        )
+    if other := sorted(needs.currencies - {price.currency}):
+        return refuse(
+            "model_unpriced",
+            f"Model {model!r} of ModelProvider {candidate.provider.ref} is priced in {price.currency}, and a budget in "
+            f"{other[0]} applies (CurrencyMismatch; nothing is converted). Add a price in {other[0]}, or a limit in "
+            f"{price.currency}.",
+            param="model",
+        )
+    if tiers := unpriced_tiers(price, request.bounds):
+        return refuse(
+            "field_not_allowed",
+            f"{tiers[0]} has no price for model {model!r}, and a budget in money applies. Leave it out, or add that "
+            f"service tier to the prices of ModelProvider {candidate.provider.ref}.",
+            param="service_tier",
+        )
+    return None
+
+
+def _bounded(request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs) -> Priced:
+    bounds = request.bounds
+    if not bounds.output_field or not request.operation.billed:
+        return Priced(candidate, price, None)
+    if bounds.max_output_tokens is not None:
+        return Priced(candidate, price, bounds.max_output_tokens)
+    maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
+    return Priced(candidate, price, maximum, injected=needs.output)
+
+
+def _proven_not_dearer(
+    request: ParsedRequest, policy: PolicyView, pricing: Pricing, candidate: Candidate, now_unix: int
+) -> bool:
+    asked = as_asked(request, "", policy.providers)
+    if isinstance(asked, Refusal):
+        return False
+    asked_price = pricing.resolve(asked.candidates[0].provider, request.model)
+    price = pricing.resolve(candidate.provider, candidate.target.model)
+    if asked_price is None or price is None or asked_price.currency != price.currency:
+        return False
+    return never_dearer(price, asked_price, now_unix)

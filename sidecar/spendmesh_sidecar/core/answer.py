@@ -1,0 +1,76 @@
+"""
+What the client and the records are told: the decision in the contract's words, our headers, and a refusal where the
+provider gave no answer.
+
+Words only; nothing is decided or booked here.
+"""
+
+from __future__ import annotations
+
+from spendmesh_sidecar.core.admission import Plan, PolicyView
+from spendmesh_sidecar.core.attempts import Attempts
+from spendmesh_sidecar.core.money import format_nanos
+from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
+
+
+def decide(
+    policy: PolicyView, plan: Plan | None, tries: Attempts | None, settlements: tuple[Settlement, ...]
+) -> Decision:
+    """The decision as far as it has been made."""
+    routing = policy.routing or policy.observed_routing
+    if plan is None or tries is None:
+        return Decision(policy=routing.name if routing else "", settlements=settlements)
+    route, last = plan.route, tries.last
+    failover = last is not None and last is not plan.targets[0]
+    return Decision(
+        policy=route.policy,
+        tier=route.tier,
+        reason="failover" if failover else route.reason,
+        model=last.candidate.key if last else "",
+        attempts=tries.number,
+        settlements=settlements,
+    )
+
+
+def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
+    """Our answer for an attempt that brought none to pass on; None: there is one."""
+    if outcome.committed or outcome.kind is Kind.CLIENT_GONE or tries.last is None:
+        return None
+    target = tries.last.candidate.key
+    attempts = f"{tries.number} attempt{'s' if tries.number != 1 else ''}"
+    if outcome.kind is Kind.TIMEOUT and not outcome.complete and (outcome.status is None or outcome.status < 400):
+        return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
+    if outcome.kind in (Kind.CONNECT, Kind.CUT):
+        what = (
+            "cannot be reached" if outcome.kind is Kind.CONNECT else "broke the connection before its answer was whole"
+        )
+        return refuse("target_unavailable", f"Target {target} {what} ({attempts}).", retry_after_seconds=1.0)
+    return None
+
+
+def response_headers(
+    request_id: str, decision: Decision, refusal: Refusal | None, left: str, *, final: bool
+) -> list[tuple[str, str]]:
+    """`x-spendmesh-*` of contract §2; what is not known is left out."""
+    headers = {
+        "request-id": request_id,
+        "policy": decision.policy,
+        "tier": decision.tier,
+        "model": decision.model,
+        "reason": decision.reason,
+        "attempts": str(decision.attempts),
+        "cost": _cost(decision.settlements) if final else "",
+        "budget-remaining": left,
+        "error": refusal.code if refusal else "",
+    }
+    return [(f"x-spendmesh-{name}", value) for name, value in headers.items() if value]
+
+
+def _cost(settlements: tuple[Settlement, ...]) -> str:
+    """The sum over all attempts; one figure for each currency, none for calls without a price."""
+    sums: dict[str, int] = {}
+    for one in settlements:
+        if one.currency:
+            sums[one.currency] = sums.get(one.currency, 0) + one.cost_nanos
+    return ", ".join(format_nanos(nanos, currency) for currency, nanos in sorted(sums.items()))

@@ -1,0 +1,173 @@
+"""
+Which target is tried next, whether another try is worth it, and how long to wait before it.
+
+Retries stay on the target while there is a retry to spare; the last one goes to the next target (failover), and so
+does any retry that waiting cannot help: no connection, or a Retry-After longer than we wait. Every retry is paid from
+the retry budget when it is decided. Left out: money (`reservation`, `settlement`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spendmesh_sidecar.core.admission import Priced
+from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng, Verdict
+from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
+from spendmesh_sidecar.core.router import PassedOver
+from spendmesh_sidecar.core.specs import RetrySpec
+from spendmesh_sidecar.core.types import Kind, Outcome
+
+Denied = Literal["", "budget", "attempts", "deadline", "retry_after", "no_target"]
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    """What an outcome says about its target: only server errors and broken connections speak against it."""
+    if outcome.kind is Kind.SUCCESS:
+        return Verdict.SUCCESS
+    if outcome.kind in (Kind.CONNECT, Kind.CUT):
+        return Verdict.FAILURE
+    if outcome.kind is Kind.CLIENT_GONE:
+        return Verdict.NEUTRAL
+    broke = outcome.kind in (Kind.TIMEOUT, Kind.TRANSIENT, Kind.AMBIGUOUS)
+    if outcome.status is None or outcome.status < 400:  # no answer in time, or an error inside a 200
+        return Verdict.FAILURE if broke else Verdict.NEUTRAL
+    return Verdict.FAILURE if outcome.status >= 500 else Verdict.NEUTRAL
+
+
+def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
+    """Whether another try may help: nothing went downstream yet, and the policy lists the code or nothing was sent."""
+    if outcome.committed:
+        return False
+    if outcome.kind is Kind.CONNECT:
+        return True
+    if outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE, Kind.CUT, Kind.CLIENT_GONE):
+        return False
+    return outcome.status in spec.codes
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The tries of one exchange."""
+
+    spec: RetrySpec
+    budget: RetryBudget
+    breakers: Breakers
+    rng: Rng
+    targets: tuple[Priced, ...]
+    deadline: float
+    """Monotonic seconds; checked before every try and every wait (linkerd1 #2369 retried for 5 h past it)."""
+    number: int = 0
+    last: Priced | None = None
+    denied: Denied = ""
+    """Why the last failure was not tried again."""
+    passed_over: dict[str, PassedOver] = field(default_factory=dict)
+    """Targets that were ejected when they were looked at."""
+    _failures: dict[str, int] = field(default_factory=dict)
+    _leave: bool = False
+    _paid: Withdrawal | None = None
+
+    @property
+    def observed(self) -> bool:
+        """A lone Observe RetryBudget: no retry and no ejection of ours."""
+        return self.spec.mode == "Observe"
+
+    def pick(self, now: float) -> Priced | None:
+        """The healthy target to try now; the others' reasons go to `passed_over`."""
+        for priced in self._order():
+            wait = 0.0 if self.observed else self._breaker_wait(priced, now)
+            if wait <= 0:
+                return priced
+            key = priced.candidate.key
+            self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
+        return None
+
+    def reopens_in(self, now: float) -> float:
+        """Seconds until the first target may be tried again."""
+        return min(self._breaker_wait(priced, now) for priced in self.targets)
+
+    def dispatch(self, priced: Priced, now: float, *, first_of_client: bool) -> Permit | None:
+        """The try is sent now. None: breakers are only observed."""
+        self.number += 1
+        self.last = priced
+        self._paid = None
+        if self.number == 1 and first_of_client:
+            self.budget.deposit(now)
+        if self.observed:
+            return None
+        permit = self.breakers.of(priced.candidate.key, self.spec.breaker).permit(now)
+        assert permit is not None  # picked as healthy in this same step
+        return permit
+
+    def begun(self, permit: Permit | None, now: float) -> Permit | None:
+        """A good answer began; the permit to settle at its end."""
+        if permit is None or self.last is None:
+            return None
+        return self.breakers.of(self.last.candidate.key, self.spec.breaker).begun(permit, now)
+
+    def settle(self, permit: Permit | None, outcome: Outcome, now: float, *, trip: bool = False) -> None:
+        """Tell the target's breaker how the try went; `trip` ejects it at once."""
+        if permit is None or self.last is None:
+            return
+        breaker = self.breakers.of(self.last.candidate.key, self.spec.breaker)
+        breaker.settle(permit, verdict(outcome), now, self.rng)
+        if trip:
+            breaker.trip(now, self.rng)
+
+    def next_delay(self, outcome: Outcome, now: float) -> float | None:
+        """
+        Decide another try after a failure and pay for it: seconds to wait before it, or None to stop here.
+
+        Never waits for the budget, and never waits after the last try.
+        """
+        decided = self._decide(outcome, now)
+        self.denied = decided if isinstance(decided, str) else ""
+        return None if isinstance(decided, str) else decided
+
+    def _decide(self, outcome: Outcome, now: float) -> float | Denied:
+        if self.observed or self.last is None or not retryable(outcome, self.spec):
+            return ""
+        key = self.last.candidate.key
+        self._failures[key] = self._failures.get(key, 0) + 1
+        left = self.spec.attempts - (self.number - 1)
+        if left <= 0:
+            return "attempts"
+        longest = self.spec.max_backoff_ms / 1000
+        asked = _seconds(outcome.retry_after_seconds)
+        self._leave = outcome.kind is Kind.CONNECT or asked > longest or left == 1
+        chosen = self.pick(now)
+        if chosen is None:
+            return "no_target"
+        delay = 0.0
+        if chosen is self.last:
+            if asked > longest:
+                return "retry_after"
+            delay = asked + self._jitter(longest - asked)
+        if now + delay >= self.deadline:
+            return "deadline"
+        self._paid = self.budget.try_withdraw(now)
+        return "budget" if self._paid is None else delay
+
+    def refund(self) -> None:
+        """A retry that was paid is not sent after all."""
+        if self._paid is not None:
+            self.budget.refund(self._paid)
+            self._paid = None
+
+    def _jitter(self, room: float) -> float:
+        """Full jitter over an exponentially growing back-off (AWS: least work of all variants), within `room`."""
+        grown: float = self.spec.backoff_ms / 1000 * 2 ** min(self.number - 1, 32)
+        return self.rng.random() * max(0.0, min(grown, room))
+
+    def _order(self) -> list[Priced]:
+        if self._leave:
+            return sorted(self.targets, key=lambda priced: self._failures.get(priced.candidate.key, 0))
+        return sorted(self.targets, key=lambda priced: priced is not self.last)
+
+    def _breaker_wait(self, priced: Priced, now: float) -> float:
+        return self.breakers.of(priced.candidate.key, self.spec.breaker).reopens_in(now)
+
+
+def _seconds(retry_after: float | None) -> float:
+    """A provider's Retry-After as a minimum; nonsense (negative, NaN) counts as none."""
+    return retry_after if retry_after is not None and retry_after > 0 else 0.0

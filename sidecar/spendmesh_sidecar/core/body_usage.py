@@ -1,0 +1,151 @@
+"""
+Usage out of whole JSON bodies. Bodies up to a size are read as JSON; of longer ones (embeddings) only both ends are
+kept, and usage is looked for there.
+"""
+
+from __future__ import annotations
+
+import re
+from json import JSONDecodeError, JSONDecoder
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from spendmesh_sidecar.core.observation import Answer, Observation, openai_text, plain
+from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Tally
+from spendmesh_sidecar.core.specs import Dialect
+from spendmesh_sidecar.core.stream_usage import add_anthropic_tier
+from spendmesh_sidecar.core.types import Usage
+
+MAX_BODY_BYTES = 4 << 20
+"""Bodies up to here are read whole: eight times the longest chat answer (128k tokens), not counting `n`."""
+HEAD_BYTES = 8 << 10
+TAIL_BYTES = 64 << 10
+
+# Inside a JSON string every quote is escaped, so this matches no text that a model wrote.
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(?=\{)')
+_MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,128})"')
+
+
+class _Body(Struct):
+    """Members of any dialect's answer, raw: what is long (embeddings) is never turned into objects."""
+
+    id: Raw | UnsetType = UNSET
+    model: Raw | UnsetType = UNSET
+    service_tier: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    stop_reason: Raw | UnsetType = UNSET
+    choices: Raw | UnsetType = UNSET  # chat
+    content: Raw | UnsetType = UNSET  # messages
+    data: Raw | UnsetType = UNSET  # embeddings
+
+
+_DECODER = msgspec.json.Decoder(_Body)
+
+
+class BodyScanner:
+    """A body that is not a stream. Complete when it is a whole JSON answer without an error in it."""
+
+    def __init__(self, dialect: Dialect, long_cache: bool) -> None:
+        self._dialect = dialect
+        self._long_cache = long_cache
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._tail = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep the next bytes, or of a long body its ends."""
+        was_long = self._size > MAX_BODY_BYTES
+        self._size += len(chunk)
+        if was_long:
+            self._tail += chunk
+            del self._tail[:-TAIL_BYTES]
+            return
+        self._parts.append(chunk)
+        if self._size > MAX_BODY_BYTES:
+            whole = b"".join(self._parts)
+            self._parts = [whole[:HEAD_BYTES]]
+            self._tail = bytearray(whole[-TAIL_BYTES:])
+
+    def observe(self) -> Observation:
+        """What the bytes so far say."""
+        answer = Answer()
+        tally = Tally(ANTHROPIC_FIELDS if self._dialect == "Anthropic" else OPENAI_FIELDS)
+        if self._size > MAX_BODY_BYTES:
+            complete = self._read_ends(answer, tally)
+        else:
+            complete = self._read_whole(b"".join(self._parts), answer, tally)
+        return answer.observation(self._usage(tally), complete)
+
+    def _usage(self, tally: Tally) -> Usage | None:
+        return tally.anthropic(self._long_cache) if self._dialect == "Anthropic" else tally.openai()
+
+    def _read_whole(self, text: bytes, answer: Answer, tally: Tally) -> bool:
+        try:
+            body = _DECODER.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        values = {name: _value(getattr(body, name)) for name in _Body.__struct_fields__ if name != "data"}
+        answer.identify(values)
+        if values["error"]:
+            answer.fail(values["error"])
+        _take_usage(tally, values["usage"], values["service_tier"])
+        answer.finish(0, values["stop_reason"])
+        _count_blocks(answer, values["content"])
+        _count_choices(answer, values["choices"])
+        return body.data is not UNSET or values["content"] is not None or values["choices"] is not None
+
+    def _read_ends(self, answer: Answer, tally: Tally) -> bool:
+        head, tail = self._parts[0], bytes(self._tail)
+        answer.response_model = next(
+            (plain(found[1].decode("ascii", "replace")) for end in (tail, head) if (found := _MODEL.search(end))), ""
+        )
+        for end in (tail, head):
+            if (usage := _last_usage(end)) is not None and tally.add(usage):
+                add_anthropic_tier(tally, usage)
+                return tail.rstrip().endswith(b"}")
+        return False
+
+
+def _take_usage(tally: Tally, usage: object, service_tier: object) -> None:
+    tally.add(usage)
+    if isinstance(service_tier, str):
+        tally.service_tier = service_tier[:64]
+    add_anthropic_tier(tally, usage)
+
+
+def _count_choices(answer: Answer, choices: object) -> None:
+    for place, choice in enumerate(choices if isinstance(choices, list) else ()):
+        if isinstance(choice, dict):
+            answer.finish(choice.get("index", place), choice.get("finish_reason"))
+            answer.text(openai_text(choice.get("message")))
+
+
+def _count_blocks(answer: Answer, content: object) -> None:
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict):
+            answer.text(block.get(name) for name in ("text", "thinking"))
+            if "input" in block:
+                answer.output_bytes += len(msgspec.json.encode(block["input"]))
+
+
+def _value(raw: Raw | UnsetType) -> Any:
+    """A member as Python values; None where it is absent or unreadable."""
+    if isinstance(raw, UnsetType):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _last_usage(text: bytes) -> object:
+    places = [found.end() for found in _USAGE.finditer(text)]
+    if not places:
+        return None
+    try:
+        return JSONDecoder().raw_decode(text[places[-1] :].decode("utf-8", "replace"))[0]
+    except (JSONDecodeError, RecursionError):
+        return None

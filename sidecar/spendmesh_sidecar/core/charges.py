@@ -1,0 +1,76 @@
+"""
+What one attempt takes from each limit: cost, tokens or calls, in the limit's own unit.
+
+Pure translation from a bound or a bill to amounts; whether they fit is the ledger's decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Quantities:
+    """A bound or a bill of one attempt in every unit that a limit can have."""
+
+    cost_nanos: int = 0
+    currency: str = ""
+    """Empty: no price, so no limit in Cost can be checked."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    requests: int = 1
+
+    def in_unit(self, unit: Unit) -> int:
+        """The amount in a limit's unit. For Cost the caller has compared the currency."""
+        if unit == "Cost":
+            return self.cost_nanos
+        if unit == "InputTokens":
+            return self.input_tokens
+        if unit == "OutputTokens":
+            return self.output_tokens
+        if unit == "TotalTokens":
+            return self.input_tokens + self.output_tokens
+        return self.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """An amount to hold on one account."""
+
+    account: AccountRef
+    unit: Unit
+    amount: int
+    observed: bool = False
+    """An Observe budget: recorded, never a reason to refuse."""
+
+
+class CurrencyMismatch(ValueError):
+    """A limit in Cost has another currency than the price, or there is no price: it cannot be checked."""
+
+    def __init__(self, budget: str, limit: LimitSpec, currency: str) -> None:
+        super().__init__(f"limit {budget}/{limit.name} is in {limit.currency}, the price in {currency or 'none'}")
+        self.budget = budget
+        self.limit = limit.name
+
+
+def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities) -> tuple[Charge, ...]:
+    """
+    One charge for every limit of every budget.
+
+    Raises CurrencyMismatch for an enforced limit whose currency is not the price's; there is no conversion
+    (contract §4). An observed one is left out: it cannot be known what it would have said.
+    """
+    found: list[Charge] = []
+    for budget in budgets:
+        observed = budget.mode == "Observe"
+        for limit in budget.limits:
+            if limit.unit == "Cost" and limit.currency != quantities.currency:
+                if observed:
+                    continue
+                raise CurrencyMismatch(budget.name, limit, quantities.currency)
+            account = AccountRef(budget=budget.name, limit=limit.name)
+            found.append(Charge(account, limit.unit, quantities.in_unit(limit.unit), observed))
+    return tuple(found)

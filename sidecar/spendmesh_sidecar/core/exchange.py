@@ -1,0 +1,307 @@
+"""
+One client request from admission to settlement: says the next step, and learns from the shell how it went.
+
+admit -> route -> reserve -> attempt -> evaluate -> settle. It never calls anything that waits; `now` (monotonic
+seconds) and `now_unix` come in, a `Step` goes out. Whoever drives it calls `close` in the end, whatever happens.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from spendmesh_sidecar.core.admission import Plan, PolicyView, admit
+from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
+from spendmesh_sidecar.core.attempts import Attempts
+from spendmesh_sidecar.core.breaker import Breakers, Rng
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger_view import tightest_left
+from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.refusals import budget_refusal, in_flight, refuse, unverifiable
+from spendmesh_sidecar.core.reservation import Booked, Booking
+from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.rights import Denial
+from spendmesh_sidecar.core.router import PassedOver, Route
+from spendmesh_sidecar.core.settlement import Flight, bill
+from spendmesh_sidecar.core.types import (
+    Acquire,
+    Attempt,
+    Decision,
+    Kind,
+    Outcome,
+    ParsedRequest,
+    Refusal,
+    Respond,
+    Settlement,
+    Shortfall,
+    Step,
+    Wait,
+)
+
+DEADLINE_SECONDS = 600.0
+"""For all tries and waits together: the read timeout of the official SDKs, after which nobody listens."""
+LEASE_WAIT_SECONDS = 2.0
+"""The longest a call waits for rights (contract §4)."""
+
+
+class ExchangeError(RuntimeError):
+    """A step was reported that was not asked for: a defect of the driver."""
+
+
+class _Phase(Enum):
+    NEW = "begin"
+    ACQUIRING = "acquired"
+    ATTEMPTING = "observe"
+    WAITING = "resume"
+    DONE = "close"
+
+
+class Exchange:
+    """
+    The life of one client request.
+
+    Call `begin`, then do each step and report it with the method that the step's docstring names, until `Respond`;
+    then `close`. Raises ExchangeError for a report that no step asked for.
+    """
+
+    def __init__(
+        self,
+        request: ParsedRequest,
+        policy: PolicyView,
+        *,
+        ledger: Ledger,
+        retry_budgets: RetryBudgets,
+        breakers: Breakers,
+        pricing: Pricing,
+        request_id: str,
+        rng: Rng,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        lease_wait_seconds: float = LEASE_WAIT_SECONDS,
+    ) -> None:
+        self.request, self.policy, self.request_id = request, policy, request_id
+        self.refusal: Refusal | None = None
+        """Our own answer, if that is what the client gets."""
+        self._ledger, self._pricing = ledger, pricing
+        self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
+        self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
+        self._enforced = any(budget.mode == "Enforce" for budget in policy.budgets)
+        self._phase = _Phase.NEW
+        self._now = 0.0
+        self._plan: Plan | None = None
+        self._tries: Attempts | None = None
+        self._booking: Booking | None = None
+        self._shortfalls: tuple[Shortfall, ...] = ()
+        self._lease_deadline = 0.0
+        self._flight: Flight | None = None
+        self._last: Outcome | None = None
+        self._settlements: list[Settlement] = []
+
+    # --- reports of the driver --------------------------------------------------------------------------------
+
+    def begin(self, now: float, now_unix: int) -> Step:
+        """Admit and route the request, and reserve its first try."""
+        self._enter(_Phase.NEW, now)
+        plan = admit(self.request, self.policy, self._ledger, self._pricing, now, now_unix)
+        if isinstance(plan, Refusal):
+            return self._refuse(plan)
+        self._plan = plan
+        retry = self.policy.retry
+        self._tries = Attempts(
+            retry,
+            self._retry_budgets.of(retry),
+            self._breakers,
+            self._rng,
+            plan.targets,
+            now + self._deadline_seconds,
+        )
+        return self._next(now, now_unix)
+
+    def acquired(self, denials: tuple[Denial, ...] | None, now: float, now_unix: int) -> Step:
+        """
+        After `Acquire`: the leases are merged into the ledger, or these denials came; None: no answer in time.
+
+        Whatever came, what is here now is tried first: other calls may have settled meanwhile.
+        """
+        self._enter(_Phase.ACQUIRING, now)
+        assert self._booking is not None
+        if denials is None:
+            self._ledger.unanswered(now)
+        elif denials:
+            self._ledger.denied(denials, now, self._shortfalls)
+        booked = self._booking.try_book(now, shrink=True)
+        if isinstance(booked, Booked):
+            return self._send(self._booking, booked, now, now_unix)
+        if denials is None:
+            lacking = ", ".join(sorted(f"{lack.budget}/{lack.limit}" for lack in booked))
+            return self._refuse(unverifiable(f"the coordinator did not answer for budget {lacking}"))
+        if denials:
+            return self._refuse(budget_refusal(denials, self.policy.budgets, self._booking.needs()))
+        return self._ask(booked, now)  # another call took what was granted
+
+    def started(self, now: float) -> None:
+        """Optional: a good answer's headers arrived. Lets a breaker's probe end before the answer does."""
+        self._now = now
+        if self._flight is not None and self._tries is not None:
+            self._flight.permit = self._tries.begun(self._flight.permit, now)
+
+    def observe(self, outcome: Outcome, now: float, now_unix: int) -> Step:
+        """After `Attempt`: settle it, and decide whether another try is made."""
+        self._enter(_Phase.ATTEMPTING, now)
+        assert self._tries is not None
+        self._settle(outcome, now)
+        self._last = outcome
+        delay = self._tries.next_delay(outcome, now)
+        if delay is None:
+            return self._finish()
+        if delay > 0:
+            self._phase = _Phase.WAITING
+            return Wait(delay)
+        return self._next(now, now_unix)
+
+    def resume(self, now: float, now_unix: int) -> Step:
+        """After `Wait`: make the try that was paid for."""
+        self._enter(_Phase.WAITING, now)
+        return self._next(now, now_unix)
+
+    def close(self, now: float) -> None:
+        """
+        The end, however it came; safe to call again. An attempt that was not observed settles at the worst case, and a
+        retry that was paid but not sent is refunded.
+        """
+        self._now = now
+        self._phase = _Phase.DONE
+        if self._flight is not None:
+            self._settle(Outcome(Kind.CLIENT_GONE, committed=True), now, unknown=True)
+        if self._tries is not None:
+            self._tries.refund()
+
+    # --- what the shell tells others --------------------------------------------------------------------------
+
+    @property
+    def decision(self) -> Decision:
+        """Why the call went where it went, and what each attempt so far came to."""
+        return decide(self.policy, self._plan, self._tries, tuple(self._settlements))
+
+    def response_headers(self, final: bool) -> list[tuple[str, str]]:
+        """Our headers for the client. Not `final`: a stream is about to begin, so its cost is not known yet."""
+        left = tightest_left(self._ledger, self.policy.budgets, self._now)
+        return response_headers(self.request_id, self.decision, self.refusal, left, final=final)
+
+    @property
+    def retries(self) -> int:
+        """Attempts that were sent after the first."""
+        return max(0, self._tries.number - 1) if self._tries else 0
+
+    @property
+    def recovered(self) -> bool:
+        """A retry brought what the first try did not."""
+        return self.retries > 0 and self._last is not None and self._last.kind is Kind.SUCCESS
+
+    @property
+    def retry_denied(self) -> str:
+        """Why the last failure was not retried: budget, attempts, deadline, retry_after, no_target; or empty."""
+        return self._tries.denied if self._tries else ""
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """Targets that did not get the call, with the reason."""
+        routed = self._plan.route.passed_over + self._plan.unpriced if self._plan else ()
+        return routed + tuple(self._tries.passed_over.values() if self._tries else ())
+
+    @property
+    def observed(self) -> Route | None:
+        """What an observed RoutingPolicy would have chosen."""
+        return self._plan.observed if self._plan else None
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _enter(self, expected: _Phase, now: float) -> None:
+        if self._phase is not expected:
+            raise ExchangeError(f"{self.request_id}: {expected.value}() was called, {self._phase.value}() is due")
+        self._now = now
+        self._phase = _Phase.DONE
+
+    def _next(self, now: float, now_unix: int) -> Step:
+        """Choose a target and reserve the try on it."""
+        assert self._tries is not None
+        priced = self._tries.pick(now)
+        if priced is None or now >= self._tries.deadline:
+            wait = max(1.0, self._tries.reopens_in(now))
+            return self._refuse(
+                refuse(
+                    "target_unavailable",
+                    f"Every target for this call is ejected after errors; the first is tried again in {wait:.0f} s.",
+                    retry_after_seconds=wait,
+                )
+            )
+        reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
+        booking = Booking(self._ledger, self.policy.budgets, priced, self.request.bounds, reservation, now_unix)
+        if not self.request.operation.billed:
+            return self._send(booking, None, now, now_unix)
+        booked = booking.try_book(now, shrink=self._ledger.silent(now))
+        if isinstance(booked, Booked):
+            return self._send(booking, booked, now, now_unix)
+        self._booking = booking
+        self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
+        if standing := self._ledger.standing_denials(booked, now):
+            return self._refuse(budget_refusal(standing, self.policy.budgets, booking.needs()))
+        return self._ask(booked, now)
+
+    def _ask(self, shortfalls: tuple[Shortfall, ...], now: float) -> Step:
+        wait = self._lease_deadline - now
+        if wait <= 0:
+            assert self._booking is not None
+            name = f"{shortfalls[0].budget}/{shortfalls[0].limit}"
+            return self._refuse(in_flight(name, self._booking.needs()[name], self.policy.budgets))
+        self._shortfalls = shortfalls
+        self._phase = _Phase.ACQUIRING
+        return Acquire(shortfalls, wait)
+
+    def _send(self, booking: Booking, booked: Booked | None, now: float, now_unix: int) -> Step:
+        assert self._tries is not None and self._plan is not None
+        priced = booking.priced
+        permit = self._tries.dispatch(priced, now, first_of_client=self.request.client_retry == 0)
+        self._flight = Flight(self._tries.number, booking.reservation, priced, booked, permit, now_unix)
+        self._booking = None
+        self._phase = _Phase.ATTEMPTING
+        return Attempt(
+            number=self._tries.number,
+            reservation=booking.reservation,
+            target=priced.candidate.target,
+            tier=priced.candidate.tier,
+            provider=priced.candidate.provider,
+            model=priced.candidate.target.model,
+            max_output_tokens=booked.max_output_tokens if booked and priced.injected else None,
+            include_usage=self._plan.include_usage,
+            timeout_seconds=self._tries.deadline - now,
+        )
+
+    def _settle(self, outcome: Outcome, now: float, *, unknown: bool = False) -> None:
+        flight, self._flight = self._flight, None
+        assert flight is not None and self._tries is not None
+        found = bill(self.request, flight, outcome, self._pricing, enforced=self._enforced, unknown=unknown)
+        if flight.booked is not None:
+            if found.quantities is None:
+                self._ledger.void(flight.reservation)
+            else:
+                self._ledger.settle(flight.reservation, found.quantities, now)
+        self._settlements.append(found.settlement)
+        self._tries.settle(flight.permit, outcome, now, trip=found.excess)
+
+    def _finish(self) -> Step:
+        """No further try: the last answer is the client's, or ours where the provider gave none."""
+        assert self._last is not None and self._tries is not None
+        refusal = no_answer(self._last, self._tries)
+        if refusal is not None:
+            self.refusal = refusal
+            return Respond(refusal)
+        return Respond(None, "upstream" if self._tries.observed else "false")
+
+    def _refuse(self, refusal: Refusal) -> Step:
+        """Our own answer; but where a provider has answered already, that says more."""
+        self._phase = _Phase.DONE
+        if self._tries is not None:
+            self._tries.refund()
+        if self._last is not None:
+            return self._finish()
+        self.refusal = refusal
+        return Respond(refusal)

@@ -1,0 +1,159 @@
+"""
+One lease: what may be spent from it, what is held and used, and how that is reported.
+
+Arithmetic only: which lease a reservation uses is the ledger's choice. All amounts are in the limit's unit.
+Invariant after every call: used + held <= granted - released + overrun.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
+
+
+class LedgerError(RuntimeError):
+    """The ledger was used against its rules: a defect of the caller, never a client's fault."""
+
+
+@dataclass(slots=True)
+class LeaseBook:
+    """
+    The sidecar's own books on one lease.
+
+    Numbers that leave in a report only grow (`used`, `released`, `overrun`, `would_block`), so that a report may be
+    lost or repeated. The next report is made only when the last one is acknowledged: until then it is repeated byte
+    for byte, and a successor never names a predecessor that the coordinator has not seen.
+    """
+
+    id: str
+    account: AccountRef
+    granted: int
+    starts_at: float
+    ends_at: float
+    state: AccountState | None = None
+    """What the coordinator last said about the account, in this lease's period."""
+    released: int = 0
+    used: int = 0
+    held: int = 0
+    overrun: int = 0
+    would_block: int = 0
+    fenced: bool = False
+    retired: bool = False
+    """Takes no new reservation and closes as soon as nothing is held."""
+    done: bool = False
+    """The closing report is acknowledged."""
+    _sent: LeaseReport | None = None
+    _acknowledged: bool = True
+    _reported_used: int = 0
+
+    def merge(self, lease: Lease, now: float) -> None:
+        """
+        Take over a newer (or older, or repeated) message: rights by maximum, times by minimum (delay adds to them).
+
+        `released` is not taken over: only the holder gives back.
+        """
+        self.granted = max(self.granted, lease.granted)
+        self.starts_at = min(self.starts_at, now + lease.starts_in_ms / 1000)
+        self.ends_at = min(self.ends_at, now + lease.ends_in_ms / 1000)
+        self.state = lease.state
+
+    def open_at(self, now: float) -> bool:
+        """True while its period runs and nothing forbids a new reservation."""
+        return self.starts_at <= now < self.ends_at and not (self.fenced or self.retired)
+
+    @property
+    def free(self) -> int:
+        """Rights that are neither used nor held; never negative (an overrun is a debt, not a right)."""
+        return max(0, self.granted - self.released - self.used - self.held)
+
+    def hold(self, amount: int) -> None:
+        """Book a reservation. Raises LedgerError if it does not fit: check and booking are one step of the ledger."""
+        if amount < 0 or amount > self.free:
+            raise LedgerError(f"lease {self.id} cannot hold {amount}: {self.free} is free")
+        self.held += amount
+
+    def settle(self, held: int, actual: int) -> None:
+        """Replace what was held by what it cost; above the reservation is overrun, and charged all the same."""
+        self._let_go(held)
+        self.used += actual
+        self.overrun += max(0, actual - held)
+
+    def void(self, held: int) -> None:
+        """Nothing was billed: the rights are free again."""
+        self._let_go(held)
+
+    def _let_go(self, held: int) -> None:
+        if held < 0 or held > self.held:
+            raise LedgerError(f"lease {self.id} holds {self.held}, not {held}")
+        self.held -= held
+
+    def give_back(self, amount: int) -> int:
+        """Return up to `amount` of what is free; answers how much."""
+        returned = min(max(0, amount), self.free)
+        self.released += returned
+        return returned
+
+    def charge_unheld(self, actual: int) -> None:
+        """Book use that had no reservation here (an Observe budget refuses nothing): overrun in full."""
+        self.used += actual
+        self.overrun += actual
+
+    def revive(self) -> None:
+        """Undo `retired` unless the closing report was made: the account is in force again."""
+        if self._sent is None or not self._sent.closed:
+            self.retired = False
+
+    def report(self, now: float) -> LeaseReport | None:
+        """
+        The report to send now; None once closing is acknowledged.
+
+        The last one again while it is unacknowledged or nothing changed (the answer brings the account's state).
+        """
+        if self.done:
+            return None
+        last = self._sent
+        closing = self.held == 0 and (self.retired or self.fenced or now >= self.ends_at)
+        if last is not None and (not self._acknowledged or (not closing and _content(last) == self._content())):
+            return last
+        self._sent = LeaseReport(
+            lease=self.id,
+            sequence=last.sequence + 1 if last else 1,
+            previous=report_digest(last) if last else "",
+            used=self.used,
+            held=self.held,
+            released=self.released,
+            closed=closing,
+            overrun=self.overrun,
+            would_block=self.would_block,
+        )
+        self._acknowledged = False
+        return self._sent
+
+    def acknowledge(self, state: LeaseState) -> None:
+        """Take the coordinator's answer: progress, a fence, and rights that it asks back."""
+        self.state = state.state or self.state
+        if self._sent is not None and state.sequence >= self._sent.sequence:
+            self._acknowledged = True
+            self._reported_used = self._sent.used
+            self.done = self.done or self._sent.closed
+        if state.fenced:
+            self.fenced = True
+        elif state.recalled:
+            self.give_back(state.recalled)
+
+    def is_copy(self, state: LeaseState) -> bool:
+        """The coordinator knows a later report than we ever made: our state is a copy of another process's."""
+        return state.sequence > (self._sent.sequence if self._sent else 0)
+
+    @property
+    def unreported(self) -> int:
+        """Use that no acknowledged report holds yet, so that no `AccountState.settled` has it for certain."""
+        return self.used - self._reported_used
+
+    def _content(self) -> tuple[int, ...]:
+        return (self.used, self.held, self.released, self.overrun, self.would_block)
+
+
+def _content(report: LeaseReport) -> tuple[int, ...]:
+    return (report.used, report.held, report.released, report.overrun, report.would_block)

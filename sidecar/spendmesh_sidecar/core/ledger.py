@@ -1,0 +1,280 @@
+"""
+The sidecar's rights to spend: every attempt is reserved on all its accounts in one step, and resolved once.
+
+Holds leases that the coordinator granted and never creates a right. Makes no calls: the shell carries `wants` and
+`reports` out and brings `merge`, `denied` and `acknowledged` back (protocol.py). One writer: no call may be
+interrupted by another, which a single event loop gives for free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.demand import Demand
+from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
+from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
+from spendmesh_sidecar.core.specs import BudgetSpec, Unit
+from spendmesh_sidecar.core.types import Shortfall
+
+SILENCE_STANDS_SECONDS = 5.0
+"""After an unanswered question about rights, calls that can shrink to what is here do not ask for so long."""
+CLOSED_REMEMBERED = 1024
+"""Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One reservation's part on one account. It is settled in the lease, and so the period, it was made in."""
+
+    account: Account
+    lease: LeaseBook | None
+    held: int
+    unit: Unit
+
+
+class Ledger:
+    """
+    Leases, reservations and what is reported of them.
+
+    The law: on every lease `used + held <= granted - released + overrun`, after every call. Overrun is what a
+    provider billed above the proven bound, and what an Observe limit let pass.
+    """
+
+    def __init__(self, nonce: str, budgets: tuple[BudgetSpec, ...] = (), now: float = 0.0) -> None:
+        self.accounts: dict[AccountRef, Account] = {}
+        self.copied = False
+        """The coordinator knows later reports than ours: this state is a copy. Take a new nonce (`adopt`)."""
+        self.draining = False
+        self._reservations: dict[str, tuple[_Entry, ...]] = {}
+        self._closed: dict[str, None] = {}
+        self._silent_until = 0.0
+        self.adopt(nonce)
+        self.set_budgets(budgets, now)
+
+    # --- policy and identity ----------------------------------------------------------------------------------
+
+    def set_budgets(self, budgets: tuple[BudgetSpec, ...], now: float) -> None:
+        """Put a policy's budgets in force. Leases of accounts that are gone close when nothing is held on them."""
+        in_force: set[AccountRef] = set()
+        for budget in budgets:
+            for limit in budget.limits:
+                ref = AccountRef(budget=budget.name, limit=limit.name)
+                in_force.add(ref)
+                account = self._account(ref, now)
+                account.limit, account.enforced = limit, budget.mode == "Enforce"
+                account.forget_denial()
+                for lease in account.leases.values():
+                    lease.revive()
+        for ref, account in self.accounts.items():
+            if ref not in in_force:
+                account.limit = None
+                _retire(account)
+
+    def adopt(self, nonce: str) -> None:
+        """
+        Start anew under another nonce: the coordinator fenced the old one and has charged its leases in full.
+
+        Open reservations still resolve, in leases that are no longer reported.
+        """
+        self.nonce = nonce
+        self.copied = False
+        self._spread = int(hashlib.sha256(nonce.encode()).hexdigest()[:8], 16) / 2**32
+        for account in self.accounts.values():
+            for lease in account.leases.values():
+                lease.fenced = True
+            account.leases.clear()
+            account.forget_denial()
+
+    def drain(self) -> None:
+        """Shutdown: no right is asked for or spent any more; leases close as their reservations resolve."""
+        self.draining = True
+        for account in self.accounts.values():
+            _retire(account)
+
+    @property
+    def settled_up(self) -> bool:
+        """Nothing is held, and every lease is closed and acknowledged."""
+        return not self._reservations and all(not account.leases for account in self.accounts.values())
+
+    # --- one attempt ------------------------------------------------------------------------------------------
+
+    def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
+        """What lacks for these charges to fit; books nothing."""
+        lacking: list[Shortfall] = []
+        for charge in charges:
+            if charge.observed:
+                continue
+            need = charge.amount - self._account(charge.account, now).free(now)
+            if need > 0:
+                lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
+        return tuple(lacking)
+
+    def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
+        """
+        Hold all charges or none; empty when booked, else what lacks.
+
+        Check and booking are one synchronous step. An observed charge never lacks: what does not fit is counted.
+        Raises LedgerError for an id that is open already.
+        """
+        if reservation in self._reservations:
+            raise LedgerError(f"reservation {reservation} is open already")
+        if lacking := self.shortfalls(charges, now):
+            return lacking
+        entries: list[_Entry] = []
+        for charge in charges:
+            account = self._account(charge.account, now)
+            account.demand.note(charge.amount, now)
+            if charge.observed:
+                account.note_would_block(charge.amount, now)
+            lease = account.current(now)
+            held = min(charge.amount, lease.free) if lease else 0
+            if lease is not None:
+                lease.hold(held)
+            entries.append(_Entry(account, lease, held, charge.unit))
+        self._reservations[reservation] = tuple(entries)
+        return ()
+
+    def settle(self, reservation: str, actual: Quantities, now: float) -> None:
+        """
+        Replace what is held by what it cost. Above the reservation is recorded as overrun, and charged.
+
+        Raises LedgerError unless the reservation is open: each resolves exactly once.
+        """
+        for entry in self._resolve(reservation):
+            amount = actual.in_unit(entry.unit)
+            if entry.lease is not None:
+                entry.lease.settle(entry.held, amount)
+            else:
+                entry.account.unleased += amount
+                entry.account.carry_over(now)
+
+    def void(self, reservation: str) -> None:
+        """Nothing was billed: free what is held. Raises LedgerError unless the reservation is open."""
+        for entry in self._resolve(reservation):
+            if entry.lease is not None:
+                entry.lease.void(entry.held)
+
+    @property
+    def open_reservations(self) -> int:
+        """Attempts that are not resolved; 0 when all is quiet."""
+        return len(self._reservations)
+
+    def _resolve(self, reservation: str) -> tuple[_Entry, ...]:
+        try:
+            return self._reservations.pop(reservation)
+        except KeyError:
+            raise LedgerError(f"reservation {reservation} is not open: never made, or resolved before") from None
+
+    # --- rights from the coordinator --------------------------------------------------------------------------
+
+    def merge(self, lease: Lease, now: float) -> bool:
+        """
+        Take over a lease message, new, repeated or late. False: not ours, closed before, or of another meaning.
+        """
+        if lease.nonce != self.nonce or lease.id in self._closed:
+            return False
+        account = self._account(lease.account, now)
+        limit = account.limit
+        if limit is not None and (limit.unit, limit.currency) != (lease.unit, lease.currency):
+            return False
+        book = account.leases.get(lease.id)
+        if book is None:
+            starts_at, ends_at = now + lease.starts_in_ms / 1000, now + lease.ends_in_ms / 1000
+            book = LeaseBook(lease.id, lease.account, lease.granted, starts_at, ends_at, lease.state, lease.released)
+            book.retired = limit is None or self.draining
+            account.add(book)
+        else:
+            book.merge(lease, now)
+        account.forget_denial()
+        account.carry_over(now)
+        self._silent_until = 0.0
+        return True
+
+    def denied(self, denials: Iterable[Denial], now: float, shortfalls: tuple[Shortfall, ...] = ()) -> None:
+        """Remember refusals; with the shortfalls of the call that heard them, others need not ask the same at once."""
+        needs = {(lack.budget, lack.limit): lack.need for lack in shortfalls}
+        for denial in denials:
+            need = needs.get((denial.account.budget, denial.account.limit), 0)
+            self._account(denial.account, now).denied(denial, need, now)
+
+    def standing_denials(self, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Denial, ...]:
+        """Refusals so fresh that asking again would be a wasted round trip."""
+        found = (
+            self._account(AccountRef(budget=lack.budget, limit=lack.limit), now).standing_denial(lack.need, now)
+            for lack in shortfalls
+        )
+        return tuple(denial for denial in found if denial is not None)
+
+    def unanswered(self, now: float) -> None:
+        """A question about rights brought no answer in time."""
+        self._silent_until = now + SILENCE_STANDS_SECONDS
+
+    def silent(self, now: float) -> bool:
+        """The coordinator did not answer a moment ago."""
+        return now < self._silent_until
+
+    def wants(self, now: float) -> tuple[Want, ...]:
+        """Top-ups that are due, for this period and, near its end, for the next. Asking is remembered."""
+        if self.draining:
+            return ()
+        return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
+
+    def wants_for(self, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Want, ...]:
+        """What to ask for a waiting call: its need, and with it room for one more like it or for the demand ahead."""
+        asked: list[Want] = []
+        for lack in shortfalls:
+            account = self._account(AccountRef(budget=lack.budget, limit=lack.limit), now)
+            free = account.free(now)
+            next_too = 2 * (lack.want + free) - free
+            ahead = account.demand.target(now, 0) - free
+            asked.append(Want(account=account.ref, need=lack.need, want=max(lack.need, next_too, ahead)))
+        return tuple(asked)
+
+    # --- reports to the coordinator ---------------------------------------------------------------------------
+
+    def reports(self, now: float) -> tuple[LeaseReport, ...]:
+        """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
+        found: list[LeaseReport] = []
+        for account in self.accounts.values():
+            account.give_back_surplus(now)
+            found += [report for lease in account.leases.values() if (report := lease.report(now)) is not None]
+        return tuple(found)
+
+    def acknowledged(self, states: Iterable[LeaseState], now: float) -> None:
+        """Take the coordinator's answers: durable sequences, fences, recalls. Closed leases are forgotten."""
+        books = {lease.id: (account, lease) for account in self.accounts.values() for lease in account.leases.values()}
+        for state in states:
+            if state.lease not in books:
+                continue
+            account, lease = books[state.lease]
+            if lease.is_copy(state):
+                self.copied = True
+                continue
+            lease.acknowledge(state)
+            if lease.done:
+                del account.leases[lease.id]
+                self._closed[lease.id] = None
+        while len(self._closed) > CLOSED_REMEMBERED:
+            del self._closed[next(iter(self._closed))]
+        self._forget_accounts()
+
+    def _forget_accounts(self) -> None:
+        busy = {entry.account.ref for entries in self._reservations.values() for entry in entries}
+        for ref, account in list(self.accounts.items()):
+            if account.limit is None and not account.leases and ref not in busy:
+                del self.accounts[ref]
+
+    def _account(self, ref: AccountRef, now: float) -> Account:
+        account = self.accounts.get(ref)
+        if account is None:
+            account = self.accounts[ref] = Account(ref, Demand(now))
+        return account
+
+
+def _retire(account: Account) -> None:
+    for lease in account.leases.values():
+        lease.retired = True

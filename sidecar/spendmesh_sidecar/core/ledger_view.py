@@ -1,0 +1,121 @@
+"""
+What the ledger tells others: downgrades in force, what is left for the client's header, and lines for `/status`.
+
+Reads only. Figures about a whole account are the coordinator's last word plus what this sidecar used since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.refusals import format_amount
+from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.router import Ceiling
+from spendmesh_sidecar.core.specs import BudgetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """One account, in the limit's unit. Rights are this sidecar's; `amount` and below are the whole account's."""
+
+    budget: str
+    limit: str
+    unit: str
+    currency: str
+    enforced: bool
+    granted: int
+    """Rights of all leases that are not closed, less what was given back."""
+    used: int
+    held: int
+    free: int
+    """The largest reservation that fits now."""
+    overrun: int
+    would_block: int
+    leases: int
+    fenced: bool
+    amount: int | None
+    """None: the coordinator has not said yet."""
+    settled: int | None
+    crossed_percent: int
+    max_tier: str
+
+
+def status(ledger: Ledger, now: float) -> tuple[AccountStatus, ...]:
+    """All accounts that a policy in force has."""
+    return tuple(_status(account, now) for account in ledger.accounts.values() if account.limit is not None)
+
+
+def _status(account: Account, now: float) -> AccountStatus:
+    assert account.limit is not None
+    state = account.state(now)
+    leases = account.leases.values()
+    return AccountStatus(
+        budget=account.ref.budget,
+        limit=account.ref.limit,
+        unit=account.limit.unit,
+        currency=account.limit.currency,
+        enforced=account.enforced,
+        granted=sum(lease.granted - lease.released for lease in leases),
+        used=sum(lease.used for lease in leases) + account.unleased,
+        held=sum(lease.held for lease in leases),
+        free=account.free(now),
+        overrun=sum(lease.overrun for lease in leases),
+        would_block=sum(lease.would_block for lease in leases) + account.would_block,
+        leases=len(account.leases),
+        fenced=any(lease.fenced for lease in leases),
+        amount=state.amount if state else None,
+        settled=account.settled(now) if state else None,
+        crossed_percent=state.crossed_percent if state else 0,
+        max_tier=state.max_tier if state else "",
+    )
+
+
+def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tuple[Ceiling, ...]:
+    """
+    Downgrades in force: those the coordinator says, and those that our own use since has reached.
+
+    Ours can only be earlier: the coordinator also counts quarantined rights and other sidecars' use.
+    """
+    found: list[Ceiling] = []
+    for budget in budgets:
+        if budget.mode != "Enforce":
+            continue
+        for limit in budget.limits:
+            account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
+            state = account.state(now) if account else None
+            if account is None or state is None:
+                continue
+            name = f"{budget.name}/{limit.name}"
+            if state.max_tier:
+                found.append(Ceiling(state.max_tier, name))
+            settled = account.settled(now)
+            crossed = [
+                step for step in limit.thresholds if step.max_tier and settled * 100 >= step.percent * state.amount
+            ]
+            if crossed:
+                found.append(Ceiling(crossed[-1].max_tier, name))
+    return tuple(found)
+
+
+def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> str:
+    """
+    `248.90 USD; team-a/team/monthly` for the enforced limit with the smallest share left.
+
+    Empty when nothing is known: an answer that was not checked against a budget carries no figure.
+    """
+    best: tuple[int, int, str] | None = None
+    for budget in budgets:
+        if budget.mode != "Enforce":
+            continue
+        for limit in budget.limits:
+            account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
+            state = account.state(now) if account else None
+            if account is None or state is None:
+                continue
+            left = max(0, state.amount - account.settled(now))
+            # left / amount compared without division: a/b < c/d is a*d < c*b
+            if best is None or left * best[1] < best[0] * max(1, state.amount):
+                best = left, max(1, state.amount), f"{format_amount(left, limit)}; {budget.name}/{limit.name}"
+    return best[2] if best else ""

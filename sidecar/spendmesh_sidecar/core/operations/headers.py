@@ -1,0 +1,186 @@
+"""
+Headers, both ways: hints in, credentials out, and nothing that could be forged or confuse the next hop.
+
+Requests pass an allow-list; answers pass all but what belongs to one hop or to us. Bodies are not read here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from email.utils import mktime_tz, parsedate_tz
+from typing import Literal
+
+from spendmesh_sidecar.core.operations.errors import invalid
+from spendmesh_sidecar.core.specs import Dialect
+from spendmesh_sidecar.core.types import Hints
+
+Headers = Sequence[tuple[str, str]]
+"""Names in any case, in the order of the wire, repeated ones included."""
+
+MAX_HINT_CHARACTERS = 128
+"""As OpenAI's `safety_identifier`."""
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+"""A day: longer waits are a day too, since nothing here waits longer."""
+_ABSURD_SECONDS = 10 * 365 * 86_400.0
+
+_OURS = "x-spendmesh-"
+_HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__dataclass_fields__}
+_PASSED = frozenset({"accept", "anthropic-version", "idempotency-key", "traceparent", "tracestate", "user-agent"})
+_PASSED_PREFIX = "x-stainless-"
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+        # Not of one hop by name, but true only of the upstream connection.
+        "alt-svc",
+        "content-length",
+        # A redirect is not followed here, and must not lead the client past the budget.
+        "location",
+    }
+)
+_RETRY_COUNT = re.compile(r"[0-9]{1,3}")
+
+
+# --- from the client --------------------------------------------------------------------------------------
+
+
+def read_hints(headers: Headers) -> Hints:
+    """
+    What `x-spendmesh-*` request headers say, in NFC.
+
+    Only the exact names count: variants with underscores are other headers, and are dropped. Raises RequestError for
+    a hint that is there twice, too long, or not text: which one to believe would be a guess about whose money it is.
+    """
+    values: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.lower()
+        if (hint := _HINTS.get(name)) is None:
+            continue
+        if hint in values:
+            raise invalid(f"Header {name} is there twice; send it once", name)
+        value = unicodedata.normalize("NFC", raw_value.strip())
+        if len(value) > MAX_HINT_CHARACTERS:
+            raise invalid(f"Header {name} has more than {MAX_HINT_CHARACTERS} characters", name)
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+            raise invalid(f"Header {name} holds control characters or is not UTF-8", name)
+        values[hint] = value
+    return Hints(**values)
+
+
+def read_client_retry(headers: Headers) -> int:
+    """Which retry of its own the SDK says this is; 0 when it says nothing that can be believed."""
+    text = _first(headers, "x-stainless-retry-count")
+    return int(text) if text is not None and _RETRY_COUNT.fullmatch(text) else 0
+
+
+def beta_values(headers: Headers) -> tuple[str, ...]:
+    """All values of `anthropic-beta`, which may be a list and may be repeated."""
+    lists = (value for name, value in headers if name.lower() == "anthropic-beta")
+    return tuple(beta for value in lists for part in value.split(",") if (beta := part.strip()))
+
+
+def upstream_headers(dialect: Dialect, headers: Headers) -> list[tuple[str, str]]:
+    """
+    The client's headers that go upstream, lower-case; all others are dropped.
+
+    Never among them: credentials (see `credentials`), organization and project, host, lengths, cookies, our own.
+    Betas pass together: those without a known price have been refused before. Answers are asked for unpacked, so
+    that their usage can be read.
+    """
+    kept: dict[str, str] = {"content-type": "application/json", "accept-encoding": "identity"}
+    for raw_name, value in headers:
+        name = raw_name.lower()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIX)) and name not in kept:
+            kept[name] = value
+    if dialect == "Anthropic":
+        if betas := beta_values(headers):
+            kept["anthropic-beta"] = ",".join(betas)
+    else:
+        kept.pop("anthropic-version", None)
+    return list(kept.items())
+
+
+def credentials(dialect: Dialect, key: str) -> tuple[str, str]:
+    """The header by which a dialect says who pays."""
+    return ("x-api-key", key) if dialect == "Anthropic" else ("authorization", f"Bearer {key}")
+
+
+# --- from the provider ------------------------------------------------------------------------------------
+
+
+def response_headers(
+    headers: Headers, should_retry: Literal["false", "upstream"] = "upstream"
+) -> list[tuple[str, str]]:
+    """
+    The provider's headers that the client gets, as they were written.
+
+    Without those of the connection, without a length (the writer of the body knows it), and without anything that
+    looks like ours. With `should_retry` "false", the SDKs are told that retries have been decided here.
+    """
+    dropped = set(_HOP_BY_HOP)
+    for name, value in headers:
+        if name.lower() == "connection":
+            dropped.update(part.strip().lower() for part in value.split(","))
+    if should_retry == "false":
+        dropped.add("x-should-retry")
+    kept = [
+        (name, value)
+        for name, value in headers
+        if (lower := name.lower()) not in dropped and not lower.replace("_", "-").startswith(_OURS)
+    ]
+    return [*kept, ("x-should-retry", "false")] if should_retry == "false" else kept
+
+
+def retry_after_seconds(headers: Headers, now_unix: float) -> float | None:
+    """
+    How long the provider asks to wait: `retry-after-ms`, else `Retry-After` as seconds or as a date.
+
+    At most a day. None for what is absent, negative, not a number or absurd: a hint of a stranger is not believed.
+    """
+    if (milliseconds := _first(headers, "retry-after-ms")) is not None:
+        seconds = _number(milliseconds)
+        if seconds is not None:
+            return _bounded(seconds / 1000)
+    text = _first(headers, "retry-after")
+    if text is None:
+        return None
+    seconds = _number(text)
+    if seconds is not None:
+        return _bounded(seconds)
+    date = parsedate_tz(text) if len(text) <= 64 else None
+    if date is None:
+        return None
+    try:
+        return _bounded(max(0.0, mktime_tz(date) - now_unix))
+    except (OverflowError, ValueError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    if not math.isfinite(seconds) or not 0 <= seconds <= _ABSURD_SECONDS:
+        return None
+    return min(seconds, MAX_RETRY_AFTER_SECONDS)
+
+
+def _number(text: str) -> float | None:
+    if len(text) > 32 or "_" in text or not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _first(headers: Headers, wanted: str) -> str | None:
+    return next((value.strip() for name, value in headers if name.lower() == wanted), None)

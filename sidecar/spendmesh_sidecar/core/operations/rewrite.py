@@ -1,0 +1,43 @@
+"""The only changes that a request body may see: model, output maximum, usage in streams. Credentials are headers."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from spendmesh_sidecar.core.operations.strict_json import kind_of, read_object
+from spendmesh_sidecar.core.types import ParsedRequest
+
+
+def rewrite(request: ParsedRequest, model: str, max_output_tokens: int | None, include_usage: bool) -> bytes:
+    """
+    The body to send: the same object when nothing changes, else the top-level raw values in their order.
+
+    `max_output_tokens` goes into `bounds.output_field`; None leaves it as it is. `include_usage` acts on streams
+    whose client did not ask for the usage chunk. Raises ValueError for a maximum where the operation has none.
+    """
+    changes: dict[str, bytes] = {}
+    if request.model and model != request.model:
+        changes["model"] = msgspec.json.encode(model)
+    if max_output_tokens is not None and max_output_tokens != request.bounds.max_output_tokens:
+        if not request.bounds.output_field:
+            raise ValueError(f"{request.operation.name} has no output maximum")
+        changes[request.bounds.output_field] = msgspec.json.encode(max_output_tokens)
+    if include_usage and request.stream and not request.usage_asked:
+        changes["stream_options"] = _with_usage(request.fields.get("stream_options"))
+    if not changes:
+        return request.body
+    members: dict[str, bytes | Raw] = {**request.fields, **changes}
+    return _object(members)
+
+
+def _with_usage(options: Raw | None) -> bytes:
+    members: dict[str, bytes | Raw] = {}
+    if options is not None and kind_of(options) != "null":
+        members.update(read_object(options, "stream_options"))
+    members["include_usage"] = b"true"
+    return _object(members)
+
+
+def _object(members: dict[str, bytes | Raw]) -> bytes:
+    return b"{" + b",".join(msgspec.json.encode(name) + b":" + bytes(raw) for name, raw in members.items()) + b"}"

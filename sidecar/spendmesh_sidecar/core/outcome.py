@@ -1,0 +1,243 @@
+"""
+How an attempt ended and what it is billed: one table of kinds and one of charges for each dialect.
+
+Classification reads a provider's answer; charging decides between nothing, the reported usage and the worst case.
+Retries are the exchange's business. What providers document is thin: what no row says is charged at worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+
+from spendmesh_sidecar.core.billing import CHARGES, Charge, ChargeRule
+from spendmesh_sidecar.core.observation import Observation, error_code, plain
+from spendmesh_sidecar.core.operations.headers import Headers, retry_after_seconds
+from spendmesh_sidecar.core.prices import worst_tokens
+from spendmesh_sidecar.core.specs import Dialect, ModelPrice
+from spendmesh_sidecar.core.types import Bounds, Kind, Outcome, Usage
+
+MAX_TOKEN_BYTES = 128
+"""The longest token of any published vocabulary (o200k_base has one of 128 spaces): fewer tokens than
+text bytes / 128 is a proven lie."""
+ESTIMATED_TOKEN_BYTES = 4
+
+_STATUS_KINDS: Mapping[int, Kind] = {
+    408: Kind.TIMEOUT,
+    409: Kind.TRANSIENT,  # a lock timeout, which both SDKs retry
+    425: Kind.TRANSIENT,
+    429: Kind.THROTTLED,
+    500: Kind.AMBIGUOUS,
+    501: Kind.NON_RETRYABLE,
+    502: Kind.TRANSIENT,
+    503: Kind.TRANSIENT,
+    504: Kind.TIMEOUT,
+    505: Kind.NON_RETRYABLE,
+    529: Kind.THROTTLED,
+}
+"""All other statuses from 500 are transient, all other ones below are the request's own fault."""
+
+OUT_OF_MONEY = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "enforced_spend_limit_reached",
+        "billing_error",
+        "billing_hard_limit_reached",
+    }
+)
+"""Codes of a 429 or 402 that no waiting mends (OpenAI: help center 6614457; Anthropic: API errors page)."""
+
+_CODE_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "slow_down"), Kind.THROTTLED),
+    **dict.fromkeys(("server_is_overloaded", "server_error", "api_error", "internal_error"), Kind.TRANSIENT),
+    **dict.fromkeys(("timeout_error", "request_timeout"), Kind.TIMEOUT),
+    **dict.fromkeys(
+        (
+            "invalid_request_error",
+            "authentication_error",
+            "permission_error",
+            "not_found_error",
+            "request_too_large",
+            "content_filter",
+            "content_policy_violation",
+            "context_length_exceeded",
+            *OUT_OF_MONEY,
+        ),
+        Kind.NON_RETRYABLE,
+    ),
+}
+"""What an error inside a 200 means; one that is not here is transient."""
+
+
+# --- how it ended -----------------------------------------------------------------------------------------
+
+
+def answered(
+    dialect: Dialect,
+    status: int,
+    headers: Headers,
+    body_prefix: bytes,
+    now_unix: float,
+    observation: Observation | None = None,
+    committed: bool = False,
+) -> Outcome:
+    """
+    The outcome of an HTTP answer that came to its end.
+
+    An error's body is needed only as far as its first 64 KiB; a 2xx is judged by its `observation`.
+    """
+    seen = observation or Observation()
+    wait = retry_after_seconds(headers, now_unix)
+    if 200 <= status < 300:
+        kind = Kind.SUCCESS if not seen.error_code else _CODE_KINDS.get(seen.error_code, Kind.TRANSIENT)
+        return replace(_observed(kind, seen), status=status, committed=committed, retry_after_seconds=wait)
+    codes = _codes(dialect, body_prefix)
+    return Outcome(
+        kind=_error_kind(status, codes, wait),
+        status=status,
+        committed=committed,
+        retry_after_seconds=wait,
+        error_code=codes[0] if codes else "",
+    )
+
+
+def broken(
+    kind: Literal[Kind.CONNECT, Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE],
+    observation: Observation | None = None,
+    status: int | None = None,
+    committed: bool = False,
+) -> Outcome:
+    """The outcome of an attempt without a whole answer. Usage that was final before the break stays final."""
+    return replace(_observed(kind, observation or Observation()), status=status, committed=committed)
+
+
+def _observed(kind: Kind, seen: Observation) -> Outcome:
+    return Outcome(
+        kind=kind,
+        complete=seen.complete,
+        usage=seen.usage,
+        output_bytes=seen.output_bytes,
+        error_code=seen.error_code,
+        finish_reasons=seen.finish_reasons,
+        response_id=seen.response_id,
+        response_model=seen.response_model,
+    )
+
+
+def _error_kind(status: int, codes: tuple[str, ...], wait: float | None) -> Kind:
+    if not OUT_OF_MONEY.isdisjoint(codes):
+        return Kind.NON_RETRYABLE
+    if status == 503 and wait is not None:
+        return Kind.THROTTLED
+    return _STATUS_KINDS.get(status, Kind.TRANSIENT if status >= 500 else Kind.NON_RETRYABLE)
+
+
+def _codes(dialect: Dialect, body: bytes) -> tuple[str, ...]:
+    """Codes of an error body, the most telling first."""
+    del dialect  # both write {"error": {...}}; they differ in which members it has
+    try:
+        value: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    error = value.get("error") if isinstance(value, dict) else None
+    members = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
+    return tuple(dict.fromkeys(code for code in (error_code(value), *map(plain, members)) if code))
+
+
+# --- what it is billed ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What an attempt is settled at."""
+
+    usage: Usage
+    source: Literal["exact", "estimated", "worst", "void"]
+    excess: bool = False
+    """The provider reports more than the request can physically use: recorded and alerted, the target is not
+    trusted, and no ancestor's budget is charged more than was reserved."""
+
+
+def charge(dialect: Dialect, outcome: Outcome, table: tuple[ChargeRule, ...] = CHARGES) -> Charge:
+    """
+    What the provider bills for an attempt that ended so: its report, nothing, the input, or the worst case.
+
+    The first rule that fits speaks, so an override goes before the built-in ones; without a rule it is the worst.
+    """
+    if outcome.complete and outcome.usage is not None:
+        return "exact"
+    return next((rule.charge for rule in table if rule.fits(dialect, outcome)), "worst")
+
+
+def actual(
+    dialect: Dialect,
+    outcome: Outcome,
+    bounds: Bounds,
+    max_output_tokens: int,
+    price: ModelPrice | None = None,
+    table: tuple[ChargeRule, ...] = CHARGES,
+) -> Actual:
+    """
+    What to settle: `void` is zero, `worst` what was reserved, and for the others `usage` says it.
+
+    `max_output_tokens` is what the reservation assumed. A report is believed as far as it can be true: text that
+    was seen proves a least number of tokens, the request a greatest.
+    """
+    worst = worst_tokens(price, bounds, max_output_tokens)
+    match charge(dialect, outcome, table):
+        case "void":
+            return Actual(Usage(), "void")
+        case "input":
+            return Actual(_dearest_class(worst.input_tokens, bounds), "estimated")
+        case "exact" if outcome.usage is not None:
+            return _reported(outcome, outcome.usage, bounds, worst)
+        case _:
+            return Actual(worst, "worst")
+
+
+def estimate(outcome: Outcome, bounds: Bounds) -> Usage:
+    """
+    What an attempt probably used, where nothing was reserved and no usage was seen (Observe): four bytes a token.
+
+    Never for a reservation: it may be too low.
+    """
+    reported = outcome.usage or Usage()
+    seen = -(-outcome.output_bytes // ESTIMATED_TOKEN_BYTES)
+    return replace(
+        reported,
+        input_tokens=reported.input_tokens
+        if reported.total_input_tokens
+        else -(-bounds.input_tokens // ESTIMATED_TOKEN_BYTES),
+        output_tokens=max(reported.output_tokens, seen),
+    )
+
+
+def _reported(outcome: Outcome, usage: Usage, bounds: Bounds, worst: Usage) -> Actual:
+    no_input = usage.total_input_tokens == 0 and bounds.input_tokens > 0
+    proven = -(-outcome.output_bytes // MAX_TOKEN_BYTES)
+    if no_input or usage.output_tokens < proven:
+        input_part = _dearest_class(worst.input_tokens, bounds) if no_input else usage
+        # Visible text has at most one token for each byte.
+        output = max(usage.output_tokens, min(worst.output_tokens, outcome.output_bytes))
+        honest = replace(
+            input_part, output_tokens=output, reasoning_tokens=usage.reasoning_tokens, service_tier=usage.service_tier
+        )
+        return Actual(honest, "estimated")
+    excess = usage.total_input_tokens > bounds.input_tokens or usage.output_tokens > worst.output_tokens
+    return Actual(usage, "exact", excess)
+
+
+def _dearest_class(input_tokens: int, bounds: Bounds) -> Usage:
+    """Input whose class is not known, as the dearest that the request allows."""
+    if "long" in bounds.cache_writes:
+        return Usage(cache_write_long_tokens=input_tokens)
+    if "default" in bounds.cache_writes:
+        return Usage(cache_write_tokens=input_tokens)
+    return Usage(input_tokens=input_tokens)

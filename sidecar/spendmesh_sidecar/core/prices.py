@@ -1,0 +1,232 @@
+"""
+What a model's tokens cost: which price applies, the dearest a request can become, and what a usage came to.
+
+Pure arithmetic over price rows; where the rows come from (a provider's own prices, the built-in table) is decided in
+`Pricing`. Rights and reservations are the ledger's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from spendmesh_sidecar.core.money import cost_nanos
+from spendmesh_sidecar.core.specs import ListedModel, ModelPrice, PriceList, PriceRow, ProviderSpec, TokenPrices
+from spendmesh_sidecar.core.types import Bounds, Usage
+
+STANDARD = "standard"
+LASTING_SECONDS = 3_600
+"""The latest end of a call after its start: six times the SDKs' own timeout of 600 s."""
+MAX_CACHED_NAMES = 1_024
+"""Model names come from clients: what is remembered about them must not grow with them."""
+
+# What providers call the tier that has the plain price.
+_TIER_NAMES = {"default": STANDARD, "auto": STANDARD, "on_demand": STANDARD, "standard_only": STANDARD}
+
+
+class Pricing:
+    """One price table, ready for look-ups. A model that is nowhere, or known but unpriced, has no price."""
+
+    def __init__(self, lists: Iterable[PriceList], version: str = "") -> None:
+        self.version = version
+        self._lists = {prices.id: prices.models for prices in lists}
+        self._found: dict[tuple[str, str], ModelPrice | None] = {}
+
+    def resolve(self, provider: ProviderSpec, model: str) -> ModelPrice | None:
+        """The provider's own price of exactly this model, else the built-in one."""
+        own = next((price for price in provider.prices if price.model == model), None)
+        return own if own is not None and own.rows else self.listed(provider, model)
+
+    def listed(self, provider: ProviderSpec, model: str) -> ModelPrice | None:
+        """The built-in price alone: the first entry of the provider's list that recognizes the name."""
+        key = (provider.price_list, model)
+        if key not in self._found:
+            if len(self._found) >= MAX_CACHED_NAMES:
+                del self._found[next(iter(self._found))]
+            self._found[key] = self._look_up(*key)
+        return self._found[key]
+
+    def _look_up(self, list_id: str, model: str) -> ModelPrice | None:
+        name = model.lower()
+        entry = next((entry for entry in self._lists.get(list_id, ()) if _recognizes(entry, name)), None)
+        return entry.price if entry is not None and entry.price.rows else None
+
+
+def _recognizes(entry: ListedModel, name: str) -> bool:
+    match = entry.match
+    return (
+        name in match.equals
+        or name.startswith(match.prefixes)
+        or any(re.search(pattern, name) for pattern in match.patterns)
+    )
+
+
+# --- the dearest ------------------------------------------------------------------------------------------
+
+
+def output_ceiling(price: ModelPrice | None, bounds: Bounds) -> int | None:
+    """
+    Most output tokens of one choice if nothing is injected: what the client set, else what the model can.
+
+    0 for operations without output. None: nothing bounds it, so a maximum must be injected or the call refused.
+    """
+    if not bounds.output_field:
+        return 0
+    if bounds.max_output_tokens is not None:
+        return bounds.max_output_tokens
+    return price.max_output_tokens if price is not None else None
+
+
+def worst_tokens(price: ModelPrice | None, bounds: Bounds, max_output_tokens: int) -> Usage:
+    """The most tokens that a call can use, input as one class. `max_output_tokens` is for one choice."""
+    return Usage(
+        input_tokens=_input_ceiling(price, bounds),
+        output_tokens=max_output_tokens * bounds.choices + bounds.extra_output_tokens,
+    )
+
+
+def worst_cost(
+    price: ModelPrice, bounds: Bounds, max_output_tokens: int, now_unix: int, lasting_seconds: int = LASTING_SECONDS
+) -> int:
+    """
+    The dearest that a call can become, in nano-units: the maximum over all that it leaves open.
+
+    That is: the service tiers that may serve it, cache classes, long-context steps, and prices that begin before its
+    latest end. `max_output_tokens` is what the provider is sent (or its own maximum), for one choice. Never less
+    than `cost` of a usage within the bounds, at any moment of the call.
+    """
+    most = worst_tokens(price, bounds, max_output_tokens)
+    return max(
+        cost_nanos(((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output)))
+        for moment in _moments(price, now_unix, now_unix + lasting_seconds)
+        for row in _reachable(_asked_rows(_in_force(price, moment), bounds.service_tiers), most.input_tokens)
+    )
+
+
+def unpriced_tiers(price: ModelPrice, bounds: Bounds) -> tuple[str, ...]:
+    """
+    The service tier that the request names and this price has not, written as an unpriced field; usually nothing.
+
+    `auto` names none: what the price has not is then taken to cost what standard does.
+    """
+    asked = [tier for tier in bounds.service_tiers if tier != STANDARD]
+    if bounds.service_tiers[:1] == (STANDARD,) or any(row.service_tier in asked for row in price.rows):
+        return ()
+    return tuple(f"service_tier={tier}" for tier in asked[:1])
+
+
+def _input_ceiling(price: ModelPrice | None, bounds: Bounds) -> int:
+    if price is None or price.context_tokens is None or not bounds.context_bound:
+        return bounds.input_tokens
+    # A step at or above the window says that the model has a larger one somewhere: then it bounds nothing.
+    if any(row.above_input_tokens >= price.context_tokens for row in price.rows):
+        return bounds.input_tokens
+    return min(bounds.input_tokens, price.context_tokens)
+
+
+def _dearest_input(prices: TokenPrices, bounds: Bounds) -> int:
+    candidates = [prices.input, prices.cache_read]
+    if "default" in bounds.cache_writes:
+        candidates.append(prices.cache_write)
+    if "long" in bounds.cache_writes:
+        candidates.append(prices.cache_write_long)
+    return max(candidates)
+
+
+# --- what it came to --------------------------------------------------------------------------------------
+
+
+def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: Sequence[str] = (STANDARD,)) -> int:
+    """
+    What a usage costs at a moment, in nano-units, rounded up once.
+
+    The tier is the served one. Where the provider does not say it, the dearest of those that the request allowed;
+    where it names one that was not asked and has no price, the dearest of all.
+    """
+    rows = _in_force(price, at_unix)
+    served = _TIER_NAMES.get(usage.service_tier, usage.service_tier)
+    if not served:
+        candidates = _asked_rows(rows, asked_tiers)
+    elif any(row.service_tier == served for row in rows):
+        candidates = [row for row in rows if row.service_tier == served]
+    else:
+        candidates = _asked_rows(rows, (served,)) if served in asked_tiers else list(rows)
+    return max(_row_cost(row, usage) for row in _reached(candidates, usage.total_input_tokens))
+
+
+def _row_cost(row: PriceRow, usage: Usage) -> int:
+    prices = row.prices
+    return cost_nanos(
+        (
+            (usage.input_tokens, prices.input),
+            (usage.cache_read_tokens, prices.cache_read),
+            (usage.cache_write_tokens, prices.cache_write),
+            (usage.cache_write_long_tokens, prices.cache_write_long),
+            (usage.output_tokens, prices.output),
+        )
+    )
+
+
+# --- which rows -------------------------------------------------------------------------------------------
+
+
+def _moments(price: ModelPrice, start_unix: int, end_unix: int) -> list[int]:
+    """The start, and every moment until the end at which a price begins."""
+    return [start_unix, *sorted({row.since for row in price.rows if start_unix < row.since <= end_unix})]
+
+
+def _in_force(price: ModelPrice, at_unix: int) -> list[PriceRow]:
+    """Of each service tier the set that has begun last; before the first one, that one."""
+    begun: dict[str, int] = {}
+    for row in price.rows:
+        known = begun.get(row.service_tier)
+        if known is None or known < row.since <= at_unix or (row.since < known and known > at_unix):
+            begun[row.service_tier] = row.since
+    return [row for row in price.rows if row.since == begun[row.service_tier]]
+
+
+def _asked_rows(rows: Sequence[PriceRow], tiers: Collection[str]) -> list[PriceRow]:
+    """Rows of the tiers that may serve. A tier that is not priced apart costs what standard costs."""
+    priced = {row.service_tier for row in rows}
+    wanted = {tier if tier in priced else STANDARD for tier in tiers}
+    return [row for row in rows if row.service_tier in wanted] or list(rows)
+
+
+def _reachable(rows: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
+    """All steps that so much input, or less, may be billed by."""
+    return [row for row in rows if row.above_input_tokens < max(1, total_input_tokens)] or rows
+
+
+def _reached(rows: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
+    """Of each service tier the step that so much input reaches."""
+    steps: dict[str, PriceRow] = {}
+    for row in _reachable(rows, total_input_tokens):
+        known = steps.get(row.service_tier)
+        if known is None or row.above_input_tokens > known.above_input_tokens:
+            steps[row.service_tier] = row
+    return list(steps.values())
+
+
+# --- comparing models -------------------------------------------------------------------------------------
+
+
+def blended(price: ModelPrice, now_unix: int) -> int:
+    """
+    One number to order models by, in nano-units per million tokens: three parts input, one part output.
+
+    The usual blend of public comparisons; standard tier, before any long-context step.
+    """
+    prices = _plain(price, now_unix)
+    return (3 * prices.input + prices.output) // 4
+
+
+def never_dearer(candidate: ModelPrice, asked: ModelPrice, now_unix: int) -> bool:
+    """No token of any class costs more at `candidate`; prices in two currencies cannot be compared."""
+    if candidate.currency != asked.currency:
+        return False
+    mine, theirs = _plain(candidate, now_unix), _plain(asked, now_unix)
+    return all(getattr(mine, name) <= getattr(theirs, name) for name in TokenPrices.__struct_fields__)
+
+
+def _plain(price: ModelPrice, now_unix: int) -> TokenPrices:
+    return _reached(_asked_rows(_in_force(price, now_unix), (STANDARD,)), 0)[0].prices

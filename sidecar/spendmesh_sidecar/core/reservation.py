@@ -1,0 +1,98 @@
+"""
+What one attempt can cost at worst, and booking exactly that: all limits at once, shrinking our own output maximum.
+
+Pure arithmetic over prices and the ledger; which target, and what happens without room, is the exchange's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.admission import Priced
+from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
+from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.core.types import Bounds, Shortfall
+
+OUTPUT_FLOOR_TOKENS = 256
+"""An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A reservation that is in the ledger."""
+
+    worst: Quantities
+    max_output_tokens: int | None
+    """The output that `worst` assumes."""
+
+
+def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, now_unix: int) -> Quantities:
+    """The most that one attempt at a target can be billed, in every unit."""
+    price = priced.price
+    tokens = worst_tokens(price, bounds, max_output_tokens or 0)
+    return Quantities(
+        cost_nanos=worst_cost(price, bounds, max_output_tokens or 0, now_unix) if price else 0,
+        currency=price.currency if price else "",
+        input_tokens=tokens.total_input_tokens,
+        output_tokens=tokens.output_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One attempt's wish to be booked."""
+
+    ledger: Ledger
+    budgets: tuple[BudgetSpec, ...]
+    priced: Priced
+    bounds: Bounds
+    reservation: str
+    now_unix: int
+
+    def try_book(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
+        """
+        Book the whole, or with `shrink` the largest part that fits; else say what lacks.
+
+        A shortfall's `need` is that of the smallest form of the call, its `want` that of the whole.
+        """
+        whole = self.priced.max_output_tokens
+        booked = self._book(whole, now)
+        if isinstance(booked, Booked) or not self.priced.injected or whole is None or whole <= OUTPUT_FLOOR_TOKENS:
+            return booked
+        smallest = self.ledger.shortfalls(self._charges(OUTPUT_FLOOR_TOKENS), now)
+        if shrink and not smallest:
+            fitted = self._book(self._largest(whole, now), now)
+            assert isinstance(fitted, Booked)  # it fitted a moment ago, and nothing runs in between
+            return fitted
+        needs = {(lack.budget, lack.limit): lack.need for lack in smallest}
+        return tuple(
+            Shortfall(lack.budget, lack.limit, needs.get((lack.budget, lack.limit), 0), lack.need) for lack in booked
+        )
+
+    def needs(self) -> dict[str, int]:
+        """The smallest form's worst case by `budget/limit`, for the words of a refusal."""
+        smallest = self.priced.max_output_tokens
+        if self.priced.injected and smallest is not None:
+            smallest = min(smallest, OUTPUT_FLOOR_TOKENS)
+        return {f"{charge.account.budget}/{charge.account.limit}": charge.amount for charge in self._charges(smallest)}
+
+    def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
+        worst = worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix)
+        lacking = self.ledger.reserve(charges(self.budgets, worst), self.reservation, now)
+        return lacking or Booked(worst, max_output_tokens)
+
+    def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
+        return charges(self.budgets, worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix))
+
+    def _largest(self, whole: int, now: float) -> int:
+        """The largest output in [floor, whole) whose charges fit; the floor's do."""
+        fits, too_large = OUTPUT_FLOOR_TOKENS, whole
+        while too_large - fits > 1:
+            middle = (fits + too_large) // 2
+            if self.ledger.shortfalls(self._charges(middle), now):
+                too_large = middle
+            else:
+                fits = middle
+        return fits

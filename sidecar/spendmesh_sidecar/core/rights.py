@@ -1,0 +1,134 @@
+"""
+Rights to spend, as frozen data: leases, what was used of them, and why one was not given (contract §4).
+
+The vocabulary that `core.ledger` takes and `protocol` carries. All numbers are in the limit's unit and
+cumulative, merged by maximum; times are relative (`*_in_ms`), so that two clocks never have to agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class Message(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all messages. Unknown fields are ignored, so that both sides can be upgraded in any order."""
+
+
+class AccountRef(Message, order=True, frozen=True, kw_only=True):
+    """
+    A limit of a budget, and the values it is partitioned by.
+
+    The coordinator finds budget and limit in its own policy for the pod and adds domain and period itself.
+    """
+
+    budget: str
+    limit: str
+    per: tuple[str, ...] = ()
+
+
+class Want(Message, frozen=True, kw_only=True):
+    """
+    Rights asked for on one account, in the limit's unit.
+
+    `need` is what one waiting request cannot do without (0: top up in advance); `want` what would be useful.
+    """
+
+    account: AccountRef
+    need: int
+    want: int
+    period: Literal["current", "next"] = "current"
+
+
+class AccountState(Message, frozen=True, kw_only=True):
+    """What a sidecar may tell a client about an account, and the ladder's stage."""
+
+    amount: int
+    settled: int
+    """Spent by closed leases and reported by open ones."""
+    charged: int
+    """All that counts against the limit: settled, leased and quarantined. amount - charged can still be granted."""
+    max_tier: str = ""
+    """Downgrade in force; empty: none."""
+    crossed_percent: int = 0
+    """The highest threshold that settled and quarantined have reached; 100 when exhausted."""
+    resets_in_ms: int
+    observed: bool = False
+    """An Observe budget: never refuses."""
+
+
+class Lease(Message, frozen=True, kw_only=True):
+    """
+    Rights that one holder has on one account, as the coordinator sees them.
+
+    Rights to spend are `granted - released`; both only grow. A holder uses a lease only if `nonce` is its own.
+    """
+
+    id: str
+    nonce: str
+    account: AccountRef
+    unit: str
+    currency: str = ""
+    granted: int
+    released: int = 0
+    starts_in_ms: int = 0
+    """0: the period runs."""
+    ends_in_ms: int
+    """Until the period's end; after it the lease takes no new reservation."""
+    state: AccountState
+
+
+class Denial(Message, frozen=True, kw_only=True):
+    """
+    Why rights on one account were not given.
+
+    exhausted: settled use leaves too little; in_flight: it would fit once others settle; too_large: more than the
+    whole limit; unverifiable: the books cannot be read or the budget never had a valid meaning; unknown: the
+    coordinator's policy for this pod has no such account (a policy change on its way).
+    """
+
+    account: AccountRef
+    reason: Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
+    state: AccountState | None = None
+
+
+class LeaseReport(Message, frozen=True, kw_only=True):
+    """
+    Use of one lease, cumulative since it was opened.
+
+    `sequence` grows with each report; `previous` is the digest of the report before it ("" for the first), so that
+    a copied state shows as a fork. `closed` is final, only with `held` 0.
+    """
+
+    lease: str
+    sequence: int
+    previous: str = ""
+    used: int
+    held: int
+    released: int = 0
+    closed: bool = False
+    overrun: int = 0
+    """Part of `used` that exceeded reservations (a provider billed more than the bound); alerts."""
+    would_block: int = 0
+    """Requests that an Observe budget would have refused."""
+
+
+class LeaseState(Message, frozen=True, kw_only=True):
+    """The coordinator's answer on one lease."""
+
+    lease: str
+    sequence: int
+    """The highest report that is durable."""
+    recalled: int = 0
+    """Unused rights that the coordinator asks back; give back what is free."""
+    fenced: bool = False
+    """This lease is no longer yours: stop spending from it (quarantined, or a fork was seen)."""
+    state: AccountState | None = None
+
+
+def report_digest(report: LeaseReport) -> str:
+    """What the next report names as `previous`."""
+    return hashlib.sha256(msgspec.json.encode(report)).hexdigest()[:16]

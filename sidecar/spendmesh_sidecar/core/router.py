@@ -1,0 +1,230 @@
+"""
+Which tier and which targets a call gets, and why each other target was passed over.
+
+Order of the decision (contract §1): budget max > bound max > bound min > rule > default. A model that nothing claims
+goes through as asked and is never downgraded. Left out: prices and fields (`admission`), health (`attempts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.specs import ModelPattern, ProviderSpec, RoutingSpec, TargetSpec, TierSpec, When
+from spendmesh_sidecar.core.types import Hints, ParsedRequest, Refusal
+
+OWN_MODELS = "spendmesh/"
+"""`spendmesh/auto` and `spendmesh/<tier>` are always claimed."""
+OBSERVED_PROVIDERS = "observed/"
+"""Providers that only an observed policy names: without a key, never called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target that may take the call."""
+
+    target: TargetSpec
+    provider: ProviderSpec
+    tier: str = ""
+
+    @property
+    def key(self) -> str:
+        """`alias/model`: the name of its breaker, and what `x-spendmesh-model` says."""
+        return f"{self.provider.alias}/{self.target.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A target that did not get the call, and why."""
+
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The tier of a call and its targets in order."""
+
+    policy: str
+    tier: str
+    """Empty: as asked."""
+    reason: str
+    candidates: tuple[Candidate, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A Downgrade in force: no dearer tier than `max_tier`."""
+
+    max_tier: str
+    budget: str
+    """`namespace/name/limit`."""
+
+
+NotDearer = Callable[[Candidate], bool]
+"""Whether a target is proven not dearer than the model that was asked for."""
+
+
+def route(
+    request: ParsedRequest,
+    routing: RoutingSpec,
+    providers: tuple[ProviderSpec, ...],
+    ceilings: tuple[Ceiling, ...],
+    not_dearer: NotDearer,
+) -> Route | Refusal:
+    """Choose tier and targets, or say why there is none."""
+    if request.model.startswith(OWN_MODELS):
+        tier = request.model.removeprefix(OWN_MODELS)
+        names = [spec.name for spec in routing.tiers]
+        if not names or (tier != "auto" and tier not in names):
+            return _no_such_tier(routing, request.model, names)
+        return _by_tier(request, routing, providers, ceilings, "" if tier == "auto" else tier, None)
+    pattern = _claim(routing, request.model)
+    if pattern is not None and routing.tiers:
+        capped = not_dearer if pattern.ceiling == "Asked" else None
+        return _by_tier(request, routing, providers, ceilings, "", capped)
+    if request.model and routing.unmatched == "Deny":
+        return refuse(
+            "model_denied",
+            f"Policy {routing.name} does not allow models by name, and none of its patterns claims {request.model!r}. "
+            f"Ask for {OWN_MODELS}auto or one of its tiers.",
+            param="model",
+        )
+    return as_asked(request, routing.name, providers)
+
+
+def as_asked(request: ParsedRequest, policy: str, providers: tuple[ProviderSpec, ...]) -> Route | Refusal:
+    """Through the provider that was asked for, else the first one of the request's dialect; the model unchanged."""
+    dialect = request.operation.dialect
+    known = tuple(provider for provider in providers if not provider.alias.startswith(OBSERVED_PROVIDERS))
+    if request.provider and request.provider not in {provider.alias for provider in known}:
+        return refuse(
+            "no_capable_target",
+            f"Policy {policy} has no provider {request.provider!r}; it has {_names([p.alias for p in known])}.",
+        )
+    passed: list[PassedOver] = []
+    for provider in known:
+        if request.provider and provider.alias != request.provider:
+            continue
+        if provider.dialect != dialect:
+            passed.append(PassedOver(f"{provider.alias}/{request.model}", f"speaks {provider.dialect}"))
+            continue
+        target = TargetSpec(name=request.model, provider=provider.alias, model=request.model)
+        return Route(policy, "", "asked", (Candidate(target, provider),), tuple(passed))
+    return _no_capable(policy, dialect, passed)
+
+
+def _by_tier(
+    request: ParsedRequest,
+    routing: RoutingSpec,
+    providers: tuple[ProviderSpec, ...],
+    ceilings: tuple[Ceiling, ...],
+    asked_tier: str,
+    not_dearer: NotDearer | None,
+) -> Route | Refusal:
+    position, reason = choose_tier(routing, request.hints, ceilings, asked_tier)
+    by_alias = {provider.alias: provider for provider in providers}
+    passed: list[PassedOver] = []
+    while position >= 0:
+        tier = routing.tiers[position]
+        capable = _capable(request, tier, by_alias, passed)
+        affordable = capable if not_dearer is None else tuple(found for found in capable if not_dearer(found))
+        passed += [
+            PassedOver(found.key, "dearer than the model asked for") for found in capable if found not in affordable
+        ]
+        if affordable:
+            ordered = tuple(sorted(affordable, key=lambda found: found.target.priority))
+            return Route(routing.name, tier.name, reason, ordered, tuple(passed))
+        if not_dearer is None or not capable:
+            return _no_capable(routing.name, request.operation.dialect, passed)
+        position, reason = position - 1, "asked"
+    return as_asked(request, routing.name, providers)  # nothing is proven cheaper than the model itself
+
+
+def _capable(
+    request: ParsedRequest, tier: TierSpec, by_alias: dict[str, ProviderSpec], passed: list[PassedOver]
+) -> tuple[Candidate, ...]:
+    found: list[Candidate] = []
+    for target in tier.targets:
+        provider = by_alias.get(target.provider)
+        name = f"{target.provider}/{target.model}"
+        if provider is None:
+            passed.append(PassedOver(name, "its provider is not resolved"))
+        elif provider.dialect != request.operation.dialect:
+            passed.append(PassedOver(name, f"speaks {provider.dialect}"))
+        elif request.provider and provider.alias != request.provider:
+            passed.append(PassedOver(name, f"provider {request.provider} was asked for"))
+        else:
+            found.append(Candidate(target, provider, tier.name))
+    return tuple(found)
+
+
+def choose_tier(
+    routing: RoutingSpec, hints: Hints, ceilings: tuple[Ceiling, ...], asked_tier: str = ""
+) -> tuple[int, str]:
+    """Position of the tier (0 is cheapest) and the word for what decided it."""
+    positions = {tier.name: position for position, tier in enumerate(routing.tiers)}
+    if asked_tier:
+        position, reason = positions[asked_tier], "asked"
+    else:
+        rule = next((rule for rule in routing.rules if _holds(rule.when, hints)), None)
+        tier, reason = (rule.tier, f"rule:{rule.name}") if rule else (routing.default_tier, "default")
+        position = positions.get(tier, 0)
+    holding = [bound for bound in routing.bounds if _holds(bound.when, hints)]
+    for bound in holding:
+        if bound.min_tier and (lowest := positions.get(bound.min_tier, 0)) > position:
+            position, reason = lowest, f"bound:{bound.name}"
+    for bound in holding:
+        if bound.max_tier and (highest := positions.get(bound.max_tier, 0)) < position:
+            position, reason = highest, f"bound:{bound.name}"
+    for ceiling in ceilings:
+        if (highest := positions.get(ceiling.max_tier, 0)) < position:
+            position, reason = highest, f"budget:{ceiling.budget}"
+    return position, reason
+
+
+def matches(pattern: str, name: str) -> bool:
+    """A glob with `*` only, in linear time: the pattern comes from users."""
+    head, *rest = pattern.split("*")
+    if not rest:
+        return name == head
+    *middle, tail = rest
+    if not name.startswith(head) or len(name) < len(head) + len(tail) or not name.endswith(tail):
+        return False
+    at, end = len(head), len(name) - len(tail)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+def _claim(routing: RoutingSpec, model: str) -> ModelPattern | None:
+    return next((pattern for pattern in routing.models if model and matches(pattern.pattern, model)), None)
+
+
+def _holds(when: When, hints: Hints) -> bool:
+    return (not when.tasks or hints.task in when.tasks) and (not when.user_plans or hints.user_plan in when.user_plans)
+
+
+def _no_such_tier(routing: RoutingSpec, model: str, names: list[str]) -> Refusal:
+    if not names:
+        return refuse("model_denied", f"Policy {routing.name} has no tiers, so {model!r} means nothing.", param="model")
+    known = ", ".join(f"{OWN_MODELS}{name}" for name in ("auto", *names))
+    return refuse("model_denied", f"Policy {routing.name} has no tier for {model!r}; it has {known}.", param="model")
+
+
+def _no_capable(policy: str, dialect: str, passed: list[PassedOver]) -> Refusal:
+    why = "; ".join(f"{one.target}: {one.reason}" for one in passed) or "it has no target"
+    return refuse(
+        "no_capable_target",
+        f"Policy {policy} has no target that can take this {dialect} call ({why}). "
+        "Use a client of the target's dialect, or add a target to the tier.",
+    )
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "none"

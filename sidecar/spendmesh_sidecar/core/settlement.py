@@ -1,0 +1,109 @@
+"""
+What one attempt is charged in the end: exact where the provider said so, else the worst it can have been.
+
+Turns an outcome into amounts and a record; booking them is the ledger's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spendmesh_sidecar.core.admission import Priced
+from spendmesh_sidecar.core.breaker import Permit
+from spendmesh_sidecar.core.charges import Quantities
+from spendmesh_sidecar.core.outcome import actual, estimate
+from spendmesh_sidecar.core.prices import Pricing, cost, worst_tokens
+from spendmesh_sidecar.core.reservation import Booked
+from spendmesh_sidecar.core.types import Outcome, ParsedRequest, Settlement, Usage
+
+UNLIMITED_OUTPUT_TOKENS = 10**9
+"""Where no maximum was sent, no report of output is too large to be true."""
+
+Source = Literal["exact", "estimated", "worst", "void"]
+
+
+@dataclass(slots=True)
+class Flight:
+    """One attempt that is on its way."""
+
+    number: int
+    reservation: str
+    priced: Priced
+    booked: Booked | None
+    """None: a free operation."""
+    permit: Permit | None
+    at_unix: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The end of one attempt."""
+
+    quantities: Quantities | None
+    """None: nothing was billed, the reservation is void."""
+    settlement: Settlement
+    excess: bool = False
+    """The provider reported more than the request can physically have used."""
+
+
+def bill(
+    request: ParsedRequest, flight: Flight, outcome: Outcome, pricing: Pricing, *, enforced: bool, unknown: bool = False
+) -> Bill:
+    """
+    The charge for an attempt. `unknown`: nobody saw how it ended, so nothing speaks for less than the worst.
+
+    Without an enforced budget there is no proven worst case worth recording: unknown use is estimated.
+    """
+    booked = flight.booked
+    if booked is None:
+        return Bill(None, _record(request, flight, outcome, Usage(), "void", 0, pricing))
+    price = flight.priced.price
+    limited = flight.priced.injected or request.bounds.max_output_tokens is not None or not request.bounds.output_field
+    maximum = (booked.max_output_tokens or 0) if limited else UNLIMITED_OUTPUT_TOKENS
+    found = actual(request.operation.dialect, outcome, request.bounds, maximum, price)
+    usage, excess = found.usage, found.excess
+    source: Source = found.source
+    if unknown:
+        usage, source, excess = worst_tokens(price, request.bounds, booked.max_output_tokens or 0), "worst", False
+    if source == "worst" and not enforced:
+        usage, source = estimate(outcome, request.bounds), "estimated"
+    if source == "void":
+        return Bill(None, _record(request, flight, outcome, usage, "void", 0, pricing), excess)
+    if source == "worst":
+        quantities = booked.worst
+    else:
+        nanos = cost(price, usage, flight.at_unix, request.bounds.service_tiers) if price else 0
+        quantities = Quantities(nanos, booked.worst.currency, usage.total_input_tokens, usage.output_tokens)
+    return Bill(quantities, _record(request, flight, outcome, usage, source, quantities.cost_nanos, pricing), excess)
+
+
+def _record(
+    request: ParsedRequest,
+    flight: Flight,
+    outcome: Outcome,
+    usage: Usage,
+    source: Source,
+    cost_nanos: int,
+    pricing: Pricing,
+) -> Settlement:
+    candidate, booked = flight.priced.candidate, flight.booked
+    reserved = booked.worst.cost_nanos if booked else 0
+    return Settlement(
+        reservation=flight.reservation,
+        number=flight.number,
+        target=candidate.target.name,
+        tier=candidate.tier,
+        provider=candidate.provider.alias,
+        model=candidate.target.model,
+        kind=outcome.kind,
+        status=outcome.status,
+        usage=usage,
+        source=source,
+        cost_nanos=cost_nanos,
+        currency=booked.worst.currency if booked else "",
+        price_version=pricing.version,
+        reserved_nanos=reserved,
+        overrun_nanos=max(0, cost_nanos - reserved),
+        error_code=outcome.error_code,
+    )

@@ -1,0 +1,52 @@
+"""
+Usage out of the bytes of an answer while they pass: the doors to the scanners, one for each dialect and framing.
+
+A scanner only looks: it never changes or delays a byte, keeps bounded memory, and believes nothing (see `outcome`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from spendmesh_sidecar.core.body_usage import BodyScanner
+from spendmesh_sidecar.core.observation import Observation
+from spendmesh_sidecar.core.stream_usage import AnthropicStream, OpenAIStream
+from spendmesh_sidecar.core.types import Operation
+from spendmesh_sidecar.core.usage_chunk import UsageChunkFilter
+
+__all__ = ["Observation", "Scanner", "UsageChunkFilter", "scanner"]
+
+
+class Scanner(Protocol):
+    """Feed every chunk as it came from the provider; ask at the end, or whenever the stream stops."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes."""
+
+    def observe(self) -> Observation:
+        """What the bytes so far say, as if they were all. May be asked more than once."""
+
+
+def scanner(operation: Operation, streamed: bool, long_cache: bool = False) -> Scanner:
+    """
+    The scanner for a 2xx answer.
+
+    `streamed` if its content type is `text/event-stream`; `long_cache` if the request asked for a long cache write
+    (`"long" in request.bounds.cache_writes`).
+    """
+    if not operation.billed:
+        return _Free()
+    if not streamed:
+        return BodyScanner(operation.dialect, long_cache)
+    return AnthropicStream(long_cache) if operation.dialect == "Anthropic" else OpenAIStream()
+
+
+class _Free:
+    """An operation that is never billed: nothing to look for."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Nothing to see."""
+
+    def observe(self) -> Observation:
+        """Complete, without usage."""
+        return Observation(complete=True)

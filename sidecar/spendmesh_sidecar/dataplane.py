@@ -1,0 +1,108 @@
+"""
+What one sidecar process knows while it runs: the policy in force and the state that outlives a policy swap.
+
+Only holds things together; deciding is `core`'s and doing is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from random import Random
+
+from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.core import ledger_view
+from spendmesh_sidecar.core.breaker import Breakers
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.keys import KeySource
+from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.limits import Limits
+from spendmesh_sidecar.metrics import Labels, Metrics
+from spendmesh_sidecar.policy_source import Installed
+from spendmesh_sidecar.telemetry import Telemetry
+from spendmesh_sidecar.upstream import Upstream
+
+_BREAKER_STATES = {"serving": 0, "probing": 1, "ejected": 2}
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """Everything a request needs. `installed` and `pricing` change together at a policy swap."""
+
+    clock: Clock
+    rng: Random
+    new_id: Callable[[], str]
+    upstream: Upstream
+    keys: KeySource
+    ledger: Ledger
+    leases: Leases
+    metrics: Metrics
+    telemetry: Telemetry
+    limits: Limits = field(default_factory=Limits)
+    retry_budgets: RetryBudgets = field(default_factory=RetryBudgets)
+    breakers: Breakers = field(default_factory=Breakers)
+    installed: Installed | None = None
+    pricing: Pricing | None = None
+    active: int = 0
+    """Requests in progress; `idle` is set while there are none."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+    """Not ready any more; what runs is finished."""
+    draining: int = 0
+    """Answers read to their end for a client that has left."""
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.active += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        """A request has ended, whatever way."""
+        self.active -= 1
+        if not self.active:
+            self.idle.set()
+
+    def install(self, installed: Installed) -> None:
+        """Swap the policy. Requests in flight finish under the one they began with."""
+        self.pricing = Pricing(installed.prices.lists, installed.prices.version)
+        self.installed = installed
+        self.ledger.set_budgets(installed.policy.budgets, self.clock.monotonic())
+
+    def gauges(self) -> dict[str, list[tuple[Labels, int]]]:
+        """What is read at the moment of a scrape."""
+        now = self.clock.monotonic()
+        return {
+            "spendmesh_breaker_state": [
+                ((("target", key),), _BREAKER_STATES[breaker.state(now)]) for key, breaker in self.breakers.items()
+            ],
+            "spendmesh_requests_active": [((), self.active)],
+            "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
+        }
+
+    def status(self) -> dict[str, object]:
+        """`/status`: policy, rights and breakers in the words of the tests. No key, no user value."""
+        now = self.clock.monotonic()
+        installed = self.installed
+        return {
+            "policy": None
+            if installed is None
+            else {
+                "digest": installed.digest,
+                "epoch": installed.stamp.epoch,
+                "sequence": installed.stamp.sequence,
+                "routing": installed.policy.routing.name if installed.policy.routing else None,
+                "retry": installed.policy.retry.name or "built-in defaults",
+                "prices": f"{installed.prices.version} of {installed.prices.date}",
+                "sources": [f"{s.kind} {s.name}@{s.generation}" for s in installed.policy.sources],
+            },
+            "control": {"leases": "reachable" if self.leases.reachable else "unreachable", "nonce": self.ledger.nonce},
+            "rights": [asdict(account) for account in ledger_view.status(self.ledger, now)],
+            "breakers": {key: breaker.state(now) for key, breaker in self.breakers.items()},
+            "requests": {"active": self.active, "draining": self.draining, "reserved": self.ledger.open_reservations},
+        }

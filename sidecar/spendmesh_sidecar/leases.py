@@ -1,0 +1,161 @@
+"""
+Rights to spend, fetched and accounted for: the I/O around `core.ledger`.
+
+Three things happen here: a request that lacks rights waits a bounded moment for one acquire; a loop tops rights up
+before they are short; a loop reports use. None decides anything: what to ask and what to report is the ledger's.
+A reply lost on the way is asked for again under the same id, so that it is never granted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+
+from spendmesh_sidecar import protocol
+from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.control_client import ControlClient, ControlRefused, ControlUnavailable
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.types import Shortfall
+
+TOP_UP_SECONDS = 0.25
+REPORT_SECONDS = 2.0
+REPAIR_SECONDS = 0.2
+"""Pause before a lost call is repeated."""
+CONFLICT = 409
+
+log = logging.getLogger("spendmesh.leases")
+
+
+class Leases:
+    """Keeps one sidecar's `Ledger` supplied and reported."""
+
+    def __init__(
+        self, client: ControlClient, ledger: Ledger, clock: Clock, rng: Random, new_nonce: Callable[[], str]
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._clock = clock
+        self._rng = rng
+        self._new_nonce = new_nonce
+        self._sequence = 0
+        self._replies = 0
+        self._serial = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.reachable = False
+
+    async def start(self, first_seconds: float = 1.0) -> None:
+        """Ask for the first rights, for at most `first_seconds`, then keep the loops running until `stop`."""
+        try:
+            async with asyncio.timeout(first_seconds):
+                await self._top_up()
+        except TimeoutError:
+            pass  # contract §4: a sidecar becomes ready without rights too
+        self._tasks = [
+            asyncio.create_task(self._top_up_loop(), name="leases"),
+            asyncio.create_task(self._report_loop(), name="reports"),
+        ]
+
+    async def stop(self, seconds: float) -> None:
+        """Give everything back: final reports for at most this long. What is not acknowledged stays charged."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ledger.drain()
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._ledger.settled_up:
+                    await self.report()
+                    if not self._ledger.settled_up:
+                        await asyncio.sleep(REPAIR_SECONDS)
+        except TimeoutError:
+            log.warning("stopped before every lease was closed; the coordinator keeps the rest charged")
+
+    async def acquire(
+        self, shortfalls: tuple[Shortfall, ...], wait_seconds: float
+    ) -> tuple[protocol.Denial, ...] | None:
+        """
+        Rights for one waiting request. () when some are merged, denials when refused, None when nobody answered
+        in time. Waiting requests take turns: the first one's reply usually covers those behind it, so that each
+        tries again before it asks.
+        """
+        replies = self._replies
+        try:
+            async with asyncio.timeout(wait_seconds), self._serial:
+                if replies != self._replies:
+                    return ()
+                reply = await self._exchange(self._ledger.wants_for(shortfalls, self._clock.monotonic()), shortfalls)
+        except TimeoutError:
+            self._ledger.unanswered(self._clock.monotonic())
+            return None
+        return None if reply is None else reply.denials
+
+    async def report(self) -> None:
+        """Tell the coordinator what is new; an empty report is the heartbeat."""
+        reports = self._ledger.reports(self._clock.monotonic())
+        try:
+            reply = await self._client.report(protocol.ReportRequest(nonce=self._ledger.nonce, reports=reports))
+        except ControlUnavailable:
+            self.reachable = False
+            return
+        except ControlRefused as refused:
+            self._refused(refused)
+            return
+        self.reachable = True
+        self._ledger.acknowledged(reply.leases, self._clock.monotonic())
+        if self._ledger.copied:
+            log.error("this sidecar's state is a copy of another's: starting anew with its own rights")
+            self._ledger.adopt(self._new_nonce())
+
+    async def _exchange(
+        self, wants: tuple[protocol.Want, ...], shortfalls: tuple[Shortfall, ...] = ()
+    ) -> protocol.AcquireReply | None:
+        """One acquire, repeated under one id until it is answered or the caller's time is up."""
+        self._sequence += 1
+        nonce = self._ledger.nonce
+        request = protocol.AcquireRequest(id=f"{nonce}/{self._sequence}", nonce=nonce, wants=wants)
+        while True:
+            try:
+                reply = await self._client.acquire(request)
+                break
+            except ControlUnavailable:
+                self.reachable = False
+                await asyncio.sleep(self._rng.uniform(0, 2 * REPAIR_SECONDS))
+            except ControlRefused as refused:
+                self._refused(refused)
+                return None
+        self.reachable = True
+        now = self._clock.monotonic()
+        for lease in reply.leases:
+            self._ledger.merge(lease, now)
+        self._ledger.denied(reply.denials, now, shortfalls)
+        self._replies += bool(reply.leases)
+        return reply
+
+    async def _top_up(self) -> None:
+        if wants := self._ledger.wants(self._clock.monotonic()):
+            async with self._serial:
+                await self._exchange(wants)
+
+    async def _top_up_loop(self) -> None:
+        while True:
+            await asyncio.sleep(TOP_UP_SECONDS)
+            try:
+                async with asyncio.timeout(REPORT_SECONDS):
+                    await self._top_up()
+            except TimeoutError:
+                pass  # asked again with fresh numbers
+
+    async def _report_loop(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS * self._rng.uniform(0.8, 1.2))
+            await self.report()
+
+    def _refused(self, refused: ControlRefused) -> None:
+        if refused.status == CONFLICT:
+            log.warning("this sidecar's rights were fenced off, starting anew: %s", refused)
+            self._ledger.adopt(self._new_nonce())
+        else:
+            log.error("rights: %s", refused)
+        self.reachable = False

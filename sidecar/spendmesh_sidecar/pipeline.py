@@ -1,0 +1,164 @@
+"""
+Drive one exchange: do each step that `core.exchange` decides, report each outcome, in whatever order life has it.
+
+No decision is made here. What is here is I/O and its failures: waiting for rights, sleeping, answers that are
+buffered or passed on chunk by chunk, a client that leaves in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from spendmesh_sidecar.answers import refusal_answer
+from spendmesh_sidecar.attempt import Answer, AttemptRunner
+from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.types import Acquire, Attempt, ParsedRequest, Respond, Wait
+from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.downstream import Downstream
+from spendmesh_sidecar.errors import ClientGone
+from spendmesh_sidecar.metrics import ADDED_BUCKETS, DURATION_BUCKETS
+from spendmesh_sidecar.telemetry import ExchangeSpan, TraceContext
+
+
+class Pipeline:
+    """One client request from its parsed form to its last byte, its span and its counters."""
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        exchange: Exchange,
+        request: ParsedRequest,
+        client_headers: Sequence[tuple[str, str]],
+        trace: TraceContext,
+        request_id: str,
+    ) -> None:
+        self._plane = plane
+        self._exchange = exchange
+        self._request = request
+        self._trace = trace
+        self._request_id = request_id
+        self._span_id = plane.new_id()[:16]
+        self._waited_seconds = 0.0
+        self._attempts = AttemptRunner(plane, exchange, request, client_headers, trace, self._span_id)
+
+    async def run(self, client: Downstream) -> None:
+        """Answer the client; never raises for what a client or a provider did."""
+        plane, began = self._plane, self._plane.clock.monotonic()
+        began_unix = plane.clock.unix()
+        plane.enter()
+        status = 499  # nginx: the client closed the request
+        try:
+            status = await self._answer(client)
+        except ClientGone:
+            pass
+        finally:
+            self._exchange.close(plane.clock.monotonic())
+            plane.leave()
+            self._record(status, began, began_unix)
+
+    async def _answer(self, client: Downstream) -> int:
+        respond = await self._drive(client)
+        if respond.refusal is not None and not self._attempts.committed:
+            status, headers, body = refusal_answer(
+                self._request.operation.dialect,
+                respond.refusal,
+                self._request_id,
+                should_retry=respond.should_retry == "upstream",
+            )
+            said = {name for name, _ in headers}
+            ours = (pair for pair in self._exchange.response_headers(True) if pair[0] not in said)
+            await client.send(status, [*headers, *ours], body)
+            return status
+        answer = self._attempts.answer
+        if self._attempts.committed:
+            await client.finish(self._attempts.whole)
+        if client.gone:
+            raise ClientGone
+        if self._attempts.committed:
+            return self._attempts.committed_status
+        assert answer is not None, "a step without refusal follows an answer"
+        await client.send(answer.status, self._headers(answer, respond), answer.body)
+        return answer.status
+
+    async def _drive(self, client: Downstream) -> Respond:
+        plane, exchange = self._plane, self._exchange
+        step = exchange.begin(*plane.clock.both())
+        while True:
+            match step:
+                case Respond():
+                    return step
+                case Acquire():
+                    asked = plane.clock.monotonic()
+                    denials = await plane.leases.acquire(step.shortfalls, step.wait_seconds)
+                    self._waited_seconds += plane.clock.monotonic() - asked
+                    if client.gone:
+                        raise ClientGone  # nothing is booked, nothing was sent
+                    step = exchange.acquired(denials, *plane.clock.both())
+                case Wait():
+                    await _pause(client, step.seconds)
+                    self._waited_seconds += step.seconds
+                    step = exchange.resume(*plane.clock.both())
+                case Attempt():
+                    outcome = await self._attempts.run(step, client)
+                    step = exchange.observe(outcome, *plane.clock.both())
+
+    def _headers(self, answer: Answer, respond: Respond) -> list[tuple[str, str]]:
+        headers = [*answer.headers, *self._exchange.response_headers(True)]
+        if answer.status >= 400 and respond.should_retry == "false":
+            headers = [pair for pair in headers if pair[0].lower() != "x-should-retry"]
+            headers.append(("x-should-retry", "false"))
+        return headers
+
+    def _record(self, status: int, began: float, began_unix: float) -> None:
+        plane, exchange = self._plane, self._exchange
+        decision = exchange.decision
+        refusal = exchange.refusal
+        took = plane.clock.monotonic() - began
+        error = refusal.code if refusal else (str(status) if status >= 400 else "")
+        operation = self._request.operation.name
+        plane.metrics.add(
+            "spendmesh_requests_total",
+            (("operation", operation), ("tier", decision.tier), ("status", str(status)), ("error", error)),
+        )
+        if refusal is not None:
+            plane.metrics.add("spendmesh_refusals_total", (("code", refusal.code),))
+        if exchange.retry_denied:
+            plane.metrics.add("spendmesh_retry_denied_total", (("reason", exchange.retry_denied),))
+        for settlement in decision.settlements:
+            plane.metrics.settled(settlement)
+        where = (("operation", operation),)
+        added = max(0.0, took - self._waited_seconds - self._attempts.upstream_seconds)
+        plane.metrics.observe("spendmesh_request_duration_seconds", took, DURATION_BUCKETS, where)
+        plane.metrics.observe("spendmesh_added_latency_seconds", added, ADDED_BUCKETS, where)
+        if plane.telemetry.enabled:
+            plane.telemetry.record(
+                ExchangeSpan(
+                    context=self._trace,
+                    span_id=self._span_id,
+                    request_id=self._request_id,
+                    operation=self._request.operation,
+                    task=self._request.hints.task,
+                    start_unix=began_unix,
+                    end_unix=began_unix + took,
+                    status=status,
+                    error=error,
+                    decision=decision,
+                    budgets=tuple(budget.name for budget in exchange.policy.budgets),
+                    attempts=self._attempts.spans(decision.settlements),
+                )
+            )
+
+
+async def _pause(client: Downstream, seconds: float) -> None:
+    """Sleep before a retry, which nobody needs when the client has left. Raises ClientGone."""
+    left = asyncio.Event()
+    client.when_gone(left.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await left.wait()
+    except TimeoutError:
+        return
+    finally:
+        client.when_gone(None)
+    raise ClientGone

@@ -1,0 +1,140 @@
+"""
+Put one sidecar together, start it, stop it: the only place where real things are built.
+
+`spendmesh run`, `demo` and tests use it with keys and a token handed in; a pod uses it through `__main__`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+
+from aiohttp import web
+
+from spendmesh_sidecar.admin import admin_server
+from spendmesh_sidecar.app import data_server
+from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.control_client import ControlClient
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.keys import FileKeys, KeySource, StaticKeys
+from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.metrics import Metrics
+from spendmesh_sidecar.policy_source import Installed, PolicySource
+from spendmesh_sidecar.settings import Address, Settings
+from spendmesh_sidecar.telemetry import Telemetry
+from spendmesh_sidecar.upstream import SessionUpstream
+
+FIRST_POLICY_SECONDS = 5.0
+FIRST_RIGHTS_SECONDS = 1.0
+"""Contract §4: after that the sidecar is ready without rights."""
+SHUTDOWN_SECONDS = 5.0
+"""For requests in flight, and again for the last reports; the kubelet's default grace period is 30 s in all."""
+
+log = logging.getLogger("spendmesh")
+
+
+def new_id() -> str:
+    """128 random bits in hex: request ids, trace ids, nonces."""
+    return secrets.token_hex(16)
+
+
+@dataclass(slots=True)
+class Sidecar:
+    """A running sidecar. `address` and `admin_address` are what it listens on (port 0 is resolved)."""
+
+    plane: DataPlane
+    policy: PolicySource
+    address: Address
+    admin_address: Address
+    _client: ControlClient
+    _runners: list[web.ServerRunner] = field(default_factory=list)
+
+    @classmethod
+    async def start(
+        cls,
+        settings: Settings,
+        *,
+        keys: KeySource | None = None,
+        token: str = "",
+        clock: Clock | None = None,
+        rng: Random | None = None,
+    ) -> Sidecar:
+        """
+        Start listening once a policy is in force or `FIRST_POLICY_SECONDS` have passed.
+
+        Without a policy it serves too, and refuses with `policy_missing`: readiness tells, and an absent
+        operator must not keep a container from starting.
+        """
+        clock, rng = clock or Clock(), rng or SystemRandom()
+        if keys is None:
+            keys = FileKeys(settings.keys_dir) if settings.keys_dir else StaticKeys({})
+        client = ControlClient(settings, token)
+        metrics = Metrics()
+        ledger = Ledger(new_id())
+        plane = DataPlane(
+            clock=clock,
+            rng=rng,
+            new_id=new_id,
+            upstream=SessionUpstream(),
+            keys=keys,
+            ledger=ledger,
+            leases=Leases(client, ledger, clock, rng, new_id),
+            metrics=metrics,
+            telemetry=Telemetry(settings, metrics),
+            limits=settings.limits,
+        )
+        arrived = asyncio.Event()
+
+        def install(installed: Installed) -> None:
+            plane.install(installed)
+            arrived.set()
+
+        policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, settings.state_dir)
+        policy.restore(settings.bootstrap_file)
+        sidecar = cls(plane, policy, settings.listen, settings.admin, client)
+        sidecar.admin_address = await sidecar._listen(admin_server(plane), settings.admin)
+        await policy.start()
+        await plane.telemetry.start()
+        try:
+            async with asyncio.timeout(FIRST_POLICY_SECONDS):
+                await arrived.wait()
+        except TimeoutError:
+            log.warning("no policy yet; every call is refused until one arrives")
+        await plane.leases.start(FIRST_RIGHTS_SECONDS)
+        sidecar.address = await sidecar._listen(data_server(plane, settings), settings.listen)
+        log.info("serving on %s:%d", sidecar.address.host, sidecar.address.port)
+        return sidecar
+
+    async def stop(self) -> None:
+        """Finish what runs, give rights back, flush spans. Bounded; what is lost stays charged, never refunded."""
+        self.plane.stopping = True
+        *_, data = self._runners
+        for site in tuple(data.sites):
+            await site.stop()  # no new connection; what is open finishes
+        if data.server is not None:
+            data.server.pre_shutdown()
+        try:
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await self.plane.idle.wait()
+        except TimeoutError:
+            log.warning("%d requests were still running", self.plane.active)
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        await self.policy.stop()
+        await self.plane.leases.stop(SHUTDOWN_SECONDS)
+        await self.plane.telemetry.stop()
+        await self.plane.upstream.close()
+        await self._client.close()
+
+    async def _listen(self, server: web.Server, address: Address) -> Address:
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, address.host, address.port, backlog=1024)
+        await site.start()
+        self._runners.append(runner)
+        port = runner.addresses[0][1]
+        return Address(address.host, port)

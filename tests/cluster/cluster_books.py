@@ -1,0 +1,69 @@
+"""The books as the cluster keeps them, read from outside: what is spent, what is held, per limit. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster_access import Cluster, eventually
+from cluster_mesh import SYSTEM
+
+
+@dataclass(frozen=True)
+class Account:
+    """One limit in one period, in nano-units."""
+
+    amount: int
+    settled: int
+    """Reported as used, of closed leases too."""
+    quarantined: int
+    """Charged in full, because nobody can say what of it was spent."""
+    charged: int
+    """All that counts against the limit: settled, quarantined and what sidecars may still spend."""
+
+    @property
+    def ledger(self) -> int:
+        """What the books say was spent, the doubtful included."""
+        return self.settled + self.quarantined
+
+
+def account(cluster: Cluster, budget: str, limit: str) -> Account:
+    """The account of a budget (`namespace/name`) and limit; zeros if nothing was granted yet."""
+    stored = cluster.get("budgetledgers", "-n", SYSTEM)["items"]
+    entries = [
+        entry
+        for ledger in stored
+        for entry in ledger["spec"]["books"]["accounts"]
+        if (entry["budget"], entry["limit"]) == (budget, limit)
+    ]
+    if not entries:
+        return Account(0, 0, 0, 0)
+    assert len(entries) == 1, f"{budget}/{limit} has {len(entries)} accounts: the period has changed while the tests ran"
+    return _read(entries[0])
+
+
+def _read(entry: dict[str, Any]) -> Account:
+    settled = int(entry["closedUsed"]) + sum(int(each["delta"]) for each in entry["corrections"])
+    quarantined = charged = 0
+    for lease in entry["leases"]:
+        rights = int(lease.get("granted", "0")) - int(lease.get("released", "0"))
+        used, held = int(lease.get("used", "0")), int(lease.get("held", "0"))
+        charge = max(rights * (1 + lease.get("forks", 0)), used + held)
+        charged += charge
+        if lease.get("quarantined"):
+            quarantined += charge
+        else:
+            settled += used
+    closed = int(entry["closedUsed"]) + sum(int(each["delta"]) for each in entry["corrections"])
+    return Account(int(entry["spec"]["amount"]), settled, quarantined, closed + charged)
+
+
+def settled_at(cluster: Cluster, budget: str, limit: str, at_least: int, timeout_seconds: float = 45) -> Account:
+    """The account as soon as it says that so much was spent: reports arrive some seconds after the calls."""
+
+    def look() -> Account | None:
+        found = account(cluster, budget, limit)
+        return found if found.ledger >= at_least else None
+
+    found: Account = eventually(look, f"the books of {budget}/{limit} reach {at_least}", timeout_seconds)
+    return found

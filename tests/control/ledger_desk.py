@@ -1,0 +1,46 @@
+"""Books with a holder's short way to them, for tables of what the books do."""
+
+from __future__ import annotations
+
+from ledger_samples import BUDGET, START_MS, acquire, budget, limits_of, want
+
+from spendmesh_operator.ledger.accounts import Holder
+from spendmesh_operator.ledger.books import Books
+from spendmesh_sidecar.protocol import AccountState, AcquireReply, Lease, LeaseReport, LeaseState, ReportRequest, Want
+
+HOUR_MS = 3_600_000
+
+
+def holder(uid: str = "pod-a", nonce: str = "") -> Holder:
+    """An incarnation of a pod."""
+    return Holder(uid, f"team-a/{uid}", nonce or f"{uid}-nonce")
+
+
+class Desk:
+    """Books of one hourly limit, at one moment that a test may move."""
+
+    def __init__(self, amount: int = 1000) -> None:
+        self.books = Books("test")
+        self.limits = limits_of(budget(amount))
+        self.now_ms = START_MS
+        self._requests = 0
+
+    def ask(self, who: Holder, *wants: Want, request_id: str = "") -> AcquireReply:
+        self._requests += 1
+        request = acquire(request_id or f"r{self._requests}", who.nonce, *wants)
+        return self.books.acquire(who, request, self.limits, self.now_ms)
+
+    def grant(self, who: Holder, need: int, useful: int | None = None) -> Lease:
+        (lease,) = self.ask(who, want(need, useful)).leases
+        return lease
+
+    def tell(self, who: Holder, *reports: LeaseReport) -> tuple[LeaseState, ...]:
+        request = ReportRequest(nonce=who.nonce, reports=reports)
+        return self.books.report(who, request, self.limits, self.now_ms).leases
+
+    def refused(self, who: Holder, *wants: Want) -> list[str]:
+        return [denial.reason for denial in self.ask(who, *wants).denials]
+
+    @property
+    def state(self) -> AccountState:
+        return self.books.states(self.now_ms)[BUDGET, "hourly", ()]

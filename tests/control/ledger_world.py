@@ -1,0 +1,362 @@
+"""
+A small world around the books: sidecars with their own log, a wire that loses, repeats and reorders, coordinators
+that crash and race on one store, and a provider that keeps its own invoice. Drawn by Hypothesis or by a seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+from ledger_samples import REF, START_MS, budget, limits_of
+
+from spendmesh_operator.ledger.accounts import AccountKey, Holder, HolderFenced
+from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_sidecar.protocol import (
+    AcquireReply,
+    AcquireRequest,
+    Lease,
+    LeaseReport,
+    ReportReply,
+    ReportRequest,
+    Want,
+    report_digest,
+)
+
+AMOUNT = 1000
+PODS = ("pod-a", "pod-b", "pod-c")
+Crash = Literal["", "before commit", "after commit"]
+
+
+class Violation(AssertionError):
+    """A promise of the ledger does not hold in this history."""
+
+
+@dataclass
+class Held:
+    """One attempt under way: what is reserved, and what the provider will have billed."""
+
+    worst: int
+    billed: int
+
+
+@dataclass
+class LocalLease:
+    """A lease in a sidecar's log."""
+
+    id: str
+    key: AccountKey
+    granted: int
+    released: int = 0
+    used: int = 0
+    attempts: list[Held] = field(default_factory=list)
+    last: LeaseReport | None = None
+    closed: bool = False
+
+    @property
+    def held(self) -> int:
+        return sum(attempt.worst for attempt in self.attempts)
+
+    @property
+    def free(self) -> int:
+        return self.granted - self.released - self.used - self.held
+
+
+@dataclass
+class Sidecar:
+    """One pod's sidecar; `leases` is what its log keeps over kill -9."""
+
+    uid: str
+    nonce: str
+    leases: dict[str, LocalLease] = field(default_factory=dict)
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.uid, f"team-a/{self.uid}", self.nonce)
+
+
+@dataclass
+class Replica:
+    """A coordinator and the version of the store that it believes in."""
+
+    books: Books
+    version: int
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Switches that break the protocol, one at a time (facts: the five variants that a weaker protocol has)."""
+
+    refund_on_silence: bool = False
+    reveal_before_persist: bool = False
+    in_flight_is_zero: bool = False
+    deltas: bool = False
+    no_nonce: bool = False
+
+
+class World:
+    """All of it. Each public method is one step; `check` raises Violation."""
+
+    def __init__(self, broken: Broken = Broken()) -> None:
+        self._numbers = 0
+        self.broken = broken
+        self.now_ms = START_MS
+        self.limits = limits_of(budget(AMOUNT))
+        self.invoice: Counter[AccountKey] = Counter()
+        self.stored: dict[str, Any] = encode(Books("test"))
+        self.version = 0
+        self.replicas = [self._replica(), self._replica()]
+        self.sidecars = {uid: Sidecar(uid, f"{uid}-0") for uid in PODS}
+        self.to_coordinator: list[tuple[Holder, AcquireRequest | ReportRequest]] = []
+        self.to_sidecar: list[tuple[str, Lease, AccountKey]] = []
+        self.happened: Counter[str] = Counter()
+
+    # --- sidecars -----------------------------------------------------------------------------------------
+
+    def ask(self, uid: str, need: int, useful: int) -> None:
+        """A sidecar sends an acquire."""
+        sidecar = self.sidecars[uid]
+        wants = (Want(account=REF, need=need, want=max(need, useful)),)
+        self._numbers += 1
+        request = AcquireRequest(id=f"{uid}/{self._numbers}", nonce=sidecar.nonce, wants=wants)
+        self.to_coordinator.append((sidecar.holder, request))
+
+    def spend(self, uid: str, worst: int, billed: int) -> None:
+        """Reserve on the running lease and dispatch: from now on the provider bills."""
+        for lease in self.sidecars[uid].leases.values():
+            if not lease.closed and lease.free >= worst and lease.key.start * 1000 <= self.now_ms:
+                lease.attempts.append(Held(worst, min(worst, billed)))
+                self.invoice[lease.key] += min(worst, billed)
+                self.happened["spend"] += 1
+                return
+
+    def settle(self, uid: str) -> None:
+        """The oldest attempt ends with its real cost."""
+        for lease in self.sidecars[uid].leases.values():
+            if lease.attempts:
+                lease.used += lease.attempts.pop(0).billed
+                self.happened["settle"] += 1
+                return
+
+    def kill(self, uid: str) -> None:
+        """Kill -9 and start again from the log: what was in flight settles at its worst."""
+        for lease in self.sidecars[uid].leases.values():
+            for attempt in lease.attempts:
+                lease.used += 0 if self.broken.in_flight_is_zero else attempt.worst
+            lease.attempts.clear()
+        self.happened["kill"] += 1
+
+    def lose_log(self, uid: str) -> None:
+        """The log is gone, and with it the nonce."""
+        self._numbers += 1
+        self.sidecars[uid] = Sidecar(uid, f"{uid}-{self._numbers}")
+        self.happened["log lost"] += 1
+
+    def report(self, uid: str, close: bool, release: int) -> None:
+        """A sidecar sends what is new, cumulative since each lease was opened."""
+        reports = []
+        for lease in self.sidecars[uid].leases.values():
+            if not lease.closed:
+                lease.released += min(release, lease.free)
+                lease.closed = close and not lease.attempts
+                previous = report_digest(lease.last) if lease.last is not None else ""
+                lease.last = LeaseReport(
+                    lease=lease.id,
+                    sequence=lease.last.sequence + 1 if lease.last is not None else 1,
+                    previous=previous,
+                    used=lease.used,
+                    held=lease.held,
+                    released=lease.released,
+                    closed=lease.closed,
+                )
+            if lease.last is not None:
+                reports.append(lease.last)
+        sidecar = self.sidecars[uid]
+        request = ReportRequest(nonce=sidecar.nonce, reports=tuple(reports))
+        self.to_coordinator.append((sidecar.holder, request))
+
+    # --- wire ---------------------------------------------------------------------------------------------
+
+    def deliver_up(self, index: int, keep: bool, replica: int, crash: Crash) -> None:
+        """A message reaches a coordinator, perhaps late, perhaps not for the last time."""
+        if not self.to_coordinator:
+            return
+        index %= len(self.to_coordinator)
+        holder, message = self.to_coordinator[index]
+        if not keep:
+            del self.to_coordinator[index]
+        self._handle(self.replicas[replica], holder, message, crash)
+
+    def deliver_down(self, index: int, keep: bool) -> None:
+        """A granted lease reaches the pod that it was sent to, whichever incarnation lives there now."""
+        if not self.to_sidecar:
+            return
+        index %= len(self.to_sidecar)
+        uid, message, key = self.to_sidecar[index]
+        if not keep:
+            del self.to_sidecar[index]
+        sidecar = self.sidecars[uid]
+        if message.nonce != sidecar.nonce and not self.broken.no_nonce:
+            self.happened["other nonce"] += 1
+            return
+        lease = sidecar.leases.get(message.id)
+        if lease is None:
+            sidecar.leases[message.id] = LocalLease(message.id, key, message.granted, message.released)
+        else:
+            lease.granted = max(lease.granted, message.granted)
+            lease.released = max(lease.released, message.released)
+        self.happened["lease heard"] += 1
+
+    # --- coordinators -------------------------------------------------------------------------------------
+
+    def silence(self, uid: str, replica: int) -> None:
+        """A coordinator gives a holder up, for whatever its clock says."""
+        self._commit(self.replicas[replica], lambda books: self._give_up(books, uid))
+        self.happened["silence"] += 1
+
+    def gone(self, uid: str, replica: int) -> None:
+        """The pod is deleted; another one takes its place in this world, and starts with nothing."""
+        self._commit(self.replicas[replica], lambda books: books.quarantine([uid], "gone"))
+        self.lose_log(uid)
+
+    def restart(self, replica: int) -> None:
+        """A coordinator starts again from the store."""
+        self.replicas[replica] = self._replica()
+        self.happened["restart"] += 1
+
+    def advance(self, minutes: int) -> None:
+        """Time passes; periods end and are dropped in the end."""
+        self.now_ms += minutes * 60_000
+        self._commit(self.replicas[0], lambda books: books.sweep(self.now_ms))
+
+    def _give_up(self, books: Books, uid: str) -> None:
+        if not self.broken.refund_on_silence:
+            books.quarantine([uid], "silent")
+            return
+        for account, lease in books.holdings.leases_of([uid]):
+            books.holdings.close(account, lease, lease.used)
+
+    def _handle(self, replica: Replica, holder: Holder, message: AcquireRequest | ReportRequest, crash: Crash) -> None:
+        def change(books: Books) -> AcquireReply | ReportReply:
+            if isinstance(message, AcquireRequest):
+                return books.acquire(holder, message, self.limits, self.now_ms)
+            if self.broken.deltas:
+                return self._add_deltas(books, holder, message)
+            return books.report(holder, message, self.limits, self.now_ms)
+
+        if crash == "before commit":
+            if self.broken.reveal_before_persist:
+                self._tell(replica.books, holder, self._try(replica.books, change))
+            self.replicas[self.replicas.index(replica)] = self._replica()
+            self.happened["crash before commit"] += 1
+            return
+        reply = self._commit(replica, change)
+        if crash == "after commit":
+            self.replicas[self.replicas.index(replica)] = self._replica()
+            self.happened["crash after commit"] += 1
+            return
+        self._tell(replica.books, holder, reply)
+
+    def _add_deltas(self, books: Books, holder: Holder, message: ReportRequest) -> ReportReply:
+        """The broken variant: what a report says is added, so a repeated one counts twice and a lost one never."""
+        for report in message.reports:
+            account = books.holdings.account_of(report.lease)
+            if account is not None and report.closed:
+                books.holdings.close(account, account.leases[report.lease], report.used // max(1, report.sequence))
+        return ReportReply(leases=())
+
+    def _tell(self, books: Books, holder: Holder, reply: object) -> None:
+        if isinstance(reply, AcquireReply):
+            self.happened["denied" if reply.denials else "granted"] += 1
+            for lease in reply.leases:
+                account = books.holdings.account_of(lease.id)
+                if account is not None:
+                    self.to_sidecar.append((holder.uid, lease, account.key))
+        elif isinstance(reply, ReportReply):
+            self.happened["fenced"] += sum(state.fenced for state in reply.leases)
+
+    def _commit(self, replica: Replica, change: Callable[[Books], Any]) -> Any:
+        """Compare and swap; a loser reads again and evaluates again from scratch."""
+        while True:
+            revision = replica.books.revision
+            reply = self._try(replica.books, change)
+            if replica.books.revision == revision:
+                return reply
+            if replica.version == self.version:
+                self.version += 1
+                replica.version = self.version
+                self.stored = encode(replica.books)
+                return reply
+            self.happened["conflict"] += 1
+            fresh = self._replica()
+            replica.books, replica.version = fresh.books, fresh.version
+
+    def _try(self, books: Books, change: Callable[[Books], Any]) -> Any:
+        try:
+            return change(books)
+        except HolderFenced:
+            self.happened["holder fenced"] += 1
+            return None
+
+    def _replica(self) -> Replica:
+        books = decode(self.stored, "test")
+        self._numbers += 1
+        books.lease_prefix = f"c{self._numbers}-"
+        return Replica(books, self.version)
+
+    # --- promises -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """C <= L always; C >= what the provider billed; every sidecar within its rights (I1, I2, no loss)."""
+        books = decode(self.stored, "test")
+        for key, account in books.holdings.accounts.items():
+            if account.charged > AMOUNT:
+                raise Violation(f"charged {account.charged} of {AMOUNT}")
+            if account.charged < self.invoice[key]:
+                raise Violation(f"charged {account.charged}, billed {self.invoice[key]}")
+            if account.recount() != account.totals:
+                raise Violation("sums differ from leases")
+        for key, billed in self.invoice.items():
+            if billed > AMOUNT:
+                raise Violation(f"billed {billed} of {AMOUNT} in period {key.start}")
+        for sidecar in self.sidecars.values():
+            for lease in sidecar.leases.values():
+                if lease.free < 0:
+                    raise Violation(f"lease {lease.id}: used and held exceed its rights")
+
+
+def walk(seed: int, steps: int, broken: Broken = Broken()) -> World:
+    """A random history. Raises Violation with its seed."""
+    rng = Random(seed)
+    world = World(broken)
+    crashes: list[Crash] = ["", "", "", "before commit", "after commit"]
+    actions: list[tuple[int, Callable[[str], None]]] = [
+        (9, lambda uid: world.ask(uid, rng.choice([0, 20, 60, 250]), rng.randrange(0, 300))),
+        (14, lambda uid: world.spend(uid, rng.randrange(1, 120), rng.randrange(0, 120))),
+        (6, world.settle),
+        (7, lambda uid: world.report(uid, rng.random() < 0.4, rng.choice([0, 0, 10, 200]))),
+        (
+            20,
+            lambda _: world.deliver_up(rng.randrange(1000), rng.random() < 0.3, rng.randrange(2), rng.choice(crashes)),
+        ),
+        (14, lambda _: world.deliver_down(rng.randrange(1000), rng.random() < 0.4)),
+        (2, lambda uid: world.silence(uid, rng.randrange(2))),
+        (2, world.kill),
+        (1, world.lose_log),
+        (1, lambda uid: world.gone(uid, rng.randrange(2))),
+        (1, lambda _: world.restart(rng.randrange(2))),
+        (1, lambda _: world.advance(rng.choice([1, 20, 90]))),
+    ]
+    weights = [weight for weight, _ in actions]
+    for _ in range(steps):
+        ((_, action),) = rng.choices(actions, weights)
+        action(rng.choice(PODS))
+        try:
+            world.check()
+        except Violation as violation:
+            raise Violation(f"seed {seed}: {violation}") from violation
+    return world

@@ -1,0 +1,276 @@
+"""Limits that change, periods that end, the ladder, Observe, corrections, and what survives a restart."""
+
+from __future__ import annotations
+
+import pytest
+from ledger_desk import HOUR_MS, Desk, holder
+from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
+
+from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
+from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_sidecar.core.specs import WindowSpec
+from spendmesh_sidecar.protocol import (
+    AccountRef,
+    Want,
+)
+
+# --- limits that change -------------------------------------------------------------------------------------
+
+
+def test_a_raised_limit_acts_at_once() -> None:
+    """The next acquire has the new amount."""
+    desk = Desk(100)
+    desk.grant(holder("pod-b"), 100)
+    desk.limits = limits_of(budget(200))
+
+    assert desk.grant(holder(), 100).granted == 100
+
+
+def test_a_lowered_limit_stops_grants_and_takes_nothing_back() -> None:
+    """Charged stays what it is."""
+    desk = Desk()
+    desk.grant(holder("pod-b"), 500)
+    desk.limits = limits_of(budget(400))
+
+    assert desk.refused(holder(), want(1)) == ["in_flight"]
+    assert desk.state.charged == 500
+
+
+def test_deleting_and_applying_a_budget_again_does_not_reset_spend() -> None:
+    """The account's name is its identity, not a uid."""
+    desk = Desk()
+    lease = desk.grant(holder(), 100)
+    desk.tell(holder(), report(lease.id, 100, closed=1))
+    desk.books.remember({}, ())
+    desk.books.remember({BUDGET: budget(1000)}, (BUDGET,))
+
+    assert desk.grant(holder(), 1).state.settled == 100
+
+
+def test_a_limit_with_another_meaning_is_refused_until_the_period_of_the_old_one_ends() -> None:
+    """Removed and added again as something else: first the old one must end."""
+    desk = Desk()
+    desk.grant(holder(), 100)
+    other = limit(500, window=WindowSpec(period="Day"))
+    desk.limits = limits_of(budget(limits=(other,)))
+
+    assert desk.refused(holder(), want(1)) == ["unverifiable"]
+    desk.now_ms += HOUR_MS
+    assert desk.grant(holder(), 1).granted == 1
+
+
+def test_an_unreadable_budget_keeps_what_it_last_meant_and_a_deleted_one_does_not() -> None:
+    """Contract §1: a rejected edit never loosens."""
+    books = Books("test")
+    books.remember({BUDGET: budget(1000), "team-b/x": budget(1)}, (BUDGET, "team-b/x"))
+
+    books.remember({}, (BUDGET,))
+
+    assert books.remembered == {BUDGET: budget(1000)}
+
+
+def test_a_remembered_amount_acts_before_anyone_asks() -> None:
+    """A lowered limit shows in the next state."""
+    desk = Desk()
+    desk.grant(holder(), 100)
+
+    desk.books.remember({BUDGET: budget(400)}, (BUDGET,))
+
+    assert desk.state.amount == 400
+
+
+# --- periods ------------------------------------------------------------------------------------------------
+
+
+def test_a_new_period_is_a_new_account_and_open_leases_stay_with_theirs() -> None:
+    """Never a reset: streams over the boundary are charged to where they were reserved. Row 17."""
+    desk = Desk()
+    old = desk.grant(holder(), 900)
+    desk.now_ms += HOUR_MS
+
+    fresh = desk.grant(holder(), 900)
+    desk.tell(holder(), report(old.id, 900, closed=1))
+
+    assert fresh.id != old.id
+    assert desk.state.settled == 0
+    assert sorted(account.settled for account in desk.books.holdings.accounts.values()) == [0, 900]
+
+
+def test_rights_of_the_next_period_are_granted_before_it_begins() -> None:
+    """A coordinator that is away at midnight refuses nothing that it had granted."""
+    desk = Desk()
+    desk.now_ms += HOUR_MS - 60_000
+
+    (lease,) = desk.ask(holder(), Want(account=REF, need=0, want=20, period="next")).leases
+
+    assert (lease.granted, lease.starts_in_ms, lease.ends_in_ms) == (20, 60_000, HOUR_MS + 60_000)
+    assert desk.books.states(desk.now_ms) == {}
+
+
+def test_an_ended_period_is_kept_one_retention_and_settles_quarantined_leases_in_full() -> None:
+    """Then it is dropped, and can never be opened again."""
+    desk = Desk()
+    desk.grant(holder(), 100)
+    desk.books.quarantine(["pod-a"], "gone")
+    desk.now_ms += 2 * HOUR_MS - 1
+    desk.books.sweep(desk.now_ms)
+    assert len(desk.books.holdings.accounts) == 1
+
+    desk.now_ms += 1
+    desk.books.sweep(desk.now_ms)
+    assert desk.books.holdings.accounts == {}
+    assert desk.books.pods.records == {}
+
+
+def test_an_ended_period_is_kept_while_a_holder_still_spends_from_it() -> None:
+    """A long stream ends in its own period's account."""
+    desk = Desk()
+    lease = desk.grant(holder(), 100)
+    desk.now_ms += 5 * HOUR_MS
+    desk.books.sweep(desk.now_ms)
+
+    (state,) = desk.tell(holder(), report(lease.id, 70, closed=1))
+
+    assert not state.fenced
+
+
+def test_a_clock_that_goes_back_cannot_open_a_dropped_period_again() -> None:
+    """Row 10: that would be a reset."""
+    desk = Desk()
+    lease = desk.grant(holder(), 1000)
+    desk.tell(holder(), report(lease.id, 1000, closed=1))
+    desk.now_ms += 2 * HOUR_MS
+    desk.books.sweep(desk.now_ms)
+    desk.now_ms -= 2 * HOUR_MS
+
+    assert desk.refused(holder(), want(1)) == ["unverifiable"]
+
+
+def test_a_clock_that_goes_back_finds_the_account_as_it_was() -> None:
+    """No second budget for the same hour."""
+    desk = Desk()
+    lease = desk.grant(holder(), 1000)
+    desk.tell(holder(), report(lease.id, 1000, closed=1))
+    desk.now_ms += HOUR_MS
+    desk.grant(holder(), 10)
+    desk.now_ms -= HOUR_MS
+
+    assert desk.refused(holder(), want(1)) == ["exhausted"]
+
+
+# --- ladder -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("used", "crossed", "tier"),
+    [
+        (0, 0, ""),
+        (799, 0, ""),
+        (800, 80, ""),
+        (899, 80, ""),
+        (900, 90, "economy"),
+        (999, 90, "economy"),
+        (1000, 100, "economy"),
+    ],
+)
+def test_the_stage_follows_what_is_settled(used: int, crossed: int, tier: str) -> None:
+    """80 %: notify; 90 %: downgrade; 100: exhausted. At the step itself, not after it."""
+    desk = Desk()
+    desk.limits = limits_of(budget(limits=(limit(1000, max_tier="economy"),)))
+    lease = desk.grant(holder(), 1000)
+
+    (state,) = desk.tell(holder(), report(lease.id, used))
+
+    assert state.state is not None
+    assert (state.state.crossed_percent, state.state.max_tier) == (crossed, tier)
+
+
+def test_quarantined_rights_count_for_the_stage_and_free_ones_do_not() -> None:
+    """What is only lent out has not been spent."""
+    desk = Desk()
+    desk.grant(holder(), 950)
+    assert desk.state.crossed_percent == 0
+
+    desk.books.quarantine(["pod-a"], "gone")
+
+    assert desk.state.crossed_percent == 90
+
+
+# --- observe ------------------------------------------------------------------------------------------------
+
+
+def test_an_observed_budget_never_refuses_and_counts_what_it_would_have() -> None:
+    """It changes nothing but the numbers."""
+    desk = Desk()
+    desk.limits = limits_of(budget(1000, mode="Observe"))
+    lease = desk.grant(holder(), 5000)
+
+    (state,) = desk.tell(holder(), report(lease.id, 4000, would_block=7))
+
+    assert state.state is not None
+    assert (state.state.observed, state.state.settled, state.recalled) == (True, 4000, 0)
+    assert desk.books.current(desk.now_ms)[0].would_block == 7
+    assert desk.grant(holder("pod-b"), 100).granted == 100
+
+
+def test_enforcing_an_observed_budget_counts_what_was_spent_under_it() -> None:
+    """Same account: the switch starts from the truth."""
+    desk = Desk()
+    desk.limits = limits_of(budget(1000, mode="Observe"))
+    lease = desk.grant(holder(), 5000)
+    desk.tell(holder(), report(lease.id, 4000, closed=1))
+    desk.limits = limits_of(budget(1000))
+
+    assert desk.refused(holder(), want(1)) == ["exhausted"]
+
+
+# --- corrections, invariants, document ----------------------------------------------------------------------
+
+
+def test_a_correction_counts_once_and_is_kept_with_its_evidence() -> None:
+    """Append-only: the closed lease's use stays what it was."""
+    desk = Desk()
+    lease = desk.grant(holder(), 100)
+    desk.tell(holder(), report(lease.id, 100, closed=1))
+    (account,) = desk.books.current(desk.now_ms)
+
+    for _ in range(2):
+        desk.books.correct(account.key, "invoice-7", -30, "provider's invoice of January", desk.now_ms)
+
+    assert (account.closed_used, desk.state.settled) == (100, 70)
+    assert [each.evidence for each in account.corrections] == ["provider's invoice of January"]
+    with pytest.raises(BadRequest, match="takes back more"):
+        desk.books.correct(account.key, "invoice-8", -71, "typing error", desk.now_ms)
+
+
+def test_sums_that_do_not_hold_stop_grants_of_that_account_only() -> None:
+    """I7 violated: unverifiable and an alarm, never a wrong grant, and the process goes on."""
+    desk = Desk()
+    other = AccountRef(budget=BUDGET, limit="other")
+    desk.limits = limits_of(budget(limits=(limit(), limit(name="other"))))
+    desk.grant(holder(), 10)
+    next(iter(desk.books.holdings.accounts.values())).totals.charged -= 5
+
+    assert desk.refused(holder("pod-b"), want(1)) == ["unverifiable"]
+    assert desk.ask(holder("pod-b"), want(1, ref=other)).leases
+    assert any("sums differ" in alarm for alarm in desk.books.take_alarms())
+
+
+def test_the_books_survive_their_document() -> None:
+    """All that matters comes back: charges, quarantines, answers, retired nonces, memory, corrections."""
+    desk = Desk()
+    lease = desk.grant(holder(nonce="old"), 100)
+    desk.tell(holder(nonce="old"), report(lease.id, 30, overrun=2, would_block=1))
+    desk.ask(holder(nonce="new"), want(10), request_id="r")
+    desk.books.correct(desk.books.current(desk.now_ms)[0].key, "c", 5, "evidence", 1)
+    desk.books.remember({BUDGET: budget()}, (BUDGET,))
+
+    copy = decode(encode(desk.books), "test")
+
+    assert encode(copy) == encode(desk.books)
+    assert copy.states(desk.now_ms) == desk.books.states(desk.now_ms)
+    desk.books = copy
+    assert desk.ask(holder(nonce="new"), want(10), request_id="r").leases[0].granted == 10
+    with pytest.raises(HolderFenced):
+        desk.ask(holder(nonce="old"), want(1))

@@ -1,0 +1,351 @@
+"""
+The whole operator on a real API server: installed by Helm, two replicas, exactly the chart's rights.
+
+There is no node here; what pods do is in tests/cluster. The tests run in this order on one installation.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cluster_samples import POLICIES
+from operator_replicas import CHART, NAMESPACE, RELEASE, WEBHOOK, Installation, Replica, installed
+
+from control_plane import ControlPlane
+from kube_api import ApiRefused
+from part_process import wait_until
+from parts_fixtures import programs_or_skip
+from spendmesh_sidecar import protocol
+from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
+
+Json = dict[str, Any]
+TEAM = "team-a"
+
+
+@pytest.fixture(scope="module")
+def cluster(helm: Path) -> Iterator[Installation]:
+    """Two replicas of the installed chart, ready; a namespace that has opted in; no policies yet."""
+    with ControlPlane(programs_or_skip("control-plane")) as plane, installed(plane, helm) as installation:
+        for name in ("spendmesh-1", "spendmesh-2"):
+            installation.start(name)
+        installation.wait_ready()
+        leader = installation.leader()
+        assert leader is not None
+        installation.lead_webhook_to(installation.follower())
+        plane.create_namespace(TEAM, {"spendmesh.io/inject": "enabled"})
+        yield installation
+
+
+def pod(name: str, **spec: Any) -> Json:
+    body = {"containers": [{"name": "app", "image": "app:1"}], "terminationGracePeriodSeconds": 0, **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "support"}}, "spec": body}
+
+
+def create_pod(cluster: Installation, body: Json, namespace: str = TEAM) -> Json:
+    """Create a pod; a Service that has just moved may take a moment to be known."""
+    created: list[Json] = []
+
+    def attempt() -> bool:
+        try:
+            created.append(cluster.plane.api.call("POST", f"/api/v1/namespaces/{namespace}/pods", body))
+        except ApiRefused as refused:
+            if "failed calling webhook" in str(refused):
+                return False
+            raise
+        return True
+
+    wait_until(attempt, "the webhook is reached", 30)
+    return created[0]
+
+
+def conditions(cluster: Installation, plural: str, name: str) -> dict[str, Json]:
+    found = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/{plural}/{name}")
+    return {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
+
+
+def is_true(cluster: Installation, plural: str, name: str, *types: str) -> bool:
+    found = conditions(cluster, plural, name)
+    return all(found.get(one, {}).get("status") == "True" for one in types)
+
+
+def call(
+    cluster: Installation, replica: Replica, token: str, path: str, message: protocol.Message | None = None
+) -> tuple[int, bytes]:
+    """One request to a replica's control server, as a sidecar makes it: with the CA that injection gives."""
+    context = ssl.create_default_context(cadata=authority(cluster))
+    plain = socket.create_connection(("127.0.0.1", replica.control), timeout=20)
+    with context.wrap_socket(plain, server_hostname=f"{RELEASE}-control.{NAMESPACE}.svc") as secured:
+        connection = http.client.HTTPConnection("127.0.0.1", replica.control)
+        connection.sock = secured
+        body = None if message is None else msgspec.json.encode(message)
+        connection.request("GET" if body is None else "POST", path, body, {"authorization": f"Bearer {token}"})
+        with connection.getresponse() as response:
+            is_stream = path.startswith(protocol.PATH_STREAM) and response.status == 200
+            return response.status, response.readline() if is_stream else response.read()
+
+
+def authority(cluster: Installation) -> str:
+    secret = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")
+    return base64.b64decode(secret["data"]["ca.crt"]).decode()
+
+
+@pytest.fixture(scope="module")
+def app(cluster: Installation) -> tuple[Json, str]:
+    """A pod that was injected under the team's policies, and its sidecar's token."""
+    cluster.plane.kubectl("apply", "-n", TEAM, "-f", "-", stdin=POLICIES)
+    wait_until(lambda: is_true(cluster, "routingpolicies", "support", "Accepted"), "the policy is accepted", 20)
+    created = create_pod(cluster, pod("app-0"))
+    token = cluster.plane.token(TEAM, "default", "spendmesh.io", pod=("app-0", created["metadata"]["uid"]))
+    return created, token
+
+
+def test_helm_installs_what_becomes_ready(cluster: Installation) -> None:
+    """Both replicas serve, one leads, and the webhook trusts the authority that the leader has made."""
+    assert all(replica.ready() for replica in cluster.replicas.values())
+    configuration = cluster.get(f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}")
+    bundles = {one["clientConfig"]["caBundle"] for one in configuration["webhooks"]}
+    assert [base64.b64decode(one).decode() for one in bundles] == [authority(cluster)]
+
+
+def test_policies_are_accepted_and_say_so(cluster: Installation, app: tuple[Json, str]) -> None:
+    """Status by server-side apply, with the generation that it is about."""
+    for plural, name in (("modelproviders", "standin"), ("routingpolicies", "support"), ("modelbudgets", "team")):
+        wait_until(
+            lambda p=plural, n=name: (
+                is_true(cluster, p, n, "Accepted", "ResolvedRefs")
+                or (  # type: ignore[misc]
+                    p == "modelbudgets" and is_true(cluster, p, n, "Accepted", "WithinBudget")
+                )
+            ),
+            f"{name} is accepted",
+            20,
+        )
+        found = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/{plural}/{name}")
+        assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        managers = {one["manager"]: one for one in found["metadata"]["managedFields"]}
+        assert managers["spendmesh-operator"]["operation"] == "Apply"
+        assert managers["spendmesh-operator"]["subresource"] == "status"
+
+
+def test_nobodys_object_carries_a_trace_of_us(cluster: Installation, app: tuple[Json, str]) -> None:
+    """No finalizer and no annotation: deleting works though no operator runs."""
+    for plural in ("modelproviders", "routingpolicies", "modelbudgets", "retrybudgets"):
+        for one in cluster.get(f"/apis/spendmesh.io/v1alpha1/{plural}")["items"]:
+            assert not one["metadata"].get("finalizers")
+            annotations = set(one["metadata"].get("annotations", {}))
+            assert annotations <= {"kubectl.kubernetes.io/last-applied-configuration"}
+
+
+def test_a_pod_is_injected_through_the_webhook(cluster: Installation, app: tuple[Json, str]) -> None:
+    """Native sidecar first, keys of exactly the policy's providers, bootstrap copy that the sidecar can read."""
+    created, _ = app
+    sidecar = created["spec"]["initContainers"][0]
+    assert sidecar["name"] == "spendmesh-sidecar" and sidecar["restartPolicy"] == "Always"
+    assert sidecar["image"] == "spendmesh-sidecar:0.1.0"
+    environment = {one["name"]: one.get("value") for one in sidecar["env"]}
+    assert environment["SPENDMESH_CONTROL_CA"] == authority(cluster)
+    assert environment["SPENDMESH_CONTROL_URL"] == f"https://{RELEASE}-control.{NAMESPACE}.svc"
+    keys = next(one for one in created["spec"]["volumes"] if one["name"] == "spendmesh-keys")
+    assert [one["secret"]["name"] for one in keys["projected"]["sources"]] == ["model-keys"]
+    packed = protocol.unpack_bootstrap(created["metadata"]["annotations"]["spendmesh.io/bootstrap"])
+    policy = decode_policy(bytes(packed.snapshot.policy))
+    assert digest(bytes(packed.snapshot.policy)) == packed.snapshot.digest
+    assert policy.routing is not None and policy.price_table == digest(bytes(packed.price_table))
+    decode_price_table(bytes(packed.price_table))
+    app_environment = {one["name"]: one.get("value") for one in created["spec"]["containers"][0]["env"]}
+    assert app_environment["OPENAI_BASE_URL"] == "http://127.0.0.1:15400/openai/v1"
+
+
+def test_an_injected_pod_can_be_created_again(cluster: Installation, app: tuple[Json, str]) -> None:
+    """A restore: the pod as the API server has it, under another name."""
+    again = json.loads(json.dumps(app[0]))
+    again["metadata"] = {key: again["metadata"][key] for key in ("labels", "annotations")} | {"name": "restored"}
+    again["spec"].pop("nodeName", None)
+    restored = create_pod(cluster, again)
+    assert [one["name"] for one in restored["spec"]["initContainers"]] == ["spendmesh-sidecar"]
+    cluster.plane.kubectl("delete", "pod", "-n", TEAM, "restored", "--grace-period=0", "--force")
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"hostNetwork": True}, "hostNetwork shares 127.0.0.1:15400 with every pod of the node"),
+        ({"shareProcessNamespace": True}, "set its runAsUser to another than 0 and 65532"),
+        ({"initContainers": [{"name": "spendmesh-sidecar", "image": "evil"}]}, "let it be injected anew"),
+    ],
+)
+def test_a_pod_that_cannot_be_governed_is_refused_with_the_reason(
+    cluster: Installation, spec: Json, sentence: str
+) -> None:
+    with pytest.raises(ApiRefused, match="Spendmesh: ") as refused:
+        create_pod(cluster, pod("refused", **spec))
+    assert sentence in str(refused.value)
+
+
+def test_labels_on_the_pod_decide_over_the_namespaces(cluster: Installation) -> None:
+    cluster.plane.create_namespace("plain")
+    plain = create_pod(cluster, pod("not-asked"), "plain")
+    assert not plain["spec"].get("initContainers")
+    wanted = pod("asked")
+    wanted["metadata"]["labels"]["spendmesh.io/inject"] = "enabled"
+    assert create_pod(cluster, wanted, "plain")["spec"]["initContainers"]
+    unwanted = pod("opted-out")
+    unwanted["metadata"]["labels"]["spendmesh.io/inject"] = "disabled"
+    assert not create_pod(cluster, unwanted)["spec"].get("initContainers")
+
+
+def test_every_replica_streams_the_same_policy_under_the_leaders_stamp(
+    cluster: Installation, app: tuple[Json, str]
+) -> None:
+    """A follower asks the leader for the number; the price table is served by its digest."""
+    seen = []
+    for replica in cluster.replicas.values():
+        status, line = call(cluster, replica, app[1], f"{protocol.PATH_STREAM}?nonce=n1")
+        assert status == 200, line
+        event = msgspec.json.decode(line, type=protocol.StreamEvent)
+        assert isinstance(event, protocol.Snapshot) and digest(bytes(event.policy)) == event.digest
+        seen.append((event.digest, event.stamp))
+        table = decode_policy(bytes(event.policy)).price_table
+        status, body = call(cluster, replica, app[1], protocol.PATH_PRICE_TABLE.format(digest=table))
+        assert status == 200 and digest(body) == table
+    assert seen[0] == seen[1] and seen[0][1].epoch >= 1
+
+
+def test_a_follower_relays_an_acquire_and_the_books_have_it(cluster: Installation, app: tuple[Json, str]) -> None:
+    """The lease is durable in the BudgetLedger before it is answered."""
+    account = protocol.AccountRef(budget=f"{TEAM}/team", limit="monthly")
+    want = protocol.Want(account=account, need=1_000_000, want=2_000_000)
+    request = protocol.AcquireRequest(id="r1", nonce="n1", wants=(want,))
+    status, body = call(cluster, cluster.follower(), app[1], protocol.PATH_ACQUIRE, request)
+    assert status == 200, body
+    reply = msgspec.json.decode(body, type=protocol.AcquireReply)
+    assert len(reply.leases) == 1 and reply.leases[0].granted >= 1_000_000
+    ledger = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default")
+    leases = [lease["id"] for one in ledger["spec"]["books"]["accounts"] for lease in one["leases"]]
+    assert reply.leases[0].id in leases
+
+
+@pytest.mark.parametrize("audience", ["", "vault"])
+def test_another_audience_opens_nothing(cluster: Installation, app: tuple[Json, str], audience: str) -> None:
+    token = cluster.plane.token(TEAM, "default", audience, pod=("app-0", app[0]["metadata"]["uid"]))
+    for replica in cluster.replicas.values():
+        assert call(cluster, replica, token, f"{protocol.PATH_STREAM}?nonce=n1")[0] == 401
+
+
+def test_acknowledgements_through_a_follower_reach_the_status(cluster: Installation, app: tuple[Json, str]) -> None:
+    """Programmed is what sidecars said, whichever replica they said it to."""
+    follower = cluster.follower()
+    _, line = call(cluster, follower, app[1], f"{protocol.PATH_STREAM}?nonce=n1")
+    event = msgspec.json.decode(line, type=protocol.StreamEvent)
+    assert isinstance(event, protocol.Snapshot)
+    ack = protocol.Ack(nonce="n1", digest=event.digest, stamp=event.stamp)
+    assert call(cluster, follower, app[1], protocol.PATH_ACK, ack)[0] == 204
+    path = f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/routingpolicies/support"
+    counts = {"matched": 1, "effective": 1, "programmed": 1}
+    wait_until(lambda: cluster.get(path)["status"]["workloads"] == counts, "the workload is programmed", 30)
+    assert is_true(cluster, "routingpolicies", "support", "Programmed")
+
+
+def test_a_broken_object_is_told_and_an_event_says_why(cluster: Installation, app: tuple[Json, str]) -> None:
+    """A reference that leads nowhere: a condition and one Event on the object."""
+    broken = """
+apiVersion: spendmesh.io/v1alpha1
+kind: RoutingPolicy
+metadata: {name: broken}
+spec:
+  podSelector: {matchLabels: {app: other}}
+  providers: [{name: nobody, ref: {name: nobody}}]
+  tiers: [{name: only, targets: [{name: t, provider: nobody, model: gpt-5-mini}]}]
+  defaultTier: only
+"""
+    cluster.plane.kubectl("apply", "-n", TEAM, "-f", "-", stdin=broken)
+
+    def told() -> bool:
+        return conditions(cluster, "routingpolicies", "broken").get("ResolvedRefs", {}).get("status") == "False"
+
+    wait_until(told, "the condition", 20)
+
+    def events() -> list[Json]:
+        items: list[Json] = cluster.get(f"/api/v1/namespaces/{TEAM}/events")["items"]
+        return [one for one in items if one["involvedObject"]["name"] == "broken"]
+
+    wait_until(lambda: bool(events()), "the Event", 20)
+    assert all(one["type"] == "Warning" and "nobody" in one["message"] for one in events())
+    cluster.plane.kubectl("delete", "routingpolicy", "-n", TEAM, "broken")
+
+
+def test_helm_upgrade_keeps_authority_and_ca_bundle(cluster: Installation) -> None:
+    """Running sidecars carry the authority: an upgrade must not take it away."""
+    before = authority(cluster)
+    cluster.set_webhook_port(443)  # Helm insists on its own fields
+    cluster.helm("upgrade", RELEASE, str(CHART), "--set", "operator.podAnnotations.a=b")
+    assert authority(cluster) == before
+    where = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+    assert all(one["clientConfig"].get("caBundle") for one in cluster.get(where)["webhooks"])
+
+
+def test_metrics_are_told_and_hold_no_user_value(cluster: Installation, app: tuple[Json, str]) -> None:
+    leader = cluster.leader()
+    assert leader is not None
+    text = leader.metrics()
+    assert 'spendmesh_budget_held{budget="team-a/team"' in text
+    assert "spendmesh_injections_total" in cluster.follower().metrics()
+
+
+def test_a_stopped_leader_hands_over_at_once_and_nothing_is_given_back(
+    cluster: Installation, app: tuple[Json, str]
+) -> None:
+    """Rolling update: the Lease is given back, the other replica opens the same books."""
+    leader, follower = cluster.leader(), cluster.follower()
+    assert leader is not None
+
+    def granted() -> int:
+        path = f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default"
+        accounts = cluster.get(path)["spec"]["books"]["accounts"]
+        return sum(int(lease["granted"]) for one in accounts for lease in one["leases"])
+
+    before = granted()
+    assert before > 0
+    leader.running.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: cluster.leader() is follower, "the follower leads", 25, [follower.running])
+    leader.running.process.wait(25)
+    assert leader.running.process.returncode == 0, leader.running.tail()
+    account = protocol.AccountRef(budget=f"{TEAM}/team", limit="monthly")
+    want = protocol.Want(account=account, need=1_000_000, want=1_000_000)
+    request = protocol.AcquireRequest(id="r2", nonce="n1", wants=(want,))
+
+    def granted_again() -> bool:
+        return call(cluster, follower, app[1], protocol.PATH_ACQUIRE, request)[0] == 200
+
+    wait_until(granted_again, "the new leader grants", 20, [follower.running])
+    assert granted() >= before
+
+
+def test_no_request_was_denied_to_the_operator(cluster: Installation, app: tuple[Json, str]) -> None:
+    """All of the above ran under exactly the chart's RBAC: every right that is used is given."""
+    assert cluster.denied() == 0, [line for one in cluster.replicas.values() for line in one.log()]
+    nobody = cluster.plane.kubeconfig_for("operator-nobody")
+    cluster.plane.kubectl("get", "pods", "-n", TEAM, kubeconfig=nobody, check=False)
+    assert cluster.denied() > 0, "the measure itself must work"
+
+
+def test_logs_hold_no_token(cluster: Installation, app: tuple[Json, str]) -> None:
+    text = "".join(replica.running.log.read_text() for replica in cluster.replicas.values())
+    assert app[1] not in text and "Traceback" not in text
+    assert all(token.read_text() not in text for token in cluster.plane.folder.glob("*.token"))
+
+
+def test_helm_uninstall_keeps_kinds_and_books(cluster: Installation) -> None:
+    """What was spent survives an uninstall."""
+    cluster.helm("uninstall", RELEASE)
+    assert cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default")["spec"]["books"]

@@ -1,0 +1,198 @@
+"""The breaker's transition table, row by row; its laws are in tests/properties."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from spendmesh_sidecar.core.breaker import PROBE_LEASE_SECONDS, Breaker, BreakerError, Breakers, Permit, Verdict
+from spendmesh_sidecar.core.specs import BreakerSpec
+
+SPEC = BreakerSpec(consecutive_5xx_errors=3, base_ejection_ms=5_000, max_ejection_ms=30_000)
+
+
+class Fixed:
+    """Chance that always draws the same."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+NONE = Fixed(0.0)
+
+
+def result(breaker: Breaker, verdict: Verdict, now: float) -> None:
+    permit = breaker.permit(now)
+    assert permit is not None
+    breaker.settle(permit, verdict, now, NONE)
+
+
+def ejected(now: float = 0.0) -> Breaker:
+    breaker = Breaker(SPEC)
+    for _ in range(3):
+        result(breaker, Verdict.FAILURE, now)
+    return breaker
+
+
+def probe(breaker: Breaker, now: float) -> Permit:
+    permit = breaker.permit(now)
+    assert permit is not None and permit.probe
+    return permit
+
+
+@pytest.mark.parametrize(("failures", "state"), [(2, "serving"), (3, "ejected")])
+def test_the_nth_consecutive_failure_ejects(failures: int, state: str) -> None:
+    breaker = Breaker(SPEC)
+    for _ in range(failures):
+        result(breaker, Verdict.FAILURE, 0.0)
+    assert breaker.state(0.0) == state
+
+
+def test_a_success_in_between_starts_the_count_again() -> None:
+    breaker = Breaker(SPEC)
+    for verdict in (Verdict.FAILURE, Verdict.FAILURE, Verdict.SUCCESS, Verdict.FAILURE, Verdict.FAILURE):
+        result(breaker, verdict, 0.0)
+    assert breaker.state(0.0) == "serving"
+
+
+def test_a_neutral_result_neither_counts_nor_resets() -> None:
+    breaker = Breaker(SPEC)
+    for verdict in (Verdict.FAILURE, Verdict.FAILURE, Verdict.NEUTRAL, Verdict.FAILURE):
+        result(breaker, verdict, 0.0)
+    assert breaker.state(0.0) == "ejected"
+
+
+def test_an_ejected_target_has_no_permit_until_its_time_is_over() -> None:
+    breaker = ejected()
+    assert breaker.permit(4.9) is None and breaker.reopens_in(4.0) == 1.0
+    assert breaker.state(5.0) == "probing"
+    assert probe(breaker, 5.0) and breaker.permit(5.0) is None
+
+
+def test_a_good_probe_serves_again_and_a_bad_one_ejects_twice_as_long() -> None:
+    good, bad = ejected(), ejected()
+    good.settle(probe(good, 5.0), Verdict.SUCCESS, 5.0, NONE)
+    bad.settle(probe(bad, 5.0), Verdict.FAILURE, 5.0, NONE)
+    assert good.state(5.0) == "serving"
+    assert (bad.state(5.0), bad.reopens_in(5.0)) == ("ejected", 10.0)
+
+
+def test_ejections_grow_up_to_the_maximum_whatever_the_jitter() -> None:
+    breaker, now, lengths = Breaker(SPEC), 0.0, []
+    for _ in range(3):
+        result(breaker, Verdict.FAILURE, now)
+    for _ in range(6):
+        lengths.append(breaker.reopens_in(now))
+        now += breaker.reopens_in(now)
+        breaker.settle(probe(breaker, now), Verdict.FAILURE, now, Fixed(0.999))
+    assert lengths == pytest.approx([5.0, 14.995, 29.99, 30.0, 30.0, 30.0])
+
+
+def test_jitter_spreads_ejections() -> None:
+    rng = random.Random(1)
+    lengths = set()
+    for _ in range(20):
+        breaker = Breaker(SPEC)
+        breaker.trip(0.0, rng)
+        lengths.add(breaker.reopens_in(0.0))
+    assert len(lengths) == 20 and min(lengths) >= 5.0 and max(lengths) <= 7.5
+
+
+def test_a_quiet_time_forgets_earlier_ejections() -> None:
+    breaker = ejected()
+    breaker.settle(probe(breaker, 5.0), Verdict.SUCCESS, 5.0, NONE)
+    result(breaker, Verdict.SUCCESS, 10.0)
+    for _ in range(3):
+        result(breaker, Verdict.FAILURE, 10.0)
+    assert breaker.reopens_in(10.0) == 5.0
+
+
+def test_failing_soon_after_the_way_back_ejects_longer() -> None:
+    breaker = ejected()
+    breaker.settle(probe(breaker, 5.0), Verdict.SUCCESS, 5.0, NONE)
+    result(breaker, Verdict.SUCCESS, 9.9)
+    for _ in range(3):
+        result(breaker, Verdict.FAILURE, 9.9)
+    assert breaker.reopens_in(9.9) == pytest.approx(10.0)
+
+
+def test_a_neutral_probe_leaves_the_place_to_the_next_call() -> None:
+    """resilience4j #544: an ignored result on the last probe kept the breaker half open for ever."""
+    breaker = ejected()
+    breaker.settle(probe(breaker, 5.0), Verdict.NEUTRAL, 5.0, NONE)
+    assert breaker.state(5.0) == "probing" and probe(breaker, 5.0)
+
+
+def test_a_probe_that_never_ends_is_given_up() -> None:
+    """OmniRoute #13836: a probe that was never settled rejected calls for six days."""
+    breaker = ejected()
+    lost = probe(breaker, 5.0)
+    assert breaker.permit(5.0 + PROBE_LEASE_SECONDS - 0.1) is None
+    second = probe(breaker, 5.0 + PROBE_LEASE_SECONDS)
+    breaker.settle(lost, Verdict.FAILURE, 66.0, NONE)
+    assert breaker.state(66.0) == "probing", "the lost probe's late result decides nothing"
+    breaker.settle(second, Verdict.SUCCESS, 66.0, NONE)
+    assert breaker.state(66.0) == "serving"
+
+
+def test_results_from_before_an_ejection_do_not_decide_a_probe() -> None:
+    """Polly #216: slow answers that began before the ejection arrived while probing and decided it."""
+    breaker = Breaker(SPEC)
+    slow = breaker.permit(0.0)
+    assert slow is not None
+    for _ in range(3):
+        result(breaker, Verdict.FAILURE, 0.0)
+    probe(breaker, 5.0)
+    breaker.settle(slow, Verdict.SUCCESS, 5.0, NONE)
+    assert breaker.state(5.0) == "probing"
+
+
+def test_a_cancelled_probe_does_not_close_the_breaker() -> None:
+    """Polly #1979: a client's cancel counted as a success."""
+    breaker = ejected()
+    breaker.settle(probe(breaker, 5.0), Verdict.NEUTRAL, 5.0, NONE)
+    assert breaker.state(5.0) != "serving"
+
+
+def test_a_begun_probe_serves_at_once_and_a_broken_end_still_counts() -> None:
+    breaker = ejected()
+    rest = breaker.begun(probe(breaker, 5.0), 5.0)
+    assert breaker.state(5.0) == "serving" and not rest.probe
+    breaker.settle(rest, Verdict.FAILURE, 60.0, NONE)
+    for _ in range(2):
+        result(breaker, Verdict.FAILURE, 60.0)
+    assert breaker.state(60.0) == "ejected"
+
+
+def test_a_begun_answer_of_a_serving_target_keeps_its_permit() -> None:
+    breaker = Breaker(SPEC)
+    permit = breaker.permit(0.0)
+    assert permit is not None and breaker.begun(permit, 0.0) is permit and not permit.settled
+
+
+def test_a_permit_settles_once() -> None:
+    breaker = Breaker(SPEC)
+    permit = breaker.permit(0.0)
+    assert permit is not None
+    breaker.settle(permit, Verdict.NEUTRAL, 0.0, NONE)
+    with pytest.raises(BreakerError):
+        breaker.settle(permit, Verdict.NEUTRAL, 0.0, NONE)
+
+
+def test_zero_switches_ejection_off_also_for_what_is_ejected() -> None:
+    off = BreakerSpec(consecutive_5xx_errors=0)
+    breakers = Breakers()
+    for _ in range(50):
+        result(breakers.of("a/m", off), Verdict.FAILURE, 0.0)
+    breakers.of("a/m", off).trip(0.0, NONE)
+    assert breakers.of("a/m", off).state(0.0) == "serving"
+    for _ in range(3):
+        result(breakers.of("b/m", SPEC), Verdict.FAILURE, 0.0)
+    assert breakers.of("b/m", SPEC).reopens_in(0.0) > 0
+    assert breakers.of("b/m", off).reopens_in(0.0) == 0
+    assert breakers.of("b/m", off).permit(0.0) is not None
+    assert dict(breakers.items()).keys() == {"a/m", "b/m"}

@@ -1,0 +1,382 @@
+"""Rights of one sidecar over time: top-ups, give-back, periods, fences, copies, and what is reported."""
+
+from __future__ import annotations
+
+import pytest
+from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
+from fake_bank import Bank
+
+from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
+from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.lease import LedgerError
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Lease, LeaseState, Want
+from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec
+from spendmesh_sidecar.core.types import Shortfall
+
+HOUR = 3_600_000
+BUDGETS = (MONTHLY,)
+
+
+def charge(amount: int, account: AccountRef = MONTH) -> tuple[Charge, ...]:
+    return (Charge(account, "Cost", amount),)
+
+
+def cost(nanos: int) -> Quantities:
+    return Quantities(nanos, "USD")
+
+
+def state(**changes: object) -> AccountState:
+    parts = {"amount": 10 * USD, "settled": 0, "charged": 0, "resets_in_ms": HOUR}
+    return AccountState(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def lease(granted: int, **changes: object) -> Lease:
+    parts: dict[str, object] = {
+        "id": "one",
+        "nonce": "me",
+        "account": MONTH,
+        "unit": "Cost",
+        "currency": "USD",
+        "granted": granted,
+        "ends_in_ms": HOUR,
+        "state": state(),
+    }
+    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def funded(granted: int = 1_000, **changes: object) -> Ledger:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    assert ledger.merge(lease(granted, **changes), 0.0)
+    return ledger
+
+
+def acknowledge(ledger: Ledger, now: float, **changes: object) -> None:
+    states = [LeaseState(lease=r.lease, sequence=r.sequence, **changes) for r in ledger.reports(now)]  # type: ignore[arg-type]
+    ledger.acknowledged(states, now)
+
+
+# --- reservations -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("amount", "need"), [(1_000, 0), (1_001, 1), (3_000, 2_000)])
+def test_exactly_what_is_free_fits(amount: int, need: int) -> None:
+    ledger = funded(1_000)
+    lacking = ledger.reserve(charge(amount), "r", 0.0)
+    assert lacking == ((Shortfall("team-a/team", "monthly", need, need),) if need else ())
+
+
+def test_held_and_used_count_against_the_rights() -> None:
+    ledger = funded(1_000)
+    assert not ledger.reserve(charge(600), "a", 0.0)
+    assert ledger.reserve(charge(401), "b", 0.0)
+    ledger.settle("a", cost(200), 0.0)
+    assert not ledger.reserve(charge(800), "c", 0.0)
+    assert ledger.reserve(charge(1), "d", 0.0)
+
+
+def test_a_reservation_id_is_used_once_at_a_time() -> None:
+    ledger = funded()
+    ledger.reserve(charge(1), "a", 0.0)
+    with pytest.raises(LedgerError, match="open already"):
+        ledger.reserve(charge(1), "a", 0.0)
+
+
+def test_an_overrun_takes_from_the_rights_of_later_calls() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(100), "a", 0.0)
+    ledger.settle("a", cost(950), 0.0)
+    assert ledger.reserve(charge(51), "b", 0.0) and not ledger.reserve(charge(50), "b", 0.0)
+    [report] = ledger.reports(0.0)
+    assert (report.used, report.overrun) == (950, 850)
+
+
+def test_a_lease_of_another_unit_or_currency_is_not_used() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    assert not ledger.merge(lease(1_000, currency="EUR"), 0.0)
+    assert not ledger.merge(lease(1_000, unit="Requests", currency=""), 0.0)
+    assert ledger.reserve(charge(1), "a", 0.0)
+
+
+def test_repeated_and_older_messages_change_nothing() -> None:
+    ledger = funded(1_000)
+    ledger.merge(lease(400), 1.0)
+    ledger.merge(lease(1_000), 2.0)
+    assert not ledger.reserve(charge(1_000), "a", 2.0)
+
+
+# --- periods ----------------------------------------------------------------------------------------------
+
+
+def test_a_lease_serves_its_own_period_only() -> None:
+    ledger = funded(1_000, ends_in_ms=10_000)
+    ledger.merge(lease(500, id="two", starts_in_ms=10_000, ends_in_ms=20_000), 0.0)
+    assert ledger.reserve(charge(1_000), "early", 9.9) == ()
+    ledger.settle("early", cost(1_000), 9.9)
+    assert ledger.reserve(charge(1), "still early", 9.99)
+    assert ledger.reserve(charge(500), "late", 10.0) == ()
+    assert ledger.reserve(charge(1), "much later", 20.0)
+
+
+def test_a_reservation_settles_in_the_period_it_was_made_in() -> None:
+    ledger = funded(1_000, ends_in_ms=10_000)
+    ledger.reserve(charge(300), "a", 9.0)
+    ledger.merge(lease(500, id="two"), 11.0)
+    assert not any(report.closed for report in ledger.reports(11.0)), "something is held"
+    acknowledge(ledger, 11.0)
+    ledger.settle("a", cost(250), 12.0)
+    by_id = {report.lease: report for report in ledger.reports(12.0)}
+    assert (by_id["one"].used, by_id["one"].closed) == (250, True)
+    assert (by_id["two"].used, by_id["two"].closed) == (0, False)
+
+
+def test_a_closed_lease_does_not_come_back() -> None:
+    ledger = funded(1_000, ends_in_ms=10_000)
+    acknowledge(ledger, 11.0)
+    assert ledger.reports(12.0) == ()
+    assert not ledger.merge(lease(5_000), 12.0)
+
+
+def test_next_periods_rights_are_asked_for_before_the_boundary() -> None:
+    ledger = funded(10**6, ends_in_ms=1_000_000)
+    ledger.reserve(charge(100), "a", 900.0)
+    assert ledger.wants(900.0) == ()
+    ledger.reserve(charge(100), "b", 999.0)
+    [want] = ledger.wants(999.0)
+    assert (want.period, want.need) == ("next", 0) and want.want >= 200
+    assert ledger.wants(999.0 + ASK_AGAIN_SECONDS / 2) == ()
+    ledger.merge(lease(500, id="two", starts_in_ms=1_000, ends_in_ms=100_000), 999.0)
+    assert ledger.wants(999.9) == ()
+
+
+def test_sidecars_ask_for_the_next_period_at_different_moments() -> None:
+    def first_ask(nonce: str) -> int:
+        ledger = Ledger(nonce, BUDGETS, 0.0)
+        ledger.merge(lease(10**6, nonce=nonce, ends_in_ms=1_000_000), 0.0)
+        for second in range(900, 1_000):
+            ledger.reserve(charge(1), f"r{second}", float(second))
+            if ledger.wants(float(second)):
+                return second
+        raise AssertionError("never asked")
+
+    moments = {first_ask(f"nonce-{number}") for number in range(12)}
+    assert len(moments) > 4
+    assert all(1_000 - 2 * NEXT_PERIOD_LEAD_SECONDS <= at <= 1_000 - NEXT_PERIOD_LEAD_SECONDS + 1 for at in moments)
+
+
+# --- top-ups and give-back --------------------------------------------------------------------------------
+
+
+def test_the_first_want_is_a_hundredth_of_the_limit() -> None:
+    assert Ledger("me", BUDGETS, 0.0).wants(0.0) == (Want(account=MONTH, need=0, want=USD // 10),)
+
+
+def test_an_unanswered_top_up_is_asked_again_and_a_refused_one_later() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    assert ledger.wants(0.0)
+    assert not ledger.wants(ASK_AGAIN_SECONDS - 0.01)
+    assert ledger.wants(ASK_AGAIN_SECONDS)
+    ledger.denied([Denial(account=MONTH, reason="exhausted")], 2.0)
+    assert not ledger.wants(2.0 + DENIED_AGAIN_SECONDS - 0.01)
+    assert ledger.wants(2.0 + DENIED_AGAIN_SECONDS)
+
+
+def test_rights_below_low_water_are_topped_up_to_the_demand() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(600), "a", 1.0)
+    [want] = ledger.wants(1.0)
+    assert want == Want(account=MONTH, need=0, want=2 * 600 - 400)
+
+
+def test_a_lively_holder_asks_for_seconds_of_demand() -> None:
+    """20 calls a second of 1,000 each, for ten seconds: some three seconds of that, not two calls."""
+    ledger = funded(200_000)
+    for number in range(200):
+        ledger.reserve(charge(1_000), f"r{number}", number / 20)
+    [want] = ledger.wants(10.0)
+    assert 30_000 < want.want < 60_000
+
+
+def test_an_idle_holder_gives_back_all_but_its_largest_call() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(300), "a", 0.0)
+    ledger.settle("a", cost(100), 0.0)
+    assert ledger.reports(IDLE_SECONDS - 0.1)[0].released == 0
+    acknowledge(ledger, IDLE_SECONDS - 0.1)
+    assert ledger.reports(IDLE_SECONDS)[0].released == 1_000 - 100 - 300
+    assert not ledger.wants(IDLE_SECONDS), "what was given back is not asked for again"
+
+
+def test_where_little_is_left_an_idle_holder_keeps_nothing() -> None:
+    ledger = funded(1_000, state=state(charged=9 * USD + 1))
+    ledger.reserve(charge(300), "a", 0.0)
+    ledger.settle("a", cost(100), 0.0)
+    assert ledger.reports(IDLE_SECONDS)[0].released == 900
+    assert ledger.wants(IDLE_SECONDS + 1) == ()
+
+
+def test_a_busy_holder_gives_back_a_lasting_surplus() -> None:
+    ledger = funded(10**6)
+    for second in range(40):
+        ledger.reserve(charge(100), f"r{second}", float(second))
+        ledger.void(f"r{second}")
+        acknowledge(ledger, float(second))
+    [report] = ledger.reports(41.0)
+    assert 10**6 - 2_000 < report.released < 10**6
+
+
+def test_recalled_rights_are_given_back_as_far_as_they_are_free() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(700), "a", 0.0)
+    acknowledge(ledger, 0.0, recalled=800)
+    [report] = ledger.reports(0.0)
+    assert report.released == 300
+    assert ledger.reserve(charge(1), "b", 0.0)
+
+
+# --- reports ----------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_repeated_until_it_is_acknowledged() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(100), "a", 0.0)
+    first = ledger.reports(0.0)
+    ledger.settle("a", cost(50), 1.0)
+    assert ledger.reports(1.0) == first
+    acknowledge(ledger, 1.0)
+    [second] = ledger.reports(1.0)
+    assert (second.sequence, second.used, second.held) == (first[0].sequence + 1, 50, 0)
+
+
+def test_a_late_acknowledgement_of_an_older_report_acknowledges_nothing_newer() -> None:
+    ledger = funded(1_000)
+    acknowledge(ledger, 0.0)
+    ledger.reserve(charge(100), "a", 0.0)
+    [second] = ledger.reports(0.0)
+    ledger.acknowledged([LeaseState(lease="one", sequence=1)], 0.0)
+    ledger.settle("a", cost(1), 0.0)
+    assert ledger.reports(0.0) == (second,)
+
+
+def test_a_sequence_we_never_sent_means_that_we_are_a_copy() -> None:
+    ledger = funded(1_000)
+    ledger.acknowledged([LeaseState(lease="one", sequence=3)], 0.0)
+    assert ledger.copied
+    ledger.adopt("other")
+    assert not ledger.copied and ledger.reserve(charge(1), "a", 0.0)
+
+
+def test_a_fenced_lease_takes_no_call_and_closes_when_empty() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(100), "a", 0.0)
+    acknowledge(ledger, 0.0, fenced=True)
+    assert ledger.reserve(charge(1), "b", 0.0)
+    ledger.settle("a", cost(70), 0.0)
+    [report] = ledger.reports(0.0)
+    assert (report.closed, report.used) == (True, 70)
+
+
+def test_after_a_new_nonce_old_reservations_still_resolve_once() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(100), "a", 0.0)
+    ledger.adopt("next")
+    assert ledger.reports(0.0) == () and not ledger.settled_up
+    ledger.settle("a", cost(100), 0.0)
+    assert ledger.settled_up
+    assert not ledger.merge(lease(1_000, id="old"), 0.0), "a grant to the old nonce is not ours"
+    assert ledger.merge(lease(1_000, id="new", nonce="next"), 0.0)
+
+
+def test_draining_closes_all_leases_as_calls_end() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(100), "a", 0.0)
+    ledger.drain()
+    assert ledger.reserve(charge(1), "b", 0.0) and ledger.wants(5.0) == ()
+    acknowledge(ledger, 0.0)
+    assert not ledger.settled_up
+    ledger.void("a")
+    acknowledge(ledger, 0.0)
+    assert ledger.settled_up
+
+
+def test_a_budget_that_comes_back_uses_its_lease_again() -> None:
+    ledger = funded(1_000)
+    ledger.set_budgets((), 0.0)
+    assert ledger.reserve(charge(1), "a", 0.0)
+    ledger.set_budgets(BUDGETS, 0.0)
+    assert not ledger.reserve(charge(1), "a", 0.0)
+
+
+# --- what others are told ---------------------------------------------------------------------------------
+
+
+def test_status_has_the_sidecars_rights_and_the_accounts_figures() -> None:
+    ledger = funded(1_000, state=state(settled=500, crossed_percent=80, max_tier="economy"))
+    ledger.reserve(charge(300), "a", 0.0)
+    ledger.settle("a", cost(100), 0.0)
+    ledger.reserve(charge(200), "b", 0.0)
+    [line] = status(ledger, 0.0)
+    assert (line.granted, line.used, line.held, line.free) == (1_000, 100, 200, 700)
+    assert (line.amount, line.settled, line.crossed_percent, line.max_tier) == (10 * USD, 600, 80, "economy")
+    assert (line.budget, line.limit, line.unit, line.enforced, line.fenced) == (
+        "team-a/team",
+        "monthly",
+        "Cost",
+        True,
+        False,
+    )
+
+
+def test_use_is_counted_once_when_the_coordinator_knows_it() -> None:
+    ledger = funded(1_000)
+    ledger.reserve(charge(300), "a", 0.0)
+    ledger.settle("a", cost(300), 0.0)
+    acknowledge(ledger, 0.0, state=state(settled=300))
+    assert status(ledger, 0.0)[0].settled == 300
+
+
+def test_unknown_accounts_have_no_figure() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    assert status(ledger, 0.0)[0].settled is None
+    assert tightest_left(ledger, BUDGETS, 0.0) == "" and ceilings(ledger, BUDGETS, 0.0) == ()
+
+
+def test_a_denials_state_counts_until_its_period_ends() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    denial = Denial(account=MONTH, reason="exhausted", state=state(settled=10 * USD, resets_in_ms=5_000))
+    ledger.denied([denial], 0.0)
+    assert tightest_left(ledger, BUDGETS, 4.9) == "0.00 USD; team-a/team/monthly"
+    assert tightest_left(ledger, BUDGETS, 5.0) == ""
+
+
+@pytest.mark.parametrize(("settled", "tier"), [(899, None), (900, "standard"), (949, "standard"), (950, "economy")])
+def test_the_highest_stage_reached_downgrades(settled: int, tier: str | None) -> None:
+    steps = (ThresholdSpec(percent=90, max_tier="standard"), ThresholdSpec(percent=95, max_tier="economy"))
+    budgets = (budget(limit("monthly", 1_000, steps=steps)),)
+    ledger = Ledger("me", budgets, 0.0)
+    ledger.merge(lease(10, state=state(amount=1_000, settled=settled)), 0.0)
+    assert [found.max_tier for found in ceilings(ledger, budgets, 0.0)] == ([tier] if tier else [])
+
+
+def test_an_observed_charge_in_another_currency_is_left_out() -> None:
+    euros = LimitSpec(name="eur", currency="EUR", amount=5, window=WINDOW)
+    found = charges((budget(euros, mode="Observe"), MONTHLY), cost(7))
+    assert [(one.account.limit, one.amount) for one in found] == [("monthly", 7)]
+
+
+def test_bank_and_ledger_agree_after_a_day_of_calls() -> None:
+    """The test's own coordinator keeps the same books as the ledger, or its other verdicts mean little."""
+    bank, ledger = Bank(BUDGETS), Ledger("me", BUDGETS, 0.0)
+    spent = 0
+    for number in range(200):
+        now = number * 0.5
+        for want in ledger.wants(now):
+            for message in bank.acquire("me", (want,))[0]:
+                ledger.merge(message, now)
+        if not ledger.reserve(charge(10**6), f"r{number}", now):
+            ledger.settle(f"r{number}", cost(4 * 10**5), now)
+            spent += 4 * 10**5
+        bank.sync(ledger, now)
+    assert spent > 0 and bank.settled(MONTH) == spent <= bank.charged(MONTH) <= 10 * USD

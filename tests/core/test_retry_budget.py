@@ -1,0 +1,70 @@
+"""Examples of the retry budget; its laws are in tests/properties."""
+
+from __future__ import annotations
+
+import pytest
+
+from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
+from spendmesh_sidecar.core.specs import RetrySpec
+
+
+def spec(**changes: object) -> RetrySpec:
+    parts = {"name": "team-a/default", "min_retry_count": 0, "budget_percent": 10, "budget_interval_ms": 30_000}
+    return RetrySpec(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def granted(budget: RetryBudget, now: float, tries: int) -> int:
+    return sum(budget.try_withdraw(now) is not None for _ in range(tries))
+
+
+@pytest.mark.parametrize(("percent", "retries"), [(0, 0), (10, 10), (33, 33), (40, 40), (70, 70), (90, 90), (100, 100)])
+def test_percent_is_exact(percent: int, retries: int) -> None:
+    """tower turns 40 % into 50 % and 70 % into 100 % by integer division."""
+    budget = RetryBudget(spec(budget_percent=percent))
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert granted(budget, 0.0, 200) == retries
+
+
+def test_first_tries_and_retries_are_forgotten_after_the_interval() -> None:
+    budget = RetryBudget(spec())
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert granted(budget, 26.9, 5) == 5
+    assert granted(budget, 30.0, 5) == 0
+    for _ in range(100):
+        budget.deposit(31.0)
+    assert granted(budget, 31.0, 20) == 5, "the five retries of 26.9 s still count"
+    assert granted(budget, 57.0, 20) == 5, "now they are forgotten, and five of the hundred tries are left"
+
+
+def test_the_floor_is_a_rate_and_not_a_reserve() -> None:
+    budget = RetryBudget(spec(min_retry_count=1, min_retry_interval_ms=10_000))
+    assert granted(budget, 1_000.0, 50) == 1
+    assert granted(budget, 1_009.9, 50) == 0
+    assert granted(budget, 1_011.0, 50) == 1
+
+
+def test_a_refund_can_be_spent_again() -> None:
+    budget = RetryBudget(spec(min_retry_count=1))
+    first = budget.try_withdraw(0.0)
+    assert first is not None and budget.try_withdraw(0.0) is None
+    budget.refund(first)
+    assert budget.try_withdraw(0.0) is not None
+
+
+def test_an_edit_of_the_policy_mints_no_retries() -> None:
+    budgets = RetryBudgets()
+    budget = budgets.of(spec())
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert granted(budget, 0.0, 50) == 10
+    edited = budgets.of(spec(budget_percent=12))
+    assert granted(edited, 0.0, 50) == 2
+    assert budgets.of(spec(name="team-b/other")) is not edited
+
+
+def test_another_interval_starts_an_empty_window() -> None:
+    budgets = RetryBudgets()
+    budgets.of(spec()).deposit(0.0)
+    assert budgets.of(spec(budget_interval_ms=10_000)).balance(0.0) == 0
