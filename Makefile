@@ -40,11 +40,13 @@ lint: setup  ## Style, types, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m spendmesh_operator.manifests.crd --check crds
-	$(BIN)/python -m spendmesh_operator.prices --check
+	$(BIN)/python -m spendmesh_operator.prices --check operator/spendmesh_operator/data/prices.json
+	$(BIN)/python docs/tree.py --check
 
 generate: setup  ## Write what is generated and committed: crds/, the price table
 	$(BIN)/python -m spendmesh_operator.manifests.crd crds
-	$(BIN)/python -m spendmesh_operator.prices
+	$(BIN)/python -m spendmesh_operator.prices operator/spendmesh_operator/data/prices.json
+	$(BIN)/python docs/tree.py
 
 bench: setup  ## CPU, latency, memory and start of the sidecar beside Envoy, a plain proxy and direct
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt

@@ -17,9 +17,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import uvloop
+
 import contestants
 import load
-import uvloop
 from sink import sink
 
 CLOSED_CALLS, CLOSED_CONNECTIONS = 3000, 16

@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _summary(report: Report) -> Iterator[str]:
     for verdict in report.verdicts.values():
-        wrong = [finding.reason for finding in verdict.conditions if finding.status == "False"]
+        wrong = [each.reason for each in verdict.conditions if each.status == "False" and each.type != "Effective"]
         effective = verdict.condition("Effective")
         words = effective.message if effective is not None and verdict.matched else "no workload given"
         reasons = f" ({', '.join(wrong)})" if wrong else ""

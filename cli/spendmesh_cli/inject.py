@@ -1,4 +1,5 @@
-"""`spendmesh inject`: adds the sidecar to workload manifests offline, by the webhook's own function.
+"""
+`spendmesh inject`: adds the sidecar to workload manifests offline, by the webhook's own function.
 
 For clusters where nobody may install a webhook, and to see in a diff what a pod will get.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from spendmesh_cli.load import load
 from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
 from spendmesh_operator.index import Index, Owner
 from spendmesh_operator.injecting import packed, provider_keys
-from spendmesh_operator.injection import Injected, InjectionConfig, Refused, mutate
+from spendmesh_operator.injection import Decision, Injected, InjectionConfig, Refused, mutate
 from spendmesh_operator.injection.names import LABEL_INJECT
 from spendmesh_operator.prices import load_prices
 
@@ -45,14 +46,14 @@ class Outcome:
     refused: bool = False
 
 
-@dataclass(frozen=True)
 class Injection:
     """Adds sidecars to manifests. `policies`: what they obey; none: a sidecar without keys and bootstrap copy."""
 
-    config: InjectionConfig
-    namespace: str = "default"
-    policies: Compiled | None = None
-    _remarks: list[str] = field(default_factory=list)
+    def __init__(self, config: InjectionConfig, namespace: str = "default", policies: Compiled | None = None) -> None:
+        self._config = config
+        self._namespace = namespace
+        self._policies = policies
+        self._remarks: list[str] = []
 
     def apply(self, documents: Sequence[Json]) -> Outcome:
         """Every workload gets its sidecar; other objects stay as they are."""
@@ -74,9 +75,10 @@ class Injection:
         if path is None:
             return document
         name = f"{document['kind']}/{(document.get('metadata') or {}).get('name', '')}"
-        template = document
-        for step in path:
-            template = template.get(step) or {}
+        template = _pod_in(document, path)
+        if template is None:
+            self._remarks.append(f"{name}: refused: it has no {'.'.join((*path, 'spec'))} with containers")
+            return None
         decision = self._decide(document, template)
         if isinstance(decision, Refused):
             self._remarks.append(f"{name}: refused: {decision.reason}")
@@ -88,18 +90,29 @@ class Injection:
         self._remarks.append(f"{name}: {'injected' if decision.patch else 'carries its sidecar already'}")
         return _with(document, path, decision.pod)
 
-    def _decide(self, document: Json, template: Json) -> Any:
+    def _decide(self, document: Json, template: Json) -> Decision:
         selected = {LABEL_INJECT: "enabled"}
-        if self.policies is None:
-            return mutate(template, selected, self.config)
+        if self._policies is None:
+            return mutate(template, selected, self._config)
         metadata, labels = document.get("metadata") or {}, (template.get("metadata") or {}).get("labels") or {}
         kind, name = str(document["kind"]), str(metadata.get("name", ""))
         owners = () if kind == "Pod" else (Owner(kind, name),)
-        namespace = str(metadata.get("namespace") or self.namespace)
-        policy = self.policies.policy_for(namespace, labels, owners, name if kind == "Pod" else "")
+        namespace = str(metadata.get("namespace") or self._namespace)
+        policy = self._policies.policy_for(namespace, labels, owners, name if kind == "Pod" else "")
         return mutate(
-            template, selected, self.config, keys=provider_keys(policy), bootstrap=packed(policy, self.policies)
+            template, selected, self._config, keys=provider_keys(policy), bootstrap=packed(policy, self._policies)
         )
+
+
+def _pod_in(document: Json, path: tuple[str, ...]) -> Json | None:
+    """The pod or pod template at the path, if it looks like one."""
+    found: Any = document
+    for step in (*path, "spec"):
+        parent, found = found, found.get(step) if isinstance(found, dict) else None
+    containers = found.get("containers") if isinstance(found, dict) else None
+    if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        return None
+    return parent if isinstance(parent, dict) else None
 
 
 def _with(document: Json, path: tuple[str, ...], value: Json) -> Json:
@@ -166,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
             control_ca=arguments.control_ca.read_text(encoding="utf-8"),
             otlp_endpoint=arguments.otlp_endpoint,
         )
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         print(f"spendmesh inject: {error}", file=sys.stderr)
         return 2
     outcome = Injection(config, arguments.namespace, policies).apply(documents)
@@ -182,9 +195,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(name: str) -> Iterator[Json]:
     text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    for document in yaml.safe_load_all(text):
-        if document is None:
-            continue
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no valid YAML: {error}") from error
+    for document in documents:
         if not isinstance(document, dict):
-            raise ValueError(f"{name}: a document in it is no Kubernetes object")
+            raise ValueError(f"{name}: a document in it is no Kubernetes object")  # noqa: TRY004  about the file
         yield document

@@ -93,7 +93,9 @@ def load(paths: Iterable[Path], default_namespace: str = "default") -> Files:
     for path in paths:
         files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES) if path.is_dir() else [path]
         if not files:
-            unreadable.append(_unreadable(path, f"no manifest in it: expected files that end in {', '.join(SUFFIXES)}"))
+            unreadable.append(
+                _unreadable(path, f"no manifest directly in it: expected files that end in {', '.join(SUFFIXES)}")
+            )
         for file in files:
             for found in _read(file, default_namespace):
                 objects.append(found) if isinstance(found, Loaded) else unreadable.append(found)

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -60,9 +61,10 @@ async def _run(options: argparse.Namespace, console: Console) -> int:
     files = _readable(options.filename)
     namespace = options.namespace or _only_namespace(files)
     pod = LocalPod(namespace, "spendmesh-run", secrets.token_urlsafe(24), _labels(options.labels))
+    settings = _settings(options, pod)
     control = LocalControl(_objects(files), [pod], options.state.expanduser(), SystemClock(), SystemRandom())
     await control.start()
-    settings = _settings(options, control.url, pod)
+    settings = replace(settings, control_url=control.url)
     keys = StaticKeys(_keys(files, pod.namespace))
     sidecar = await Sidecar.start(settings, keys=keys, token=pod.token)
     _greet(console, control, pod, sidecar, settings)
@@ -130,11 +132,11 @@ def _keys(files: Files, namespace: str) -> dict[str, str]:
     return keys
 
 
-def _settings(options: argparse.Namespace, control_url: str, pod: LocalPod) -> Settings:
-    """Listeners from the options, telemetry from the usual OpenTelemetry variables."""
+def _settings(options: argparse.Namespace, pod: LocalPod) -> Settings:
+    """Listeners from the options, telemetry from the usual OpenTelemetry variables; the control URL comes later."""
     environment = {
         **{name: value for name, value in os.environ.items() if name.startswith("OTEL_")},
-        "SPENDMESH_CONTROL_URL": control_url,
+        "SPENDMESH_CONTROL_URL": "http://127.0.0.1",
         "SPENDMESH_LISTEN": options.listen,
         "SPENDMESH_ADMIN_LISTEN": options.admin,
         "SPENDMESH_POD_NAMESPACE": pod.namespace,

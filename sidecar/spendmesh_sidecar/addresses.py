@@ -1,4 +1,4 @@
-"""Addresses a call may never be connected to, checked when the name is resolved (SSRF; facts/reliability row 29)."""
+"""Addresses a call may never be connected to, checked when the name is resolved (SSRF)."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
+from spendmesh_sidecar.core.answer import KEY_MISSING
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
 from spendmesh_sidecar.core.operations.rewrite import rewrite
@@ -28,6 +29,10 @@ from spendmesh_sidecar.telemetry import AttemptSpan, TraceContext
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
 Headers = list[tuple[str, str]]
+
+
+class KeyMissing(Exception):
+    """The policy's Secret is not mounted in this pod, or holds nothing that can be sent as a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class AttemptRunner:
     async def _pass(self, passage: _Passage, step: Attempt, span: AttemptSpan) -> Outcome:
         try:
             return await passage.run(self._request_for(step, span))
+        except KeyMissing:
+            return replace(broken(Kind.CONNECT), error_code=KEY_MISSING)
         except ConnectFailed:
             return broken(Kind.CONNECT)
         except ConnectionCut:
@@ -126,7 +133,7 @@ class AttemptRunner:
         if step.provider.auth == "APIKey":
             key = self._plane.keys.get(step.provider.key_name)
             if key is None or not (key.isascii() and key.isprintable()):
-                raise ConnectFailed("no usable key")  # the policy's Secret is not mounted, or holds no key
+                raise KeyMissing
             headers.append(credentials(step.provider.dialect, key))
         operation = self._request.operation
         return UpstreamRequest(

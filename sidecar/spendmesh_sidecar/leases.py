@@ -42,6 +42,7 @@ class Leases:
         self._sequence = 0
         self._replies = 0
         self._serial = asyncio.Lock()
+        self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.reachable = False
 
@@ -131,6 +132,8 @@ class Leases:
             self._ledger.merge(lease, now)
         self._ledger.denied(reply.denials, now, shortfalls)
         self._replies += bool(reply.leases)
+        if any(denial.reason == "in_flight" for denial in reply.denials):
+            self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
         return reply
 
     async def _top_up(self) -> None:
@@ -149,8 +152,14 @@ class Leases:
 
     async def _report_loop(self) -> None:
         while True:
-            await asyncio.sleep(REPORT_SECONDS * self._rng.uniform(0.8, 1.2))
+            try:
+                async with asyncio.timeout(REPORT_SECONDS * self._rng.uniform(0.8, 1.2)):
+                    await self._news.wait()
+            except TimeoutError:
+                pass  # the usual turn
+            self._news.clear()
             await self.report()
+            await asyncio.sleep(REPAIR_SECONDS)  # at most so often
 
     def _refused(self, refused: ControlRefused) -> None:
         if refused.status == CONFLICT:

@@ -1,6 +1,6 @@
 """
 Counters of the sidecar as Prometheus text, without a client library: a dict write costs 0.2 µs, a label lookup
-in `prometheus_client` 1.2 µs and 15 MB a pod (facts/perf.md §3, §4). Names are the contract's (§5).
+in `prometheus_client` 1.2 µs and 15 MB a pod. Names are the contract's (§5).
 
 Label values are bounded: model names that clients invent become `other` past a cap. No user value is a label.
 """

@@ -2,7 +2,7 @@
 Spans, off the request path: a finished exchange leaves small records in a bounded queue, a task turns them into
 OTLP/HTTP JSON in slices of at most 64.
 
-The SDK's exporter would cost every pod 27 MB and stall the loop for 30 ms a batch (facts/perf.md §2, §3); OTLP's
+The SDK's exporter would cost every pod 27 MB and stall the loop for 30 ms a batch: OTLP's
 JSON encoding needs neither it nor protobuf. A full queue drops spans and counts them, never requests, never money.
 No prompt, key or user value is in a span. Names: contract §5 and OpenTelemetry GenAI.
 """
@@ -271,7 +271,7 @@ def _settled(settled: Settlement, failed: bool) -> dict[str, Value]:
     if usage.cache_read_tokens:
         attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cache_read_tokens
     if written := usage.cache_write_tokens + usage.cache_write_long_tokens:
-        # Both names: the newer one, and the one that today's backends read (facts/providers.md §3.4).
+        # Both names: the newer one, and the one that today's backends read.
         attributes["gen_ai.usage.cache_write.input_tokens"] = written
         attributes["gen_ai.usage.cache_creation.input_tokens"] = written
     if usage.reasoning_tokens:

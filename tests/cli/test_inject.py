@@ -117,3 +117,14 @@ def test_what_is_no_manifest_is_an_error_that_names_the_file(
     (folder / "app.yaml").write_text(text)
     assert command("-f", f"{folder}/app.yaml", "--control-ca", f"{folder}/ca.crt") == 2
     assert "app.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [None, "text", {}, {"template": None}, {"template": {"spec": []}}, {"template": {"spec": {"containers": [1]}}}],
+)
+def test_a_workload_without_pods_is_refused_by_name(spec: Any) -> None:
+    document = {"kind": "Deployment", "metadata": {"name": "odd"}, "spec": spec}
+    outcome = inject.Injection(CONFIG).apply([document])
+    assert outcome.refused and outcome.documents == (document,)
+    assert outcome.remarks == ("Deployment/odd: refused: it has no spec.template.spec with containers",)

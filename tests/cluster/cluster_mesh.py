@@ -39,7 +39,8 @@ CANARY = "sk-canary-"
 Json = dict[str, Any]
 
 # What each image is made of, besides the Dockerfile.
-PRODUCT_FILES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "operator", "sidecar", "cli", "crds", "examples")
+SIDECAR_FILES = ("requirements/sidecar.txt", "sidecar/spendmesh_sidecar")
+OPERATOR_FILES = ("requirements/operator.txt", "sidecar/spendmesh_sidecar", "operator/spendmesh_operator")
 APP_FILES = ("tests/cluster/app", "cli/spendmesh_standin")
 
 
@@ -49,10 +50,10 @@ def build_images() -> dict[str, Path]:
     collector = parts.ensure("collector")["otelcol"]
     return {
         "operator": node_images.build_image(
-            dockerfile, f"{OPERATOR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=PRODUCT_FILES, target="operator"
+            dockerfile, f"{OPERATOR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=OPERATOR_FILES, target="operator"
         ),
         "sidecar": node_images.build_image(
-            dockerfile, f"{SIDECAR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=PRODUCT_FILES, target="sidecar"
+            dockerfile, f"{SIDECAR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=SIDECAR_FILES, target="sidecar"
         ),
         "app": node_images.build_image(APP / "Dockerfile", APP_IMAGE, context=ROOT, include=APP_FILES),
         "collector": node_images.program_image(collector, COLLECTOR_IMAGE),

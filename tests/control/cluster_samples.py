@@ -10,8 +10,18 @@ spec:
   plaintext: Allow
   auth: {type: APIKey, apiKey: {secretKeyRef: {name: model-keys, key: openai}}}
   prices:
-  - {model: small-1, currency: USD, inputPerMillion: "0.05", outputPerMillion: "0.40", contextTokens: 128000, maxOutputTokens: 16384}
-  - {model: medium-1, currency: USD, inputPerMillion: "0.25", outputPerMillion: "2.00", contextTokens: 128000, maxOutputTokens: 16384}
+  - model: small-1
+    currency: USD
+    inputPerMillion: "0.05"
+    outputPerMillion: "0.40"
+    contextTokens: 128000
+    maxOutputTokens: 16384
+  - model: medium-1
+    currency: USD
+    inputPerMillion: "0.25"
+    outputPerMillion: "2.00"
+    contextTokens: 128000
+    maxOutputTokens: 16384
 ---
 apiVersion: spendmesh.io/v1alpha1
 kind: RoutingPolicy

@@ -1,4 +1,4 @@
-"""The chart installed by Helm on a real API server, and replicas of the operator as processes with the chart's rights."""
+"""The chart, installed by Helm on a real API server, and replicas as processes with exactly its rights."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ class Replica:
 class Installation:
     """A release of the chart and its replicas. There is no kubelet, so the test starts what a Deployment would."""
 
-    def __init__(self, plane: ControlPlane, helm: Path) -> None:
+    def __init__(self, plane: ControlPlane, helm: Path, namespace: str = NAMESPACE) -> None:
         self.plane = plane
+        self.namespace = namespace
         self._helm = helm
         self.replicas: dict[str, Replica] = {}
 
     def helm(self, *arguments: str) -> str:
         """Run Helm on this API server."""
-        command = [str(self._helm), "--kubeconfig", str(self.plane.kubeconfig), "-n", NAMESPACE, *arguments]
+        command = [str(self._helm), "--kubeconfig", str(self.plane.kubeconfig), "-n", self.namespace, *arguments]
         environment = {**os.environ, "HELM_CACHE_HOME": str(self.plane.folder / "helm")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
         assert done.returncode == 0, done.stderr
@@ -79,9 +80,9 @@ class Installation:
 
     def environment(self, pod: str) -> dict[str, str]:
         """What the chart's Deployment gives a replica."""
-        deployment = self.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}")
+        deployment = self.get(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{RELEASE}")
         container = deployment["spec"]["template"]["spec"]["containers"][0]
-        fields = {"metadata.name": pod, "metadata.namespace": NAMESPACE, "status.podIP": "127.0.0.1"}
+        fields = {"metadata.name": pod, "metadata.namespace": self.namespace, "status.podIP": "127.0.0.1"}
         return {
             one["name"]: one["value"] if "valueFrom" not in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
             for one in container["env"]
@@ -96,11 +97,11 @@ class Installation:
             "metadata": {"name": pod, "labels": {"spendmesh.io/inject": "disabled"}},
             "spec": {"serviceAccountName": ACCOUNT, "containers": [{"name": "operator", "image": "operator"}]},
         }
-        created = self.plane.api.call("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", body)
+        created = self.plane.api.call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body)
         bound = (pod, created["metadata"]["uid"])
         token_file = self.plane.folder / f"{pod}.token"
-        token_file.write_text(self.plane.token(NAMESPACE, ACCOUNT, "spendmesh.io", pod=bound))
-        kubeconfig = self.plane.kubeconfig_with_token(self.plane.token(NAMESPACE, ACCOUNT, pod=bound))
+        token_file.write_text(self.plane.token(self.namespace, ACCOUNT, "spendmesh.io", pod=bound))
+        kubeconfig = self.plane.kubeconfig_with_token(self.plane.token(self.namespace, ACCOUNT, pod=bound))
         control, webhook, health = (free_port() for _ in range(3))
         environment = {
             **self.environment(pod),
@@ -129,11 +130,11 @@ class Installation:
 
         The Service becomes an ExternalName, so that the server name in the handshake stays that of the Service.
         """
-        path = f"/api/v1/namespaces/{NAMESPACE}/services/{RELEASE}-webhook"
+        path = f"/api/v1/namespaces/{self.namespace}/services/{RELEASE}-webhook"
         spec = {"type": "ExternalName", "externalName": "localhost"}
         self.plane.api.call("DELETE", path)
         body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{RELEASE}-webhook"}, "spec": spec}
-        self.plane.api.call("POST", f"/api/v1/namespaces/{NAMESPACE}/services", body)
+        self.plane.api.call("POST", f"/api/v1/namespaces/{self.namespace}/services", body)
         self.set_webhook_port(replica.webhook)
 
     def set_webhook_port(self, port: int) -> None:
@@ -142,12 +143,13 @@ class Installation:
             {"op": "replace", "path": f"/webhooks/{index}/clientConfig/service/port", "value": port}
             for index in range(2)
         ]
-        where = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+        name = f"{RELEASE}.{self.namespace}"
+        where = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
         self.plane.api.call("PATCH", where, patch, "application/json-patch+json")
 
     def lease(self) -> Json:
         """The election's Lease."""
-        return self.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}")
+        return self.get(f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{RELEASE}")
 
     def leader(self) -> Replica | None:
         """Who holds the Lease now."""
@@ -162,17 +164,17 @@ class Installation:
     def denied(self) -> float:
         """How many requests RBAC has denied so far."""
         text = self.plane.api.request("GET", "/metrics")[1]["message"]
-        counts = re.findall(r'^authorization_attempts_total\{result="denied"\} (\S+)', text, re.MULTILINE)
+        counts = re.findall(r'^authorization_attempts_total\{result="(?:denied|no-opinion)"\} (\S+)', text, re.MULTILINE)
         assert counts or "authorization_attempts_total" in text
         return sum(map(float, counts))
 
 
 @contextmanager
-def installed(plane: ControlPlane, helm: Path) -> Iterator[Installation]:
-    """Install the chart; stop the replicas in the end."""
-    installation = Installation(plane, helm)
-    plane.create_namespace(NAMESPACE)
-    installation.helm("install", RELEASE, str(CHART))
+def installed(plane: ControlPlane, helm: Path, namespace: str = NAMESPACE, *settings: str) -> Iterator[Installation]:
+    """Install the chart into a new namespace; stop the replicas in the end. `settings` are `--set` values."""
+    installation = Installation(plane, helm, namespace)
+    plane.create_namespace(namespace, {"spendmesh.io/inject": "enabled"})
+    installation.helm("install", RELEASE, str(CHART), *(f"--set={setting}" for setting in settings))
     try:
         yield installation
     finally:

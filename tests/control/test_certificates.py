@@ -65,7 +65,7 @@ def test_sidecars_of_any_age_trust_through_a_change_of_authority() -> None:
     material = renewed(None, NAMES, NOW)
     bundles: list[tuple[int, bytes]] = []
     changes = 0
-    for day in range(0, 20 * 365):
+    for day in range(20 * 365):
         now = NOW + timedelta(days=day)
         changed = renewed(material, NAMES, now)
         changes += changed.authorities != material.authorities

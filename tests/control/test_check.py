@@ -196,7 +196,7 @@ def test_missing_empty_too_large_and_binary_files_are_named(tmp_path: Path) -> N
     report = check([tmp_path / "nowhere.yaml", empty, large, binary])
     assert report.exit_code() == 2
     text = "\n".join(said(report))
-    assert all(part in text for part in ("No such file", "no manifest in it", "split it", "save it as UTF-8"))
+    assert all(part in text for part in ("No such file", "no manifest directly in it", "split it", "save it as UTF-8"))
 
 
 def test_a_list_counts_item_by_item_and_comments_between_separators_are_nothing(tmp_path: Path) -> None:

@@ -154,6 +154,10 @@ def test_an_object_that_breaks_only_together_with_others_is_found_and_other_clas
     spec = good.manifest.spec.model_copy(update={"bounds": (None,)})
     manifest = good.manifest.model_copy(update={"spec": spec})
     index = Poisoned(*ALL, bounds, key=good.key, manifest=manifest)
+    before = compile_index(indexed(*ALL, bounds), SETTINGS, load_prices())
+    kept = compile_index(index, SETTINGS, load_prices(), before)
+    assert policy_of(kept, "web-1") == policy_of(before, "web-1"), "its last good meaning stays"
+    assert condition(kept, "RoutingPolicy", "bounds", "Accepted") == ("False", "CompileError")
     result = compile_index(index, SETTINGS, load_prices())
     assert condition(result, "RoutingPolicy", "bounds", "Accepted") == ("False", "CompileError")
     assert condition(result, "RoutingPolicy", "route", "Accepted") == ("True", "Accepted")

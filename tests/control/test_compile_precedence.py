@@ -272,6 +272,15 @@ def test_an_observer_and_an_enforcer_at_one_level_do_not_conflict_but_two_observ
     assert condition(result, "RetryBudget", "watch-new", "Accepted") == ("False", "Conflicted")
 
 
+def test_beside_an_enforcer_of_the_same_level_the_observer_is_what_is_tried_out() -> None:
+    for day in (1, 9):
+        watch = routing("watch", mode="Observe", day=day, **section(tiers={"tried": "gpt-4o"}))
+        policy = policy_of(compiled(pod(), provider(), routing("enforce", day=5), watch))
+        assert policy.observed_routing is not None and policy.routing is not None
+        assert [tier.name for tier in policy.observed_routing.tiers] == ["tried"]
+        assert len(policy.routing.tiers) == 3
+
+
 def test_an_observed_budget_is_carried_in_its_mode() -> None:
     result = compiled(pod(), budget("hard"), budget("soft", mode="Observe"))
     assert [(each.name, each.mode) for each in policy_of(result).budgets] == [

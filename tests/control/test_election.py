@@ -7,10 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from control_plane import ControlPlane
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from control_plane import ControlPlane
 from spendmesh_operator.kube.client import Kube, KubeUnavailable
 from spendmesh_operator.kube.election import (
     LEASE_SECONDS,

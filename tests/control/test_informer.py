@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from control_plane import ControlPlane
-
 from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.informer import WATCHED, Informer

@@ -10,8 +10,7 @@ from typing import Any
 import jsonpatch
 import kubernetes_validate
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pod_samples import CONFIG, ENABLED, KEYS, as_server_returns, environment, pod
 
 from spendmesh_operator.injection import Injected, LeftAlone, ProviderKey, Refused, mutate

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from control_plane import ControlPlane
 
+from control_plane import ControlPlane
 from spendmesh_operator.kube import paths
 from spendmesh_operator.kube.client import Conflict, Forbidden, Kube, KubeError, KubeUnavailable, NotFound
 
@@ -95,7 +95,7 @@ def test_no_server_is_unavailable_and_no_kubeconfig_says_where(control_plane: Co
             await kube.get("/api")
 
     with_kube(nowhere, work)
-    with pytest.raises(KubeUnavailable, match="absent.yaml"):
+    with pytest.raises(KubeUnavailable, match=r"absent\.yaml"):
         asyncio.run(Kube.connect(str(tmp_path / "absent.yaml")))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from control_plane import ControlPlane
+from spendmesh_operator.kube.client import Kube
+from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
 from spendmesh_operator.ledger.sqlite import SQLiteStore
 from spendmesh_operator.ledger.store import Conflict, Fenced, LedgerStore, MemoryStore, Stored, Unavailable
 
@@ -46,7 +50,27 @@ def sqlite(request: pytest.FixtureRequest) -> Open:
     return opened
 
 
-STORES: dict[str, Callable[[pytest.FixtureRequest], Open]] = {"memory": memory, "sqlite": sqlite}
+def budget_ledger(request: pytest.FixtureRequest) -> Open:
+    """One BudgetLedger object of a real API server, of a name of the test's own."""
+    plane: ControlPlane = request.getfixturevalue("kinds")
+    name = f"conformance-{uuid.uuid4().hex[:12]}"
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[LedgerStore]:
+        kube = await Kube.connect(str(plane.kubeconfig))
+        try:
+            yield BudgetLedgerStore(kube, "default", name)
+        finally:
+            await kube.close()
+
+    return opened
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Open]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "budget-ledger": budget_ledger,
+}
 
 
 @pytest.fixture(params=STORES, ids=list(STORES))

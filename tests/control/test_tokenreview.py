@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
 
+from control_plane import ControlPlane
 from spendmesh_operator.control.auth import AuthError, AuthUnavailable, Forbidden, Unauthenticated
 from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
 from spendmesh_operator.kube.client import Kube

@@ -29,8 +29,8 @@ from spendmesh_sidecar.core.specs import (
     ThresholdSpec,
     TierSpec,
     TokenPrices,
-    WindowSpec,
     When,
+    WindowSpec,
 )
 from spendmesh_sidecar.core.types import (
     Acquire,

@@ -50,6 +50,9 @@ class Bank:
     share: int = 2
     """What is useful is granted up to this fraction of what is left; 0: only what is needed."""
 
+    def tell(self, now: float) -> None:
+        """The time; this bank has one period that never ends."""
+
     def limit(self, account: AccountRef) -> tuple[BudgetSpec, LimitSpec] | None:
         for budget in self.budgets:
             for limit in budget.limits:
@@ -109,7 +112,9 @@ class Bank:
         _, limit = found
         left = limit.amount - self.charged(want.account)
         useful = min(want.want, left // self.share) if self.share else 0
-        held = self.leases.setdefault((want.account, nonce), Held(f"{want.account.budget}/{want.account.limit}/{nonce}"))
+        held = self.leases.setdefault(
+            (want.account, nonce), Held(f"{want.account.budget}/{want.account.limit}/{nonce}")
+        )
         if not held.closed:
             held.granted += max(0, min(max(want.need, useful), left))
         state = self.state(want.account)

@@ -29,7 +29,7 @@ from spendmesh_sidecar.core.exchange import ExchangeError
 from spendmesh_sidecar.core.refusals import STATUS
 from spendmesh_sidecar.core.reservation import OUTPUT_FLOOR_TOKENS
 from spendmesh_sidecar.core.rights import AccountRef
-from spendmesh_sidecar.core.specs import BudgetSpec, ProviderSpec, RoutingSpec, TargetSpec, TierSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec, RoutingSpec, TargetSpec, TierSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Bounds, Kind, Outcome
 
 WORST = 1_000 * 2_000 + 100 * 8_000
@@ -312,9 +312,9 @@ def test_a_price_in_another_currency_counts_as_unpriced() -> None:
     assert run.code == "model_unpriced" and "CurrencyMismatch" in run.message
 
 
-def replace_currency(currency: str):  # type: ignore[no-untyped-def]
+def replace_currency(currency: str) -> LimitSpec:
     made = limit("monthly", USD)
-    return type(made)(name=made.name, amount=made.amount, window=made.window, currency=currency)
+    return LimitSpec(name=made.name, amount=made.amount, window=made.window, currency=currency)
 
 
 def test_an_unpriced_target_is_passed_over_for_a_priced_one() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from exchange_world import CONNECT, RETRY, Run, World, chat, failure, policy, success, throttled
+from exchange_world import CONNECT, RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
 
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
-from spendmesh_sidecar.core.types import Kind, Outcome
+from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome
 
 
 def retry(**changes: object) -> RetrySpec:
-    return RetrySpec(**{**{field: getattr(RETRY, field) for field in RETRY.__struct_fields__}, **changes})  # type: ignore[arg-type]
+    return RetrySpec(**{**{field: getattr(RETRY, field) for field in RETRY.__struct_fields__}, **changes})
 
 
 def test_a_success_needs_one_attempt_and_settles_what_was_used() -> None:
@@ -275,3 +275,17 @@ def test_a_target_that_reports_the_impossible_is_ejected_at_once() -> None:
     [settled] = run.exchange.decision.settlements
     assert settled.overrun_nanos > 0
     assert world.run(chat(), [success()]).models == ["backup/medium-2"]
+
+
+def test_a_target_that_is_ejected_while_a_call_waits_for_rights_is_passed_over() -> None:
+    world = no_retries()
+    world.attempt_seconds = 0.1
+    waiting = world.exchange(chat())
+    step = waiting.begin(world.now, UNIX)
+    assert isinstance(step, Acquire)
+    for _ in range(5):
+        world.run(chat(), [failure(500)])
+    world.now += 0.1
+    step = waiting.acquired((), world.now, UNIX)
+    assert isinstance(step, Attempt) and step.provider.alias == "backup"
+    waiting.close(world.now)

@@ -36,7 +36,7 @@ from spendmesh_sidecar.core.types import Bounds, Hints, Kind, Outcome, ParsedReq
 
 
 def routing(**changes: object) -> RoutingSpec:
-    return RoutingSpec(**{**{name: getattr(ROUTING, name) for name in ROUTING.__struct_fields__}, **changes})  # type: ignore[arg-type]
+    return RoutingSpec(**{**{name: getattr(ROUTING, name) for name in ROUTING.__struct_fields__}, **changes})
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,9 @@ def test_an_unknown_own_model_is_denied_and_lists_the_known(model: str) -> None:
 
 
 def test_targets_of_another_dialect_are_passed_over() -> None:
-    request = ParsedRequest(MESSAGES, b"{}", {}, "auto", False, Bounds(100, max_output_tokens=10, output_field="max_tokens"))
+    request = ParsedRequest(
+        MESSAGES, b"{}", {}, "auto", False, Bounds(100, max_output_tokens=10, output_field="max_tokens")
+    )
     run = World().run(request)
     assert run.code == "no_capable_target"
     assert "openai/medium-1: speaks OpenAI" in run.message
@@ -210,7 +212,9 @@ def test_the_path_can_choose_the_provider() -> None:
 
 
 def test_a_provider_that_is_only_observed_is_never_called() -> None:
-    shadow = ProviderSpec(alias="observed/x", ref="team-a/x", dialect="Anthropic", base_url="https://x.example", auth="None")
+    shadow = ProviderSpec(
+        alias="observed/x", ref="team-a/x", dialect="Anthropic", base_url="https://x.example", auth="None"
+    )
     request = ParsedRequest(MESSAGES, b"{}", {}, "fable-1", False, Bounds(100))
     assert World(policy(providers=(OPENAI, BACKUP, shadow))).run(request).code == "no_capable_target"
 

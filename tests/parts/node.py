@@ -250,19 +250,8 @@ def _collect(started: Sequence[Running]) -> None:
 
 
 def _snapshotter(folder: Path) -> str:
-    """`overlayfs` where the cache's file system can carry one (another overlay cannot), else `native`, which copies."""
-    probe = folder / "overlay-probe"
-    lower, upper, work, merged = (probe / name for name in ("lower", "upper", "work", "merged"))
-    for path in (lower, upper, work, merged):
-        path.mkdir(parents=True)
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    mounted = subprocess.run(
-        ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], capture_output=True, check=False
-    )
-    if mounted.returncode == 0:
-        call("umount", str(merged))
-    shutil.rmtree(probe)
-    return "overlayfs" if mounted.returncode == 0 else "native"
+    """`overlayfs` where the cache's file system can carry one, else `native`, which copies."""
+    return "overlayfs" if node_images.overlay_works(folder) else "native"
 
 
 def _remove(name: str, folder: Path, *, keep_logs: bool = False) -> None:

@@ -216,8 +216,11 @@ def build_image(
 
 
 def _buildah(building: Path, base_archive: Path, tag: str, target: str, arguments: Mapping[str, str]) -> None:
-    """One build in a storage of its own, which goes with it. chroot isolation and vfs need no more than root."""
-    storage = ["--root", str(building / "storage"), "--runroot", str(building / "run"), "--storage-driver", "vfs"]
+    """One build in a storage of its own, which goes with it. chroot isolation needs no more than root; an overlay
+    spares a copy of the whole tree for each step (15 s instead of 80 for an image of 250 MB)."""
+    driver = "overlay" if overlay_works(building) else "vfs"
+    root = building / "storage"
+    storage = ["--root", str(root), "--runroot", str(building / "run"), "--storage-driver", driver]
     command = ["buildah", *storage, "bud", "--isolation=chroot", "--network=host", "--pull-never", "-t", tag]
     command += ["-f", str(building / "Dockerfile")]
     if target:
@@ -228,9 +231,28 @@ def _buildah(building: Path, base_archive: Path, tag: str, target: str, argument
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     settings = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(building)}
-    _run(["buildah", *storage, "pull", "-q", f"docker-archive:{base_archive}"], **settings)
-    _run([*command, str(building / "context")], **settings)
-    _run(["buildah", *storage, "push", "-q", tag, f"docker-archive:{building / 'image.tar'}:{tag}"], **settings)
+    try:
+        _run(["buildah", *storage, "pull", "-q", f"docker-archive:{base_archive}"], **settings)
+        _run([*command, str(building / "context")], **settings)
+        _run(["buildah", *storage, "push", "-q", tag, f"docker-archive:{building / 'image.tar'}:{tag}"], **settings)
+    finally:
+        for merged in root.glob("overlay/*/merged"):  # a build that failed leaves its containers mounted
+            if merged.is_mount():
+                _run(["umount", str(merged)])
+
+
+def overlay_works(folder: Path) -> bool:
+    """Whether the folder's file system can carry an overlay (another overlay cannot)."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".overlay-") as probe:
+        lower, upper, work, merged = (Path(probe) / name for name in ("lower", "upper", "work", "merged"))
+        for path in (lower, upper, work, merged):
+            path.mkdir()
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            return False
+        _run(["umount", str(merged)])
+        return True
 
 
 def _forget_old(folder: Path, keep: int = 8) -> None:

@@ -11,6 +11,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from spendmesh_sidecar.core.breaker import JITTER, PROBE_LEASE_SECONDS, Breaker, BreakerError, Permit, Verdict
 from spendmesh_sidecar.core.specs import BreakerSpec
 
+ROUNDING = 1e-6
+"""Seconds: sums of floats on both sides differ in their last bits."""
+
 
 class BreakerMachine(RuleBasedStateMachine):
     """Calls that get leave or not, and results that come in any order, late, or never."""
@@ -41,7 +44,7 @@ class BreakerMachine(RuleBasedStateMachine):
         if permit is not None and permit.probe:
             before = self.probes.get(permit.generation)
             if before is not None:
-                lost = self.now - before[1] >= PROBE_LEASE_SECONDS
+                lost = self.now - before[1] >= PROBE_LEASE_SECONDS - ROUNDING
                 assert before[0].settled or lost, "two probes at once in one generation"
             self.probes[permit.generation] = (permit, self.now)
         return permit
@@ -72,12 +75,12 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def an_ejection_ends(self) -> None:
         longest = max(self.spec.max_ejection_ms / 1000, PROBE_LEASE_SECONDS)
-        assert 0 <= self.breaker.reopens_in(self.now) <= longest
+        assert 0 <= self.breaker.reopens_in(self.now) <= longest + ROUNDING
 
     @rule()
     def a_target_that_works_again_serves_again(self) -> None:
         """Liveness: whatever happened, after the longest wait one good probe brings the target back."""
-        later = self.now + max(self.spec.max_ejection_ms / 1000 * (1 + JITTER), PROBE_LEASE_SECONDS)
+        later = self.now + max(self.spec.max_ejection_ms / 1000 * (1 + JITTER), PROBE_LEASE_SECONDS) + ROUNDING
         permit = self.breaker.permit(later)
         assert permit is not None
         self.breaker.settle(permit, Verdict.SUCCESS, later, self.rng)

@@ -1,31 +1,41 @@
-"""A governed call with every part real: stand-in provider, control server with its books, sidecar, official SDKs."""
+"""Fixtures of the sidecar's tests: one event loop, one world that is closed after the test."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
-from typing import Any
 
-import aiohttp
-import anthropic
-import openai
 import pytest
-from aiohttp import web
+from sidecar_world import World
 
-from spendmesh_operator.clock import SystemClock
-from spendmesh_operator.compile import CompileSettings, Compiled, compile_index
-from spendmesh_operator.control.auth import PodIdentity, StaticTokens
-from spendmesh_operator.control.hub import Hub, PolicyView
-from spendmesh_operator.control.server import ControlParts, control_app
-from spendmesh_operator.index import Index
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.prices import load_prices
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests marked `anyio` run on asyncio, as the sidecar does."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def empty_world(tmp_path: Path) -> AsyncIterator[World]:
+    """A world that the test starts itself, with objects or settings of its own."""
+    world = World(tmp_path)
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+@pytest.fixture
+async def world(empty_world: World) -> World:
+    """A running world with the usual policy and a budget that is far away."""
+    return await empty_world.start()
+
+
+@pytest.fixture(scope="module")
+async def shared_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A running world for all tests of a module that only make calls."""
+    world = World(tmp_path_factory.mktemp("world"))
+    try:
+        yield await world.start()
+    finally:
+        await world.close()

@@ -42,6 +42,11 @@ PRICES = [
 ]
 
 
+def secret(**keys: str) -> dict[str, Any]:
+    metadata = {"name": "model-keys", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+
+
 def manifest(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "spendmesh.io/v1alpha1",
@@ -97,9 +102,7 @@ def budget(amount: str = "100.00", name: str = "team", **limit: Any) -> dict[str
     return manifest("ModelBudget", name, {"limits": [one]})
 
 
-def retries(
-    percent: int = 100, attempts: int = 2, minimum: int = 10, failures: int = 5, **spec: Any
-) -> dict[str, Any]:
+def retries(percent: int = 100, attempts: int = 2, minimum: int = 10, failures: int = 5, **spec: Any) -> dict[str, Any]:
     """Retries without noticeable waiting, and as many as a test needs unless it says less."""
     return manifest(
         "RetryBudget",

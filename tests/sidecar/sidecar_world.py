@@ -1,4 +1,4 @@
-"""A governed call with every part real, in one event loop: stand-in provider, control server with its books, sidecar."""
+"""A governed call with every part real, in one event loop: stand-in provider, control server and books, sidecar."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ from contextlib import AsyncExitStack
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import anthropic
 import openai
 from aiohttp import web
-from sidecar_manifests import NAMESPACE, budget, provider, retries, routing
+from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 
 from spendmesh_operator.clock import SystemClock
-from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
-from spendmesh_operator.control.auth import PodIdentity, StaticTokens
-from spendmesh_operator.control.hub import Hub, PolicyView
-from spendmesh_operator.control.server import ControlParts, control_app
-from spendmesh_operator.index import Index
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.prices import load_prices
+from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.local import LocalControl, LocalPod
+from spendmesh_sidecar.core.ledger_view import AccountStatus, status as ledger_status
 from spendmesh_sidecar.keys import StaticKeys
 from spendmesh_sidecar.process import Sidecar
 from spendmesh_sidecar.settings import Address, Settings
-from spendmesh_standin import DEFAULT_KEYS, FaultRule, Settings as StandInSettings, StandIn
+from spendmesh_standin import DEFAULT_KEYS, Settings as StandInSettings, StandIn
 
 DEADLINE_SECONDS = 20.0
 OPENAI_KEY, ANTHROPIC_KEY = DEFAULT_KEYS[0].secret, DEFAULT_KEYS[1].secret
-TOKEN = "token-of-the-pod"
-POD = PodIdentity(NAMESPACE, "app-1", "uid-1")
+POD = LocalPod(NAMESPACE, "app-1", token="token-of-the-pod")
+Json = dict[str, Any]
 
 
 async def eventually(condition: Callable[[], Any], why: str = "the awaited condition did not come true") -> Any:
@@ -50,63 +45,6 @@ async def eventually(condition: Callable[[], Any], why: str = "the awaited condi
             return found
         assert time.monotonic() < deadline, why
         await asyncio.sleep(0.005)
-
-
-class Control:
-    """Compile, books and control server on one port."""
-
-    def __init__(self, state: Path) -> None:
-        self.hub = Hub()
-        self._index = Index()
-        self._index.add({"kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        pod = {"namespace": POD.namespace, "name": POD.name, "uid": POD.uid, "labels": {}}
-        self._index.add({"kind": "Pod", "metadata": pod})
-        self._store = SQLiteStore(state / "ledger.sqlite")
-        self._compiled: Compiled | None = None
-        self.coordinator = Coordinator(
-            self._store,
-            SystemClock(),
-            Random(1),
-            self.hub.policy_of,
-            "test",
-            CoordinatorSettings(commit_interval_seconds=0.0),
-        )
-        self.url = ""
-        self._port = 0
-
-    def is_leader(self) -> bool:
-        return True
-
-    def address(self) -> str | None:
-        return self.url
-
-    async def start(self) -> None:
-        await self.coordinator.start()
-        parts = ControlParts(self.hub, StaticTokens({TOKEN: POD}), self.coordinator, self, SystemClock(), Random(1))
-        self._runner = web.AppRunner(control_app(parts), access_log=None, shutdown_timeout=0.2)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        for raw in objects:
-            self._index.add(raw)
-        self._compiled = compile_index(self._index, CompileSettings(cluster="test"), load_prices(), self._compiled)
-        digests = frozenset(policy.digest for policy in self._compiled.policies.values())
-        self.hub.publish(PolicyView(self._compiled.policy_of, digests, self._compiled.price_tables))
-
-    async def pause(self) -> None:
-        await self._runner.cleanup()
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
-        await self.coordinator.stop()
-        await self._store.close()
-
-    def view(self, limit: str = "monthly", name: str = "team") -> Any:
-        found = (v for v in self.coordinator.views() if v.key.budget == f"{NAMESPACE}/{name}" and v.key.limit == limit)
-        return next(found, None)
 
 
 @cache
@@ -156,6 +94,30 @@ class Collector:
         return sum(int(attempt["spendmesh.cost.nanos"]) for attempt in self.attempts())
 
 
+class Rogue:
+    """A provider that answers what the test says, whatever it is asked."""
+
+    def __init__(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes = b"{}") -> None:
+        self._answer = status, headers or {}, body
+        self.seen = 0
+        self.url = ""
+
+    async def start(self) -> None:
+        self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
+        await request.read()
+        self.seen += 1
+        status, headers, body = self._answer
+        return web.Response(status=status, headers=headers, body=body)
+
+
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return {item["key"]: next(iter(item["value"].values())) for item in span["attributes"]}
 
@@ -164,41 +126,71 @@ class World:
     """One team's pod: everything between its SDK and its provider's invoice."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.standin: StandIn
-        self.control: Control
-        self.sidecar: Sidecar
-        self.collector = Collector()
+        self._folder = folder
         self._stack = AsyncExitStack()
+        self.collector = Collector()
 
     async def start(
-        self,
-        *objects: dict[str, Any],
-        standin: StandInSettings | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> World:
-        """Start all parts. Objects are added to, and replace by name, one policy of each kind."""
+        self, *objects: Json, standin: StandInSettings | None = None, sidecar: bool = True, **settings: Any
+    ) -> Self:
+        """Start all parts. Objects are added to those of `defaults`, or replace the ones of their kind and name."""
         self.standin = await self._stack.enter_async_context(StandIn(standin))
         await self.collector.start()
         self._stack.push_async_callback(self.collector.stop)
-        self.control = Control(self.folder)
-        await self.control.start()
-        self._stack.push_async_callback(self.control.stop)
-        self.control.apply(*self.defaults(), *objects)
-        await self.start_sidecar(**(settings or {}))
+        self._stack.push_async_callback(self.stop_control)
+        self.objects = {_name(each): each for each in (*self._defaults(), *objects)}
+        await self.start_control()
         self.direct_openai = await self._client(openai_client(self.standin.openai_url, OPENAI_KEY))
         self.direct_anthropic = await self._client(anthropic_client(self.standin.url, ANTHROPIC_KEY))
         self.http = await self._client(aiohttp.ClientSession())
+        self._stack.push_async_callback(self.stop_sidecar)
+        if sidecar:
+            await self.start_sidecar(**settings)
         return self
 
-    def defaults(self) -> Sequence[dict[str, Any]]:
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    def _defaults(self) -> Sequence[Json]:
         return (
+            {"kind": "Namespace", "metadata": {"name": NAMESPACE}},
+            secret(openai=OPENAI_KEY, backup=OPENAI_KEY, anthropic=ANTHROPIC_KEY),
             provider("openai", self.standin.openai_url),
             provider("anthropic", self.standin.url, "Anthropic"),
             routing(),
             budget(),
             retries(),
         )
+
+    # --- control ------------------------------------------------------------------------------------------
+
+    async def start_control(self, port: int = 0) -> None:
+        """The control process, on the books that it left behind if it ran before."""
+        self.control = LocalControl(self.objects.values(), [POD], self._folder, SystemClock(), Random(1))
+        await self.control.start(port=port)
+        self._control_runs = True
+
+    async def stop_control(self) -> None:
+        if self._control_runs:
+            self._control_runs = False
+            await self.control.stop()
+
+    async def apply(self, *objects: Json) -> None:
+        """As `kubectl apply`; returns when the sidecar obeys."""
+        for each in objects:
+            previous = self.objects.get(_name(each))
+            generation = previous["metadata"].get("generation", 1) + 1 if previous else 1
+            metadata = {**each["metadata"], "generation": generation}
+            self.objects[_name(each)] = {**each, "metadata": metadata}
+        await self.control.update(self.objects.values())
+
+    async def programmed(self) -> None:
+        """Wait until the sidecar has acknowledged what is in force."""
+        policy = self.control.compiled.policy_of(POD.identity.uid)
+        assert policy is not None
+        await eventually(lambda: policy.digest in self.control.hub.programmed())
+
+    # --- sidecar ------------------------------------------------------------------------------------------
 
     async def start_sidecar(self, **settings: Any) -> None:
         chosen: dict[str, Any] = {
@@ -208,19 +200,101 @@ class World:
             "otlp_traces_url": self.collector.url,
             **settings,
         }
-        keys = StaticKeys({"openai": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
-        self.sidecar = await Sidecar.start(Settings(**chosen), keys=keys, token=TOKEN, rng=Random(7))
-        self._stack.push_async_callback(self.sidecar.stop)
-        self.url = f"http://{self.sidecar.address}"
-        self.admin_url = f"http://{self.sidecar.admin_address}"
-        self.openai = await self._client(openai_client(f"{self.url}/openai/v1"))
-        self.anthropic = await self._client(anthropic_client(f"{self.url}/anthropic"))
+        keys = StaticKeys({"openai": OPENAI_KEY, "backup": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
+        self.sidecar = await Sidecar.start(Settings(**chosen), keys=keys, token=POD.token, rng=Random(7))
+        self._sidecar_runs = True
+        await self.use(f"http://{self.sidecar.address}", f"http://{self.sidecar.admin_address}")
 
-    async def close(self) -> None:
-        await self._stack.aclose()
+    async def use(self, url: str, admin_url: str) -> None:
+        """Point the clients at a sidecar."""
+        self.url, self.admin_url = url, admin_url
+        self.openai = await self._client(openai_client(f"{url}/openai/v1"))
+        self.anthropic = await self._client(anthropic_client(f"{url}/anthropic"))
+
+    async def stop_sidecar(self) -> None:
+        if self._sidecar_runs:
+            self._sidecar_runs = False
+            await self.sidecar.stop()
+
+    _sidecar_runs = False
+    _control_runs = False
 
     async def _client(self, client: Any) -> Any:
         return await self._stack.enter_async_context(client)
 
-    def faults(self, *rules: FaultRule) -> None:
-        self.standin.faults(*rules)
+    async def serve(self, server: Any) -> None:
+        """Start something beside, until the end of the test."""
+        await server.start()
+        self._stack.push_async_callback(server.stop)
+
+    async def client(self, base_url: str, **options: Any) -> openai.AsyncOpenAI:
+        """Another OpenAI client."""
+        return await self._client(openai_client(base_url, **options))
+
+    # --- money --------------------------------------------------------------------------------------------
+
+    @property
+    def invoice_nanos(self) -> int:
+        return self.standin.invoice().cost_nanos
+
+    def account(self, limit: str = "monthly") -> AccountView:
+        """An account as the coordinator has it."""
+        return next(view for view in self.control.coordinator.views() if view.key.limit == limit)
+
+    @property
+    def rights(self) -> AccountStatus:
+        """The team's monthly account as the sidecar has it."""
+        (found,) = ledger_status(self.sidecar.plane.ledger, self.sidecar.plane.clock.monotonic())
+        return found
+
+    async def settled(self) -> int:
+        """What the sidecar has settled, in nano-units, once nothing is in flight any more."""
+        await self.quiet()
+        return self.rights.used
+
+    async def quiet(self) -> None:
+        """Wait until no request, no answer without a reader and no reservation is left."""
+        plane = self.sidecar.plane
+        await eventually(lambda: not (plane.active or plane.draining or plane.ledger.open_reservations))
+
+    async def close_the_books(self) -> int:
+        """Stop the sidecar; what the coordinator then has settled, with nothing held or quarantined."""
+        await self.stop_sidecar()
+        account = self.account()
+        assert (account.held, account.quarantined, account.overrun) == (0, 0, 0)
+        return account.state.settled
+
+    # --- what is to be seen -------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        async with self.http.get(f"{self.admin_url}/status") as response:
+            return await response.json()
+
+    async def metrics(self) -> dict[str, float]:
+        """Samples by name and labels as they are written."""
+        async with self.http.get(f"{self.admin_url}/metrics") as response:
+            text = await response.text()
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+    async def total(self, name: str, **labels: str) -> float:
+        """Sum over the samples of a metric that have these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = (await self.metrics()).items()
+        return sum(value for key, value in found if key.split("{")[0] == name and all(each in key for each in wanted))
+
+    def provider_requests(self, path: str = "") -> list[Any]:
+        """What arrived at the provider."""
+        return [seen for seen in self.standin.requests() if seen.path.endswith(path)]
+
+
+def _name(raw: Json) -> tuple[str, str]:
+    return raw["kind"], raw["metadata"]["name"]
+
+
+def chat(text: str = "hello [[out=5]]", model: str = "auto", **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+def message(text: str = "hello [[out=5]]", model: str = "auto", **more: Any) -> dict[str, Any]:
+    return {"model": model, "max_tokens": 2048, "messages": [{"role": "user", "content": text}], **more}

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from exchange_world import MONTH, ROUTING, chat, policy
 from fake_bank import Bank
@@ -22,7 +23,7 @@ from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
-from spendmesh_sidecar.core.rights import Lease
+from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec, RetrySpec, RoutingSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, ParsedRequest, Respond, Step, Wait
 from spendmesh_sidecar.policy import Policy
@@ -47,6 +48,20 @@ class Weather:
     """Part of the time in which the coordinator answers nothing."""
 
 
+class Coordinator(Protocol):
+    """Who grants: the test's own bank, or our coordinator's books."""
+
+    away: bool
+
+    def acquire(self, nonce: str, wants: tuple[Want, ...]) -> tuple[tuple[Lease, ...], tuple[Denial, ...]]: ...
+
+    def report(self, nonce: str, reports: tuple[LeaseReport, ...]) -> tuple[LeaseState, ...]: ...
+
+    def charged(self, account: AccountRef) -> int: ...
+
+    def tell(self, now: float) -> None: ...
+
+
 @dataclass
 class Sidecar:
     """One holder of rights. A kill replaces everything in it."""
@@ -62,18 +77,19 @@ class Sidecar:
 class Storm:
     """One seeded run; `run` plays it to its end and leaves the results in the attributes."""
 
-    def __init__(self, seed: int, weather: Weather) -> None:
+    def __init__(self, seed: int, weather: Weather, bank: Coordinator | None = None) -> None:
         self.seed, self.weather = seed, weather
         self.rng = random.Random(seed)
         self.provider = StormProvider(random.Random(seed + 1))
         self.policy: Policy = policy(budgets=weather.budgets, retry=RETRY)
-        self.bank = Bank(weather.budgets)
+        self.bank: Coordinator = bank or Bank(weather.budgets)
+        self.bank.tell(0.0)
         self.pricing = Pricing((), "storm")
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
         self.incarnations = 0
-        self.sidecars = [self._born() for _ in range(weather.sidecars)]
+        self.sidecars = [self._born(place) for place in range(weather.sidecars)]
         self.all_sidecars = list(self.sidecars)
         self.happened: Counter[str] = Counter()
         self.retries = self.recovered = self.settled_nanos = 0
@@ -99,6 +115,7 @@ class Storm:
             self._tick(sidecar)
         while self.events:
             self.now, _, what = heapq.heappop(self.events)
+            self.bank.tell(self.now)
             what()
             self._check()
         self._drain()
@@ -131,9 +148,9 @@ class Storm:
         for sidecar in self.sidecars:
             sidecar.ledger.set_budgets(budgets, self.now)
 
-    def _born(self) -> Sidecar:
+    def _born(self, place: int) -> Sidecar:
         self.incarnations += 1
-        name = f"incarnation-{self.incarnations}"
+        name = f"pod-{place}/{self.incarnations}"
         return Sidecar(name, Ledger(name, self.policy.budgets, self.now), began=self.now)
 
     def _kill(self) -> None:
@@ -142,7 +159,7 @@ class Storm:
         self.happened["kill"] += 1
         self.happened["killed in flight"] += self.sidecars[place].ledger.open_reservations
         self.sidecars[place].alive = False
-        self.sidecars[place] = self._born()
+        self.sidecars[place] = self._born(place)
         self.all_sidecars.append(self.sidecars[place])
         self._tick(self.sidecars[place])
 

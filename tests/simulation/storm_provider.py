@@ -12,10 +12,25 @@ from dataclasses import dataclass, field
 
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, Usage
 
-NANOS_PER_TOKEN = {"small-1": (1_000, 2_000), "medium-1": (2_000, 8_000), "medium-2": (3_000, 9_000), "large-1": (10_000, 40_000)}
+NANOS_PER_TOKEN = {
+    "small-1": (1_000, 2_000),
+    "medium-1": (2_000, 8_000),
+    "medium-2": (3_000, 9_000),
+    "large-1": (10_000, 40_000),
+}
 """Input and output."""
 
-CALM = {"ok": 90, "no usage": 1, "understated": 1, "cut": 1, "client gone": 2, "abandoned": 1, "slow": 1, "500": 1, "429": 2}
+CALM = {
+    "ok": 90,
+    "no usage": 1,
+    "understated": 1,
+    "cut": 1,
+    "client gone": 2,
+    "abandoned": 1,
+    "slow": 1,
+    "500": 1,
+    "429": 2,
+}
 STORM = {
     "ok": 30,
     "500": 12,

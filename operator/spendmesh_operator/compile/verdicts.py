@@ -33,7 +33,7 @@ class Evidence:
         """Add what one class says about the object `key`."""
         for pod in pods:
             self.matched[pod.workload].append(pod.uid)
-            if key in result.effective and key not in result.conflicts:
+            if key in result.effective:
                 self.effective[pod.workload].append(pod.uid)
         if key in result.conflicts:
             self.lost_to.add(result.conflicts[key])

@@ -27,6 +27,13 @@ class PublishedPolicy(PolicyInForce, Protocol):
     def digest(self) -> str: ...
 
 
+_DIGEST_CHARS = 64
+_SENTENCE_CHARS = 500
+_NAME_CHARS = 253
+_KEYS = 32
+"""What is kept of an acknowledgement: it ends up in a status, and a pod may write anything."""
+
+
 @dataclass(frozen=True)
 class PolicyView:
     """One result of compile, as the control server needs it."""
@@ -107,13 +114,14 @@ class Hub:
 
     def acknowledge(self, pod: PodIdentity, ack: Ack) -> None:
         """Note what a pod did with a snapshot; the last word counts."""
+        digest = ack.digest[:_DIGEST_CHARS]
         if ack.error:
-            self._nacks[pod.uid] = Nack(f"{pod.namespace}/{pod.name}", ack.digest, ack.error)
+            self._nacks[pod.uid] = Nack(f"{pod.namespace}/{pod.name}", digest, ack.error[:_SENTENCE_CHARS])
         else:
             self._nacks.pop(pod.uid, None)
-            self._programmed[pod.uid] = ack.digest
+            self._programmed[pod.uid] = digest
         if ack.missing_keys:
-            self._missing_keys[pod.uid] = ack.missing_keys
+            self._missing_keys[pod.uid] = tuple(name[:_NAME_CHARS] for name in ack.missing_keys[:_KEYS])
         else:
             self._missing_keys.pop(pod.uid, None)
         self._tell()

@@ -124,12 +124,12 @@ def _may_read_processes(spec: Json, setting: str) -> str | None:
 
 
 def _differing_environment(existing: Json, wanted: Json) -> str | None:
-    has = {entry["name"]: entry for entry in existing.get("env") or []}
+    has = {str(entry.get("name", "")): entry for entry in existing.get("env") or []}
     wants = {entry["name"]: entry for entry in wanted["env"]}
     for name, entry in wants.items():
         if not _covers(entry, has.get(name, {})):
             return str(name)
-    extra = (name for name in has if name not in wants and str(name).startswith(names.ENVIRONMENT_PREFIX))
+    extra = (name for name in has if name not in wants and name.startswith(names.ENVIRONMENT_PREFIX))
     return next(extra, None)
 
 

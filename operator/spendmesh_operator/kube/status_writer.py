@@ -105,7 +105,11 @@ class StatusWriter:
             known = self._written.get(key)
             if known is None or known.uid != facts.uids.get(key, ""):
                 known = self._written[key] = Written(facts.uids.get(key, ""))
-            new = self._status(verdict, facts, known.status)
+            try:
+                new = self._status(verdict, facts, known.status)
+            except Exception:  # one object must not keep the others from being told
+                log.exception("the status of %s cannot be made", key)
+                continue
             if self._is_due(known, new):
                 await self._write(key, known, new)
 

@@ -12,14 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from spendmesh_operator.ledger import grants
 from spendmesh_operator.ledger.accounts import (
-    MAX_AMOUNT,
     Account,
     AccountKey,
     BadRequest,
     Correction,
     Holder,
     InvariantViolated,
-    Lease,
     LimitInForce,
     QuarantineReason,
     meaning_of,
@@ -27,6 +25,7 @@ from spendmesh_operator.ledger.accounts import (
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
+from spendmesh_operator.ledger.messages import check_name, check_request, closed_message, lease_message
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -36,7 +35,6 @@ from spendmesh_sidecar.protocol import (
     AcquireReply,
     AcquireRequest,
     Denial,
-    Lease as LeaseMessage,
     LeaseReport,
     LeaseState,
     ReportReply,
@@ -44,11 +42,7 @@ from spendmesh_sidecar.protocol import (
     Want,
 )
 
-MAX_WANTS = 64
-"""Accounts of one request: a few budgets of a few limits each, in two periods."""
 MAX_REPORTS = 1024
-MAX_NAME_CHARS = 128
-"""Of request ids and nonces: a ULID has 26, a UUID 36."""
 PRESSURE_MS = 10_000
 """How long others are asked to give back after a request found too little."""
 
@@ -88,7 +82,7 @@ class Books:
 
         A new nonce of a known pod quarantines what its old one holds. Raises BadRequest, NotYours, HolderFenced.
         """
-        _check_request(request, holder)
+        check_request(request, holder)
         self._admit(holder)
         answer = self.pods.answer(holder.uid, request.id)
         if isinstance(answer, AcquireReply):
@@ -112,7 +106,7 @@ class Books:
             self.holdings.put(plan.account, plan.lease)
         self.pods.remember_grant(holder.uid, request.id, tuple(plan.lease.id for plan in plans))
         return AcquireReply(
-            leases=tuple(_message(plan.account, plan.lease, plan.ref, plan.in_force, now_ms) for plan in plans)
+            leases=tuple(lease_message(plan.account, plan.lease, plan.ref, plan.in_force, now_ms) for plan in plans)
         )
 
     def report(self, holder: Holder, request: ReportRequest, limits: LimitsOf, now_ms: int) -> ReportReply:
@@ -124,7 +118,7 @@ class Books:
         """
         if len(request.reports) > MAX_REPORTS:
             raise BadRequest(f"{len(request.reports)} reports in one message; at most {MAX_REPORTS} are read")
-        _check_name("nonce", holder.nonce)
+        check_name("nonce", holder.nonce)
         self.pods.check_owner(holder)
         for report in request.reports:
             find_lease(self.holdings, holder, report)
@@ -240,9 +234,9 @@ class Books:
         for want, lease_id in zip(request.wants, lease_ids, strict=False):
             account, in_force = self.holdings.account_of(lease_id), limits(want.account)
             if account is not None:
-                leases.append(_message(account, account.leases[lease_id], want.account, in_force, now_ms))
+                leases.append(lease_message(account, account.leases[lease_id], want.account, in_force, now_ms))
             elif in_force is not None:
-                leases.append(_closed_message(lease_id, holder, want.account, in_force))
+                leases.append(closed_message(lease_id, holder, want.account, in_force))
         return AcquireReply(leases=tuple(leases))
 
     # --- parts of report ----------------------------------------------------------------------------------
@@ -269,52 +263,3 @@ class Books:
             fenced=bool(after.quarantined),
             state=state,
         )
-
-
-def _check_request(request: AcquireRequest, holder: Holder) -> None:
-    _check_name("id", request.id)
-    _check_name("nonce", holder.nonce)
-    if not 1 <= len(request.wants) <= MAX_WANTS:
-        raise BadRequest(f"{len(request.wants)} wants in one request; 1 to {MAX_WANTS} are read")
-    if len({(want.account, want.period) for want in request.wants}) != len(request.wants):
-        raise BadRequest("two wants on one account: add them up")
-    for want in request.wants:
-        if not (0 <= want.need <= MAX_AMOUNT and 0 <= want.want <= MAX_AMOUNT):
-            raise BadRequest(f"need {want.need} and want {want.want} must be between 0 and 10^18")
-
-
-def _check_name(field: str, value: str) -> None:
-    if not (0 < len(value) <= MAX_NAME_CHARS and value.isprintable()):
-        raise BadRequest(f"{field} must be 1 to {MAX_NAME_CHARS} printable characters")
-
-
-def _message(
-    account: Account, lease: Lease, ref: AccountRef, in_force: LimitInForce | None, now_ms: int
-) -> LeaseMessage:
-    return LeaseMessage(
-        id=lease.id,
-        nonce=lease.holder.nonce,
-        account=ref,
-        unit=account.limit.unit,
-        currency=account.limit.currency,
-        granted=lease.granted,
-        released=lease.released,
-        starts_in_ms=max(0, account.key.start * 1000 - now_ms),
-        ends_in_ms=max(0, account.end * 1000 - now_ms),
-        state=account_state(account, in_force, now_ms),
-    )
-
-
-def _closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> LeaseMessage:
-    limit = in_force.limit
-    state = AccountState(amount=limit.amount, settled=0, charged=0, resets_in_ms=0, observed=in_force.mode == "Observe")
-    return LeaseMessage(
-        id=lease_id,
-        nonce=holder.nonce,
-        account=ref,
-        unit=limit.unit,
-        currency=limit.currency,
-        granted=0,
-        ends_in_ms=0,
-        state=state,
-    )

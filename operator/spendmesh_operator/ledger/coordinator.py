@@ -37,6 +37,9 @@ log = logging.getLogger("spendmesh.ledger")
 
 MAX_WAITING = 10_000
 """Changes in the queue; each caller waits for one, and a coordinator serves a few thousand sidecars."""
+RESTORES_APART_SECONDS = 60.0
+FREEZES_APART_SECONDS = 3600.0
+"""A pod's word alone must not stop everybody's grants again and again: a restore from a backup is rare."""
 MAX_EPOCH_STEP = 1_000_000
 """How far ahead a sidecar may claim to have seen an epoch; leaders change far less often."""
 
@@ -91,6 +94,7 @@ class Coordinator:
         self._heard: dict[str, float] = {}
         self._started_at = 0.0
         self._no_grants_until = 0.0
+        self._restored_at = self._frozen_at = float("-inf")
         self._ended: asyncio.Future[str] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -191,12 +195,15 @@ class Coordinator:
     async def raise_epoch(self, seen: int) -> None:
         """
         A sidecar has seen epoch `seen`. If that is newer than ours, the store was restored from a backup: begin an
-        epoch beyond it, and grant nothing for a while, so that holders report first.
+        epoch beyond it, and grant nothing for a while, so that holders report first. Ignored if it was just done.
         """
-        if not self.epoch < seen <= self.epoch + MAX_EPOCH_STEP:
+        now = self._clock.monotonic()
+        if not self.epoch < seen <= self.epoch + MAX_EPOCH_STEP or now < self._restored_at + RESTORES_APART_SECONDS:
             return
         log.error("a sidecar has seen epoch %d, the books are of %d: they were restored", seen, self.epoch)
-        self._no_grants_until = self._clock.monotonic() + self._settings.restored_seconds
+        self._restored_at = now
+        if now >= self._frozen_at + FREEZES_APART_SECONDS:
+            self._frozen_at, self._no_grants_until = now, now + self._settings.restored_seconds
         await self._submit(lambda books, _: books.raise_epoch(seen + 1))
 
     async def sweep(self) -> None:

@@ -44,6 +44,7 @@ class Operation:
     def apply(self, books: Books, now_ms: int) -> None:
         """Evaluate from scratch on these books. A denial of an earlier evaluation is kept."""
         if isinstance(self._reply, AcquireReply) and self._reply.denials:
+            self.revision = 0
             return
         self._reply, self._error = None, None
         try:

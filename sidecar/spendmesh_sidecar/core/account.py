@@ -12,17 +12,18 @@ from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Want
 from spendmesh_sidecar.core.specs import LimitSpec
+from spendmesh_sidecar.core.types import Shortfall
 
 ASK_AGAIN_SECONDS = 1.0
 """An unanswered top-up is repeated after this: one commit of a busy shard."""
 DENIED_AGAIN_SECONDS = 5.0
-"""A refused top-up is repeated after this: about one report interval, when others' rights may have come back."""
+"""A refused or fruitless top-up is repeated after this: about one report interval, when others' rights may be back."""
 DENIAL_STANDS_SECONDS = 1.0
 """A refused call's answer also speaks for the next ones for so long, so that an empty budget costs no round trips."""
 NEXT_PERIOD_LEAD_SECONDS = 30.0
 """Rights for the next period are asked for one to two of these before the boundary, spread over the sidecars."""
 TIGHT_DIVISOR = 10
-"""Less than a tenth left to grant: idle holders keep nothing."""
+"""Less than a tenth left to grant: nobody asks far ahead, and idle holders keep nothing."""
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Account:
     """Not yet in a lease's report."""
     _ask_at: float = 0.0
     _ask_next_at: float = 0.0
+    _granted_when_asked: int | None = None
     _denial: Denial | None = None
     _denial_need: int = 0
     _denied_at: float = 0.0
@@ -100,32 +102,43 @@ class Account:
         """Top-ups that are due, `spread` in [0, 1) moving the next period's away from other sidecars'."""
         if self.limit is None:
             return []
-        idle = self.demand.idle(now)
+        idle, tight = self.demand.idle(now), self._tight(now)
         lease = self.current(now)
         free = lease.free if lease else 0
-        due = lease is None or free < self.demand.low_water(now)
+        target = self.demand.target(now, self.limit.amount, tight=tight)
+        due = lease is None or free < self.demand.low_water(now, self.limit.amount, tight=tight)
         asked: list[Want] = []
         if due and not (idle and self._leased) and now >= self._ask_at:
-            self._ask_at = now + ASK_AGAIN_SECONDS
-            want = self.demand.target(now, self.limit.amount) - free
-            asked.append(Want(account=self.ref, need=0, want=max(1, want)))
+            granted = sum(book.granted for book in self.leases.values())
+            fruitless = self._granted_when_asked == granted
+            self._granted_when_asked = granted
+            self._ask_at = now + (DENIED_AGAIN_SECONDS if fruitless else ASK_AGAIN_SECONDS)
+            asked.append(Want(account=self.ref, need=0, want=max(1, target - free)))
         provided = any(book.starts_at > now for book in self.leases.values())
         if lease is None or idle or provided or now < self._ask_next_at:
             return asked
         if lease.ends_at - now < NEXT_PERIOD_LEAD_SECONDS * (1 + spread):
             self._ask_next_at = now + ASK_AGAIN_SECONDS
-            want = self.demand.target(now, self.limit.amount)
-            asked.append(Want(account=self.ref, need=0, want=want, period="next"))
+            asked.append(Want(account=self.ref, need=0, want=target, period="next"))
         return asked
+
+    def want_for(self, lacking: Shortfall, now: float) -> Want:
+        """What to ask for a waiting call: its need, and with it room for one more like it, or for the demand ahead."""
+        free = self.free(now)
+        amount = self.limit.amount if self.limit else 0
+        ahead = max(2 * (lacking.want + free), self.demand.target(now, amount, tight=self._tight(now)))
+        return Want(account=self.ref, need=lacking.need, want=max(lacking.need, ahead - free))
 
     def give_back_surplus(self, now: float) -> None:
         """Release what has been idle too long, so that others can spend it."""
         lease = self.current(now)
-        if lease is None or lease.free == 0:
+        if lease is None or lease.free == 0 or self.limit is None:
             return
-        state = lease.state
-        tight = state is not None and (state.amount - state.charged) * TIGHT_DIVISOR < state.amount
-        lease.give_back(self.demand.surplus(lease.free, now, tight=tight))
+        lease.give_back(self.demand.surplus(lease.free, now, self.limit.amount, tight=self._tight(now)))
+
+    def _tight(self, now: float) -> bool:
+        state = self.state(now)
+        return state is not None and (state.amount - state.charged) * TIGHT_DIVISOR < state.amount
 
     def note_would_block(self, amount: int, now: float) -> None:
         """Count a call that an Observe limit would have refused, as far as its state is known."""

@@ -13,6 +13,9 @@ from spendmesh_sidecar.core.money import format_nanos
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
 
+KEY_MISSING = "key_missing"
+"""`Outcome.error_code` of an attempt that could not be made, because the pod has no key for the provider."""
+
 
 def decide(
     policy: PolicyView, plan: Plan | None, tries: Attempts | None, settlements: tuple[Settlement, ...]
@@ -41,6 +44,14 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     attempts = f"{tries.number} attempt{'s' if tries.number != 1 else ''}"
     if outcome.kind is Kind.TIMEOUT and not outcome.complete and (outcome.status is None or outcome.status < 400):
         return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
+    if outcome.error_code == KEY_MISSING:
+        ref = tries.last.candidate.provider.ref
+        return refuse(
+            "target_unavailable",
+            f"This pod has no usable key for ModelProvider {ref}: see the Secret that its auth names; a Secret that "
+            "came after the pod needs a restart of the pod.",
+            retry_after_seconds=1.0,
+        )
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         what = (
             "cannot be reached" if outcome.kind is Kind.CONNECT else "broke the connection before its answer was whole"

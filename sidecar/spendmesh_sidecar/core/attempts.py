@@ -75,12 +75,15 @@ class Attempts:
     def pick(self, now: float) -> Priced | None:
         """The healthy target to try now; the others' reasons go to `passed_over`."""
         for priced in self._order():
-            wait = 0.0 if self.observed else self._breaker_wait(priced, now)
-            if wait <= 0:
+            if self.healthy(priced, now):
                 return priced
-            key = priced.candidate.key
+            key, wait = priced.candidate.key, self._breaker_wait(priced, now)
             self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
         return None
+
+    def healthy(self, priced: Priced, now: float) -> bool:
+        """Whether a target may be tried now."""
+        return self.observed or self._breaker_wait(priced, now) <= 0
 
     def reopens_in(self, now: float) -> float:
         """Seconds until the first target may be tried again."""

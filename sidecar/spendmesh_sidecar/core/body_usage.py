@@ -42,6 +42,7 @@ class _Body(Struct):
     data: Raw | UnsetType = UNSET  # embeddings
 
 
+_READ = tuple(name for name in _Body.__struct_fields__ if name != "data")
 _DECODER = msgspec.json.Decoder(_Body)
 
 
@@ -87,7 +88,7 @@ class BodyScanner:
             body = _DECODER.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        values = {name: _value(getattr(body, name)) for name in _Body.__struct_fields__ if name != "data"}
+        values = {name: _value(getattr(body, name)) for name in _READ}
         answer.identify(values)
         if values["error"]:
             answer.fail(values["error"])

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 
 TIME_CONSTANT_SECONDS = 10.0
 """Forgetting of the demand rate: Finagle's and Linkerd's budgets look back 10 s as well."""
-LOW_WATER_SECONDS = 1.0
-"""Free rights below this much demand ask for more: one commit of a busy shard (contract §4)."""
-TARGET_SECONDS = 3.0
-"""Rights asked for ahead of demand."""
+LOW_WATER_SECONDS = 10.0
+TARGET_SECONDS = 30.0
+"""Free rights below the first much demand ask for more, up to the second: calls go on through a change of the
+coordinator's leader, which takes a lease of 15 s and a start."""
+TIGHT_LOW_WATER_SECONDS = 1.0
+TIGHT_TARGET_SECONDS = 3.0
+"""The same where little is left to grant: one commit of a busy shard (contract §4), and no more than is needed."""
+SHARE_DIVISOR = 50
+"""Ahead of demand at most 2 % of the limit, whatever the rate, so that many holders do not strand it."""
 IDLE_SECONDS = 20.0
 """Surplus older than this is given back: within the 30 s of contract §4, one report interval included."""
 PEAK_SECONDS = 60.0
@@ -52,17 +57,18 @@ class Demand:
         """The largest recent reservation; 0 before the first."""
         return max(self._peak, self._peak_before)
 
-    def low_water(self, now: float) -> int:
-        """Below this many free rights a top-up is due: room for the largest recent call and a second of demand."""
-        return max(self.peak, int(self._rate_at(now) * LOW_WATER_SECONDS))
+    def low_water(self, now: float, limit_amount: int, *, tight: bool) -> int:
+        """Below this many free rights a top-up is due: room for the largest recent call and for demand ahead."""
+        ahead = TIGHT_LOW_WATER_SECONDS if tight else LOW_WATER_SECONDS
+        return max(self.peak, self._ahead(now, ahead, limit_amount // 2))
 
-    def target(self, now: float, limit_amount: int) -> int:
+    def target(self, now: float, limit_amount: int, *, tight: bool) -> int:
         """How many free rights a top-up should lead to."""
         if not self.peak:
             return max(1, limit_amount // FIRST_WANT_DIVISOR)
-        return max(2 * self.peak, int(self._rate_at(now) * TARGET_SECONDS))
+        return max(2 * self.peak, self._ahead(now, TIGHT_TARGET_SECONDS if tight else TARGET_SECONDS, limit_amount))
 
-    def surplus(self, free: int, now: float, *, tight: bool) -> int:
+    def surplus(self, free: int, now: float, limit_amount: int, *, tight: bool) -> int:
         """
         What to give back of `free` rights.
 
@@ -71,13 +77,16 @@ class Demand:
         """
         if self.idle(now):
             return max(0, free - (0 if tight else self.peak))
-        keep = self.target(now, 0)
+        keep = self.target(now, limit_amount, tight=tight)
         if free <= 2 * keep:
             self._surplus_since = None
             return 0
         if self._surplus_since is None:
             self._surplus_since = now
         return free - keep if now - self._surplus_since >= IDLE_SECONDS else 0
+
+    def _ahead(self, now: float, seconds: float, limit_amount: int) -> int:
+        return min(int(self._rate_at(now) * seconds), limit_amount // SHARE_DIVISOR)
 
     def _rate_at(self, now: float) -> float:
         if self._noted_at is None:

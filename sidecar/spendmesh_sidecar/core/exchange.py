@@ -16,7 +16,7 @@ from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import tightest_left
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.refusals import budget_refusal, in_flight, refuse, unverifiable
+from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, in_flight, unverifiable
 from spendmesh_sidecar.core.reservation import Booked, Booking
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
@@ -90,7 +90,7 @@ class Exchange:
         self._tries: Attempts | None = None
         self._booking: Booking | None = None
         self._shortfalls: tuple[Shortfall, ...] = ()
-        self._lease_deadline = 0.0
+        self._lease_deadline: float | None = None
         self._flight: Flight | None = None
         self._last: Outcome | None = None
         self._settlements: list[Settlement] = []
@@ -105,14 +105,8 @@ class Exchange:
             return self._refuse(plan)
         self._plan = plan
         retry = self.policy.retry
-        self._tries = Attempts(
-            retry,
-            self._retry_budgets.of(retry),
-            self._breakers,
-            self._rng,
-            plan.targets,
-            now + self._deadline_seconds,
-        )
+        paid_from, deadline = self._retry_budgets.of(retry), now + self._deadline_seconds
+        self._tries = Attempts(retry, paid_from, self._breakers, self._rng, plan.targets, deadline)
         return self._next(now, now_unix)
 
     def acquired(self, denials: tuple[Denial, ...] | None, now: float, now_unix: int) -> Step:
@@ -122,11 +116,13 @@ class Exchange:
         Whatever came, what is here now is tried first: other calls may have settled meanwhile.
         """
         self._enter(_Phase.ACQUIRING, now)
-        assert self._booking is not None
+        assert self._booking is not None and self._tries is not None
         if denials is None:
             self._ledger.unanswered(now)
         elif denials:
             self._ledger.denied(denials, now, self._shortfalls)
+        if not self._tries.healthy(self._booking.priced, now):
+            return self._next(now, now_unix)  # ejected while this call waited
         booked = self._booking.try_book(now, shrink=True)
         if isinstance(booked, Booked):
             return self._send(self._booking, booked, now, now_unix)
@@ -225,14 +221,7 @@ class Exchange:
         assert self._tries is not None
         priced = self._tries.pick(now)
         if priced is None or now >= self._tries.deadline:
-            wait = max(1.0, self._tries.reopens_in(now))
-            return self._refuse(
-                refuse(
-                    "target_unavailable",
-                    f"Every target for this call is ejected after errors; the first is tried again in {wait:.0f} s.",
-                    retry_after_seconds=wait,
-                )
-            )
+            return self._refuse(all_ejected(self._tries.reopens_in(now)))
         reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
         booking = Booking(self._ledger, self.policy.budgets, priced, self.request.bounds, reservation, now_unix)
         if not self.request.operation.billed:
@@ -241,15 +230,16 @@ class Exchange:
         if isinstance(booked, Booked):
             return self._send(booking, booked, now, now_unix)
         self._booking = booking
-        self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
+        if self._lease_deadline is None:
+            self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
         if standing := self._ledger.standing_denials(booked, now):
             return self._refuse(budget_refusal(standing, self.policy.budgets, booking.needs()))
         return self._ask(booked, now)
 
     def _ask(self, shortfalls: tuple[Shortfall, ...], now: float) -> Step:
+        assert self._lease_deadline is not None and self._booking is not None
         wait = self._lease_deadline - now
         if wait <= 0:
-            assert self._booking is not None
             name = f"{shortfalls[0].budget}/{shortfalls[0].limit}"
             return self._refuse(in_flight(name, self._booking.needs()[name], self.policy.budgets))
         self._shortfalls = shortfalls
@@ -261,7 +251,7 @@ class Exchange:
         priced = booking.priced
         permit = self._tries.dispatch(priced, now, first_of_client=self.request.client_retry == 0)
         self._flight = Flight(self._tries.number, booking.reservation, priced, booked, permit, now_unix)
-        self._booking = None
+        self._booking = self._lease_deadline = None
         self._phase = _Phase.ATTEMPTING
         return Attempt(
             number=self._tries.number,

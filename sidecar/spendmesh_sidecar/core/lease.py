@@ -47,16 +47,18 @@ class LeaseBook:
     _acknowledged: bool = True
     _reported_used: int = 0
 
-    def merge(self, lease: Lease, now: float) -> None:
+    def merge(self, lease: Lease, now: float) -> bool:
         """
         Take over a newer (or older, or repeated) message: rights by maximum, times by minimum (delay adds to them).
 
-        `released` is not taken over: only the holder gives back.
+        `released` is not taken over: only the holder gives back. Answers whether rights came.
         """
+        before = self.granted
         self.granted = max(self.granted, lease.granted)
         self.starts_at = min(self.starts_at, now + lease.starts_in_ms / 1000)
         self.ends_at = min(self.ends_at, now + lease.ends_in_ms / 1000)
         self.state = lease.state
+        return self.granted > before
 
     def open_at(self, now: float) -> bool:
         """True while its period runs and nothing forbids a new reservation."""

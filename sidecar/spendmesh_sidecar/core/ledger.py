@@ -187,9 +187,9 @@ class Ledger:
             book = LeaseBook(lease.id, lease.account, lease.granted, starts_at, ends_at, lease.state, lease.released)
             book.retired = limit is None or self.draining
             account.add(book)
-        else:
-            book.merge(lease, now)
-        account.forget_denial()
+            account.forget_denial()
+        elif book.merge(lease, now):
+            account.forget_denial()
         account.carry_over(now)
         self._silent_until = 0.0
         return True
@@ -224,15 +224,11 @@ class Ledger:
         return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
 
     def wants_for(self, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Want, ...]:
-        """What to ask for a waiting call: its need, and with it room for one more like it or for the demand ahead."""
-        asked: list[Want] = []
-        for lack in shortfalls:
-            account = self._account(AccountRef(budget=lack.budget, limit=lack.limit), now)
-            free = account.free(now)
-            next_too = 2 * (lack.want + free) - free
-            ahead = account.demand.target(now, 0) - free
-            asked.append(Want(account=account.ref, need=lack.need, want=max(lack.need, next_too, ahead)))
-        return tuple(asked)
+        """What to ask for a waiting call, with what demand will want next."""
+        return tuple(
+            self._account(AccountRef(budget=lack.budget, limit=lack.limit), now).want_for(lack, now)
+            for lack in shortfalls
+        )
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from spendmesh_sidecar.core.types import Usage
 MAX_FINISH_REASONS = 128
 """As many as there may be choices."""
 
+_TEXT_MEMBERS = frozenset({"content", "refusal", "reasoning", "reasoning_content"})
 _NAME = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
 
@@ -94,11 +95,18 @@ def openai_text(message: object) -> list[object]:
     """Everything generated in an OpenAI message or delta."""
     if not isinstance(message, dict):
         return []
-    pieces = [message.get(name) for name in ("content", "refusal", "reasoning", "reasoning_content")]
-    calls = message.get("tool_calls")
-    for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
-        for name, member in (("function", "arguments"), ("custom", "input")):
-            function = call.get(name) if isinstance(call, dict) else None
-            if isinstance(function, dict):
-                pieces.append(function.get(member))
+    pieces: list[object] = []
+    for name, value in message.items():
+        if name in _TEXT_MEMBERS:
+            pieces.append(value)
+        elif value and name == "tool_calls" and isinstance(value, list):
+            pieces += [piece for call in value if isinstance(call, dict) for piece in _call_text(call)]
+        elif value and name == "function_call" and isinstance(value, dict):
+            pieces.append(value.get("arguments"))
     return pieces
+
+
+def _call_text(call: Mapping[str, object]) -> Iterable[object]:
+    for name, member in (("function", "arguments"), ("custom", "input")):
+        if isinstance(function := call.get(name), dict):
+            yield function.get(member)

@@ -94,10 +94,10 @@ def answered(
     An error's body is needed only as far as its first 64 KiB; a 2xx is judged by its `observation`.
     """
     seen = observation or Observation()
-    wait = retry_after_seconds(headers, now_unix)
     if 200 <= status < 300:
         kind = Kind.SUCCESS if not seen.error_code else _CODE_KINDS.get(seen.error_code, Kind.TRANSIENT)
-        return replace(_observed(kind, seen), status=status, committed=committed, retry_after_seconds=wait)
+        return _observed(kind, seen, status, committed)
+    wait = retry_after_seconds(headers, now_unix)
     codes = _codes(dialect, body_prefix)
     return Outcome(
         kind=_error_kind(status, codes, wait),
@@ -115,12 +115,14 @@ def broken(
     committed: bool = False,
 ) -> Outcome:
     """The outcome of an attempt without a whole answer. Usage that was final before the break stays final."""
-    return replace(_observed(kind, observation or Observation()), status=status, committed=committed)
+    return _observed(kind, observation or Observation(), status, committed)
 
 
-def _observed(kind: Kind, seen: Observation) -> Outcome:
+def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool) -> Outcome:
     return Outcome(
         kind=kind,
+        status=status,
+        committed=committed,
         complete=seen.complete,
         usage=seen.usage,
         output_bytes=seen.output_bytes,

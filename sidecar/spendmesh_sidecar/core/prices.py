@@ -8,7 +8,7 @@ Pure arithmetic over price rows; where the rows come from (a provider's own pric
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 
 from spendmesh_sidecar.core.money import cost_nanos
 from spendmesh_sidecar.core.specs import ListedModel, ModelPrice, PriceList, PriceRow, ProviderSpec, TokenPrices
@@ -99,7 +99,8 @@ def worst_cost(
     return max(
         cost_nanos(((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output)))
         for moment in _moments(price, now_unix, now_unix + lasting_seconds)
-        for row in _reachable(_asked_rows(_in_force(price, moment), bounds.service_tiers), most.input_tokens)
+        for rows in _serving(_in_force(price, moment), bounds.service_tiers)
+        for row in _reachable(rows, most.input_tokens)
     )
 
 
@@ -136,7 +137,7 @@ def _dearest_input(prices: TokenPrices, bounds: Bounds) -> int:
 # --- what it came to --------------------------------------------------------------------------------------
 
 
-def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: Sequence[str] = (STANDARD,)) -> int:
+def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: tuple[str, ...] = (STANDARD,)) -> int:
     """
     What a usage costs at a moment, in nano-units, rounded up once.
 
@@ -146,12 +147,13 @@ def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: Sequence[st
     rows = _in_force(price, at_unix)
     served = _TIER_NAMES.get(usage.service_tier, usage.service_tier)
     if not served:
-        candidates = _asked_rows(rows, asked_tiers)
-    elif any(row.service_tier == served for row in rows):
-        candidates = [row for row in rows if row.service_tier == served]
+        serving = _serving(rows, asked_tiers)
+    elif served in asked_tiers or served in rows:
+        serving = _serving(rows, (served,))
     else:
-        candidates = _asked_rows(rows, (served,)) if served in asked_tiers else list(rows)
-    return max(_row_cost(row, usage) for row in _reached(candidates, usage.total_input_tokens))
+        serving = list(rows.values())
+    total = usage.total_input_tokens
+    return max(_row_cost(row, usage) for steps in serving for row in _reached(steps, total))
 
 
 def _row_cost(row: PriceRow, usage: Usage) -> int:
@@ -175,36 +177,40 @@ def _moments(price: ModelPrice, start_unix: int, end_unix: int) -> list[int]:
     return [start_unix, *sorted({row.since for row in price.rows if start_unix < row.since <= end_unix})]
 
 
-def _in_force(price: ModelPrice, at_unix: int) -> list[PriceRow]:
+def _in_force(price: ModelPrice, at_unix: int) -> dict[str, list[PriceRow]]:
     """Of each service tier the set that has begun last; before the first one, that one."""
     begun: dict[str, int] = {}
     for row in price.rows:
         known = begun.get(row.service_tier)
         if known is None or known < row.since <= at_unix or (row.since < known and known > at_unix):
             begun[row.service_tier] = row.since
-    return [row for row in price.rows if row.since == begun[row.service_tier]]
+    sets: dict[str, list[PriceRow]] = {}
+    for row in price.rows:
+        if row.since == begun[row.service_tier]:
+            sets.setdefault(row.service_tier, []).append(row)
+    return sets
 
 
-def _asked_rows(rows: Sequence[PriceRow], tiers: Collection[str]) -> list[PriceRow]:
-    """Rows of the tiers that may serve. A tier that is not priced apart costs what standard costs."""
-    priced = {row.service_tier for row in rows}
-    wanted = {tier if tier in priced else STANDARD for tier in tiers}
-    return [row for row in rows if row.service_tier in wanted] or list(rows)
+def _serving(rows: dict[str, list[PriceRow]], tiers: Iterable[str]) -> list[list[PriceRow]]:
+    """Sets of the tiers that may serve. A tier that is not priced apart costs what standard does, else the dearest."""
+    found: dict[str, list[PriceRow]] = {}
+    for tier in tiers:
+        name = tier if tier in rows else STANDARD
+        found.update({name: rows[name]} if name in rows else rows)
+    return list(found.values())
 
 
-def _reachable(rows: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
-    """All steps that so much input, or less, may be billed by."""
-    return [row for row in rows if row.above_input_tokens < max(1, total_input_tokens)] or rows
+def _reachable(steps: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
+    """All steps of one tier that so much input, or less, may be billed by."""
+    lowest = min(row.above_input_tokens for row in steps)
+    return [row for row in steps if row.above_input_tokens == lowest or row.above_input_tokens < total_input_tokens]
 
 
-def _reached(rows: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
-    """Of each service tier the step that so much input reaches."""
-    steps: dict[str, PriceRow] = {}
-    for row in _reachable(rows, total_input_tokens):
-        known = steps.get(row.service_tier)
-        if known is None or row.above_input_tokens > known.above_input_tokens:
-            steps[row.service_tier] = row
-    return list(steps.values())
+def _reached(steps: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
+    """The step of one tier that so much input is billed by."""
+    reachable = _reachable(steps, total_input_tokens)
+    highest = max(row.above_input_tokens for row in reachable)
+    return [row for row in reachable if row.above_input_tokens == highest]
 
 
 # --- comparing models -------------------------------------------------------------------------------------
@@ -229,4 +235,4 @@ def never_dearer(candidate: ModelPrice, asked: ModelPrice, now_unix: int) -> boo
 
 
 def _plain(price: ModelPrice, now_unix: int) -> TokenPrices:
-    return _reached(_asked_rows(_in_force(price, now_unix), (STANDARD,)), 0)[0].prices
+    return _reached(_serving(_in_force(price, now_unix), (STANDARD,))[0], 0)[0].prices

@@ -71,30 +71,43 @@ def budget_refusal(denials: tuple[Denial, ...], budgets: tuple[BudgetSpec, ...],
 
     A denial of an account that no longer is in the policy speaks as unknown.
     """
-    denial = min(denials, key=lambda denied: _PRECEDENCE.index(denied.reason))
+    told = {id(denial): _reason(denial, needs) for denial in denials}
+    denial = min(denials, key=lambda denied: _PRECEDENCE.index(told[id(denied)]))
+    reason = told[id(denial)]
     name = f"{denial.account.budget}/{denial.account.limit}"
     limit = find_limit(budgets, denial.account.budget, denial.account.limit)
-    if denial.reason == "unverifiable":
+    if reason == "unverifiable":
         return unverifiable(f"budget {name}: its books cannot be read, or it never had a valid meaning")
-    if denial.reason == "unknown" or limit is None:
+    if reason == "unknown" or limit is None:
         return unverifiable(f"budget {name} is not known to the coordinator yet (a policy change is on its way)")
     left = _left(denial.state, limit)
     need = format_amount(needs.get(name, 0), limit)
     resets = _resets(denial.state)
-    if denial.reason == "too_large":
+    if reason == "too_large":
         whole = format_amount(denial.state.amount if denial.state else limit.amount, limit)
         return refuse(
             "request_exceeds_budget",
             f"This call can take {need}, more than the whole budget {name} of {whole}. "
             "Set a smaller output maximum, send less input, or ask for a larger limit.",
         )
-    if denial.reason == "exhausted":
+    if reason == "exhausted":
         return refuse(
             "budget_exceeded",
             f"Budget {name} has {left} left and this call can take {need}.{resets} "
             "Ask the budget's owner to raise it, or send a smaller call.",
         )
     return _in_flight(name, left, need)
+
+
+def _reason(denial: Denial, needs: dict[str, int]) -> str:
+    """The coordinator was asked for what lacks; the whole call, with the rights that are here, may say more."""
+    state = denial.state
+    need = needs.get(f"{denial.account.budget}/{denial.account.limit}", 0)
+    if state is None or denial.reason not in ("in_flight", "exhausted"):
+        return denial.reason
+    if need > state.amount:
+        return "too_large"
+    return "exhausted" if need > state.amount - state.settled else denial.reason
 
 
 def in_flight(name: str, need: int, budgets: tuple[BudgetSpec, ...]) -> Refusal:
@@ -119,6 +132,16 @@ def unverifiable(what: str) -> Refusal:
         "budget_unverifiable",
         f"Cannot verify that this call is within budget: {what}. Try again shortly; nothing was sent or charged.",
         retry_after_seconds=UNVERIFIABLE_RETRY_SECONDS,
+    )
+
+
+def all_ejected(reopens_in_seconds: float) -> Refusal:
+    """No target is healthy; the first is probed again in so many seconds."""
+    wait = max(1.0, reopens_in_seconds)
+    return refuse(
+        "target_unavailable",
+        f"Every target for this call is ejected after errors; the first is tried again in {format_duration(wait)}.",
+        retry_after_seconds=wait,
     )
 
 

@@ -26,7 +26,7 @@ class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
 
 class TokenPrices(Spec, frozen=True, kw_only=True):
     """
-    Nano-units of a currency per million tokens of each disjoint class (`core.usage.Usage`).
+    Nano-units of a currency per million tokens of each disjoint class (`core.types.Usage`).
 
     A class that the provider does not price apart costs what `input` costs (or `output`), written out here:
     there is no "missing" price, so an explicit zero is zero.

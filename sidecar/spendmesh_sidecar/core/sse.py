@@ -41,6 +41,8 @@ class EventReader:
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        elif chunk[:5] == b"data:" and chunk[-2:] == b"\n\n" and chunk.count(b"\n") == 2 and self._is_idle():
+            return [Event(b"", chunk[6 if chunk[5:6] == b" " else 5 : -2])]  # one event in one chunk: most streams
         *lines, rest = chunk.split(b"\n")
         events = [event for line in lines if (event := self._end_line(line)) is not None]
         if rest:
@@ -54,6 +56,10 @@ class EventReader:
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         return Event(self._name, b"\n".join(data)) if data and not self._spoiled else None
+
+    def _is_idle(self) -> bool:
+        """Between two events."""
+        return not (self._line or self._data or self._name or self._skipping or self._spoiled)
 
     def _keep(self, part: bytes) -> None:
         """Remember the beginning of a line, unless it has become too long."""

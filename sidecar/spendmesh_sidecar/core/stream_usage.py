@@ -14,6 +14,9 @@ from spendmesh_sidecar.core.observation import Answer, Observation, openai_text
 from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Tally
 from spendmesh_sidecar.core.sse import Event, EventReader
 
+MAX_CHOICES = 1_024
+"""Choices that are told apart; OpenAI's own bound on n is 128."""
+
 
 class OpenAIStream:
     """Chat completion chunks. Complete with `[DONE]`, or with usage after every choice has finished."""
@@ -47,7 +50,8 @@ class OpenAIStream:
         if chunk is None:
             return
         answer = self._answer
-        answer.identify(chunk)
+        if not answer.response_model:
+            answer.identify(chunk)
         if chunk.get("error") or event.name == b"error":
             answer.fail(chunk.get("error"))
         if isinstance(tier := chunk.get("service_tier"), str):
@@ -56,13 +60,17 @@ class OpenAIStream:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 self._choice(choice, count_text)
-        reported = self._tally.add(chunk.get("usage"))
+        usage = chunk.get("usage")
+        reported = usage is not None and self._tally.add(usage)
         self._usage_is_last = reported or (self._usage_is_last and not choices)
 
     def _choice(self, choice: dict[str, Any], count_text: bool) -> None:
         index = choice.get("index")
-        self._choices.add(index if isinstance(index, int) and len(self._choices) < 1_024 else 0)
-        self._answer.finish(index, choice.get("finish_reason"))
+        if not isinstance(index, int) or len(self._choices) >= MAX_CHOICES:
+            index = 0
+        self._choices.add(index)
+        if (reason := choice.get("finish_reason")) is not None:
+            self._answer.finish(index, reason)
         if count_text:
             self._answer.text(openai_text(choice.get("delta")))
 

@@ -136,7 +136,7 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    One attempt as the shell saw it; `core.outcome.classify` makes it from status, headers and body.
+    One attempt as the shell saw it; `core.outcome` makes it (`answered`, `broken`).
 
     `usage` is what the bytes that passed say; `complete` is True only if the provider's answer ended as its
     protocol says it ends, so that usage is final.

@@ -8,6 +8,7 @@ most until their own event is complete.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import msgspec
 
@@ -26,13 +27,17 @@ class UsageChunkFilter:
     def __init__(self) -> None:
         self._held = bytearray()
         self._passing = False  # inside an event that is too long to be the one
-        self._drop_lf = False  # the dropped event ended with CR: an LF that follows goes with it
+        self._lf: Literal["none", "keep", "drop"] = "none"  # an event ended with CR: an LF that follows belongs to it
 
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets of the stream so far."""
-        if self._drop_lf and chunk:
-            chunk = chunk.removeprefix(b"\n")
-            self._drop_lf = False
+        if self._lf == "none" or not chunk:
+            return self._filter(chunk)
+        first = b"\n" if self._lf == "keep" and chunk.startswith(b"\n") else b""
+        self._lf = "none"
+        return first + self._filter(chunk.removeprefix(b"\n"))
+
+    def _filter(self, chunk: bytes) -> bytes:
         if chunk.endswith(b"\n\n") and not self._held and not self._passing and not _NO_CHOICES.search(chunk):
             return chunk
         unseen = max(0, len(self._held) - 3)  # an event's end may have begun with the bytes before
@@ -45,10 +50,11 @@ class UsageChunkFilter:
         for end in _EVENT_END.finditer(text, unseen):
             event = text[start : end.end()]
             start = end.end()
-            if self._passing or not _is_usage_chunk(event):
+            keep = self._passing or not _is_usage_chunk(event)
+            if keep:
                 kept.append(event)
-            elif start == len(text) and event.endswith(b"\r"):
-                self._drop_lf = True
+            if start == len(text) and event.endswith(b"\r"):
+                self._lf = "keep" if keep else "drop"
             self._passing = False
         self._held = bytearray(text[start:])
         if self._passing or len(self._held) > MAX_HELD_BYTES:

@@ -27,11 +27,15 @@ from spendmesh_sidecar.core.operations.strict_json import (
 
 MAX_UNPRICED = 16
 """Paths that are collected: more would not make the refusal clearer."""
+MAX_ITEMS = 100_000
+"""Items of all walked lists together; Anthropic takes at most 100,000 messages. Half a second of work, so bounded."""
 
 
 @dataclass(slots=True)
 class Findings:
     """What one walk brings together."""
+
+    items: int = 0
 
     unpriced: list[str] = field(default_factory=list)
     image_bytes: int = 0
@@ -81,7 +85,11 @@ def items_of(item: Check) -> Check:
     """An array of these."""
 
     def check(raw: Raw, path: str, findings: Findings) -> None:
-        for place, each in enumerate(read_array(raw, path)):
+        items = read_array(raw, path)
+        findings.items += len(items)
+        if findings.items > MAX_ITEMS:
+            raise invalid(f"{path}: more than {MAX_ITEMS:,} items in one request", path)
+        for place, each in enumerate(items):
             item(each, f"{path}[{place}]", findings)
 
     return check

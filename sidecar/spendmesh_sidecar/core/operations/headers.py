@@ -64,8 +64,7 @@ def read_hints(headers: Headers) -> Hints:
     """
     values: dict[str, str] = {}
     for raw_name, raw_value in headers:
-        name = raw_name.lower()
-        if (hint := _HINTS.get(name)) is None:
+        if (hint := _HINTS.get(name := raw_name.lower())) is None:
             continue
         if hint in values:
             raise invalid(f"Header {name} is there twice; send it once", name)

@@ -1,0 +1,65 @@
+"""Requests checked before the books see them, and leases as their holders are told of them. Pure."""
+
+from __future__ import annotations
+
+from spendmesh_operator.ledger.accounts import MAX_AMOUNT, Account, BadRequest, Holder, Lease as HeldLease, LimitInForce
+from spendmesh_operator.ledger.ladder import account_state
+from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireRequest, Lease
+
+MAX_WANTS = 64
+"""Accounts of one request: a few budgets of a few limits each, in two periods."""
+MAX_NAME_CHARS = 128
+"""Of request ids and nonces: a ULID has 26, a UUID 36."""
+
+
+def check_request(request: AcquireRequest, holder: Holder) -> None:
+    """Raises BadRequest for a request that no books could answer."""
+    check_name("id", request.id)
+    check_name("nonce", holder.nonce)
+    if not 1 <= len(request.wants) <= MAX_WANTS:
+        raise BadRequest(f"{len(request.wants)} wants in one request; 1 to {MAX_WANTS} are read")
+    if len({(want.account, want.period) for want in request.wants}) != len(request.wants):
+        raise BadRequest("two wants on one account: add them up")
+    for want in request.wants:
+        if not (0 <= want.need <= MAX_AMOUNT and 0 <= want.want <= MAX_AMOUNT):
+            raise BadRequest(f"need {want.need} and want {want.want} must be between 0 and 10^18")
+
+
+def check_name(field: str, value: str) -> None:
+    """Raises BadRequest for an id or nonce that should not be stored or logged."""
+    if not (0 < len(value) <= MAX_NAME_CHARS and value.isprintable()):
+        raise BadRequest(f"{field} must be 1 to {MAX_NAME_CHARS} printable characters")
+
+
+def lease_message(
+    account: Account, lease: HeldLease, ref: AccountRef, in_force: LimitInForce | None, now_ms: int
+) -> Lease:
+    """A lease as its holder is told."""
+    return Lease(
+        id=lease.id,
+        nonce=lease.holder.nonce,
+        account=ref,
+        unit=account.limit.unit,
+        currency=account.limit.currency,
+        granted=lease.granted,
+        released=lease.released,
+        starts_in_ms=max(0, account.key.start * 1000 - now_ms),
+        ends_in_ms=max(0, account.end * 1000 - now_ms),
+        state=account_state(account, in_force, now_ms),
+    )
+
+
+def closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> Lease:
+    """A closed lease, told to a late repetition of the request that opened it: it has no rights."""
+    limit = in_force.limit
+    state = AccountState(amount=limit.amount, settled=0, charged=0, resets_in_ms=0, observed=in_force.mode == "Observe")
+    return Lease(
+        id=lease_id,
+        nonce=holder.nonce,
+        account=ref,
+        unit=limit.unit,
+        currency=limit.currency,
+        granted=0,
+        ends_in_ms=0,
+        state=state,
+    )

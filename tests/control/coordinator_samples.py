@@ -1,0 +1,88 @@
+"""Coordinators over stores that fail as planned, in real time or in time that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import looptime
+from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
+
+from spendmesh_operator.identity import PodIdentity
+from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.store import Fault, LedgerStore, MemoryStore
+from spendmesh_sidecar.protocol import AcquireReply
+
+POD = PodIdentity("team-a", "support-1", "uid-1")
+OTHER = PodIdentity("team-a", "support-2", "uid-2")
+AT_ONCE = CoordinatorSettings(commit_interval_seconds=0.0, sweep_seconds=3600.0)
+T = TypeVar("T")
+
+
+def virtually(scenario: Coroutine[Any, Any, T]) -> T:
+    """Run with time that jumps to the next event."""
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        return runner.run(scenario)
+
+
+def coordinator(
+    store: LedgerStore,
+    seed: int = 1,
+    *,
+    clock: ManualClock | None = None,
+    settings: CoordinatorSettings = AT_ONCE,
+    amount: int = 1000,
+) -> Coordinator:
+    published = SamplePublished(sample_policy(budget(amount)))
+    known = {POD.uid, OTHER.uid}
+    return Coordinator(
+        store,
+        clock or ManualClock(),
+        random.Random(seed),
+        lambda pod: published if pod.uid in known else None,
+        "test",
+        settings,
+    )
+
+
+@asynccontextmanager
+async def serving(*args: Any, **more: Any) -> AsyncIterator[Coordinator]:
+    """A started coordinator, stopped in the end."""
+    started = coordinator(*args, **more)
+    await started.start()
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+def charged(at: Coordinator) -> int:
+    return at.states()[BUDGET, "hourly", ()].charged
+
+
+def granted(reply: AcquireReply) -> int:
+    return sum(lease.granted for lease in reply.leases)
+
+
+def failing(*faults: Fault | None) -> Callable[[], Fault | None]:
+    """These faults for the writes after the first, then none."""
+    plan: Iterator[Fault | None] = iter((None, *faults))
+    return lambda: next(plan, None)
+
+
+class GatedStore(MemoryStore):
+    """Writes wait until the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.reached = asyncio.Event()
+        self.gate.set()
+
+    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+        self.reached.set()
+        await self.gate.wait()
+        return await super().write(document, expected_version, commit_id)

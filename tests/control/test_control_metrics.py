@@ -1,0 +1,56 @@
+"""What Prometheus sees of the books: sums per limit, labels without any user's value, ended accounts gone."""
+
+from __future__ import annotations
+
+from ledger_desk import Desk, holder
+from ledger_samples import BUDGET, report
+from prometheus_client import CollectorRegistry
+
+from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.ledger.views import view_of
+
+LABELS = {"budget": BUDGET, "limit": "hourly", "unit": "Cost", "currency": "USD"}
+
+
+def shown(registry: CollectorRegistry) -> dict[str, float | None]:
+    names = ("used_ratio", "held", "quarantined", "overrun")
+    return {name: registry.get_sample_value(f"spendmesh_budget_{name}", LABELS) for name in names}
+
+
+def test_an_account_is_shown_with_what_is_spent_held_and_quarantined() -> None:
+    """A quarter spent, a silent holder, and an overrun."""
+    desk = Desk()
+    lease = desk.grant(holder(), 300)
+    desk.tell(holder(), report(lease.id, 250, overrun=5))
+    desk.grant(holder("pod-b"), 100)
+    desk.books.quarantine(["pod-b"], "silent")
+    registry = CollectorRegistry()
+
+    ControlMetrics(registry).show_accounts(view_of(account, desk.now_ms) for account in desk.books.current(desk.now_ms))
+
+    assert shown(registry) == {"used_ratio": 0.25, "held": 50.0, "quarantined": 100.0, "overrun": 5.0}
+
+
+def test_an_account_that_ended_is_no_longer_shown() -> None:
+    """No series outlives its limit."""
+    desk = Desk()
+    desk.grant(holder(), 300)
+    registry = CollectorRegistry()
+    metrics = ControlMetrics(registry)
+    metrics.show_accounts(view_of(account, desk.now_ms) for account in desk.books.current(desk.now_ms))
+
+    metrics.show_accounts(())
+
+    assert set(shown(registry).values()) == {None}
+
+
+def test_commits_are_counted_by_result() -> None:
+    """A store that conflicts shows before it hurts."""
+    registry = CollectorRegistry()
+    metrics = ControlMetrics(registry)
+
+    for result in ("ok", "ok", "conflict"):
+        metrics.committed(result)
+
+    assert registry.get_sample_value("spendmesh_ledger_commits_total", {"result": "ok"}) == 2
+    assert registry.get_sample_value("spendmesh_ledger_commits_total", {"result": "conflict"}) == 1

@@ -1,0 +1,171 @@
+"""Headers both ways: hints, what passes upstream, what comes back, and how long a provider asks to wait."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from spendmesh_sidecar.core.operations import RequestError
+from spendmesh_sidecar.core.operations.headers import (
+    beta_values,
+    credentials,
+    read_client_retry,
+    read_hints,
+    response_headers,
+    retry_after_seconds,
+    upstream_headers,
+)
+from spendmesh_sidecar.core.types import Hints
+
+NOW = 1_795_305_600.0  # 2026-11-22 00:00:00 UTC
+
+
+def test_hints_are_read_by_their_exact_names() -> None:
+    headers = [
+        ("X-Spendmesh-Task", "extract"),
+        ("x-spendmesh-user", " ana "),
+        ("x-spendmesh-user-plan", "enterprise"),
+        ("x-spendmesh-urgency", "high"),
+        ("x-spendmesh-feature", "search"),
+        ("x-spendmesh-session", "s-1"),
+        ("x-spendmesh-unknown", "x"),
+    ]
+    assert read_hints(headers) == Hints("extract", "ana", "enterprise", "high", "search", "s-1")
+
+
+def test_row_28_a_repeated_hint_is_refused() -> None:
+    """Row 28: two values of one hint would let a caller choose whose budget is believed."""
+    with pytest.raises(RequestError) as caught:
+        read_hints([("x-spendmesh-user", "a"), ("X-SPENDMESH-USER", "a")])
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("request_invalid", 400, "x-spendmesh-user")
+
+
+@pytest.mark.parametrize("name", ["x_spendmesh_user", "x-spendmesh_user", "x-spendmesh-user_plan", "spendmesh-user"])
+def test_row_28_underscore_variants_are_other_headers(name: str) -> None:
+    """Row 28: a variant neither counts as a hint nor reaches a provider or, forged by one, the client."""
+    assert read_hints([(name, "spoof")]) == Hints()
+    assert all(kept != name for kept, _ in upstream_headers("OpenAI", [(name, "spoof")]))
+
+
+def test_row_28_hints_are_nfc_and_limited() -> None:
+    """Row 28: one user is one account however it is typed; a long or unprintable value is refused."""
+    composed = "Zoë"
+    assert read_hints([("x-spendmesh-user", unicodedata.normalize("NFD", composed))]).user == composed
+    assert len(read_hints([("x-spendmesh-user", "u" * 128)]).user) == 128
+    for value in ("u" * 129, "a\x00b", "a\x7f", "\udcff"):
+        with pytest.raises(RequestError, match="x-spendmesh-user"):
+            read_hints([("x-spendmesh-user", value)])
+
+
+def test_only_listed_request_headers_pass() -> None:
+    """
+    Rows 29 and 30 in part: credentials, organization, project, cookies, host, lengths, our own and unknown headers
+    never go upstream.
+    """
+    passed = {
+        "accept": "application/json",
+        "user-agent": "OpenAI/Python 3.54.0",
+        "x-stainless-retry-count": "1",
+        "x-stainless-anything": "x",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "a=b",
+        "idempotency-key": "k",
+    }
+    dropped = {
+        "authorization": "Bearer app",
+        "x-api-key": "app",
+        "api-key": "app",
+        "cookie": "a=b",
+        "host": "127.0.0.1:15400",
+        "content-length": "3",
+        "transfer-encoding": "chunked",
+        "connection": "keep-alive, traceparent",
+        "openai-organization": "org",
+        "openai-project": "proj",
+        "anthropic-workspace-id": "w",
+        "x-spendmesh-user": "ana",
+        "x-forwarded-for": "10.0.0.1",
+        "baggage": "prompt=x",
+        "accept-encoding": "gzip, br",
+        "x-goog-api-key": "app",
+    }
+    kept = dict(upstream_headers("OpenAI", [*passed.items(), *dropped.items()]))
+    assert kept == {**passed, "content-type": "application/json", "accept-encoding": "identity"}
+
+
+def test_a_passed_header_is_sent_once() -> None:
+    """The first of a repeated header passes: two would be read differently by different servers."""
+    kept = upstream_headers("OpenAI", [("Content-Type", "text/plain"), ("traceparent", "a"), ("Traceparent", "b")])
+    assert kept == [("content-type", "application/json"), ("accept-encoding", "identity"), ("traceparent", "a")]
+
+
+def test_anthropic_headers_go_to_anthropic_only() -> None:
+    headers = [("anthropic-version", "2023-06-01"), ("anthropic-beta", "a, b"), ("Anthropic-Beta", "c")]
+    assert beta_values(headers) == ("a", "b", "c")
+    to_anthropic = dict(upstream_headers("Anthropic", headers))
+    assert (to_anthropic["anthropic-version"], to_anthropic["anthropic-beta"]) == ("2023-06-01", "a,b,c")
+    assert not {name for name, _ in upstream_headers("OpenAI", headers)} & {"anthropic-version", "anthropic-beta"}
+
+
+def test_credentials_by_dialect() -> None:
+    assert credentials("OpenAI", "k") == ("authorization", "Bearer k")
+    assert credentials("Anthropic", "k") == ("x-api-key", "k")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("2", 2), ("0", 0), ("-1", 0), ("1.0", 0), ("9999", 0), ("²", 0), ("x", 0)]
+)
+def test_the_clients_retry_count_is_a_small_number_or_nothing(text: str, count: int) -> None:
+    assert read_client_retry([("X-Stainless-Retry-Count", text)]) == count
+
+
+def test_answers_lose_what_is_of_one_hop_and_what_looks_like_ours() -> None:
+    """Row 28: a provider cannot say what a call cost or who was charged, in any spelling."""
+    headers = [
+        ("Content-Type", "application/json"),
+        ("X-Request-Id", "req_1"),
+        ("x-ratelimit-remaining-tokens", "5"),
+        ("Connection", "close, X-Hop"),
+        ("X-Hop", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Transfer-Encoding", "chunked"),
+        ("Content-Length", "3"),
+        ("Alt-Svc", 'h3=":443"'),
+        ("X-Spendmesh-Cost", "0.000000 USD"),
+        ("x_spendmesh_tier", "premium"),
+        ("X-Spendmesh_Budget-Remaining", "9"),
+        ("x-should-retry", "true"),
+    ]
+    kept = [("Content-Type", "application/json"), ("X-Request-Id", "req_1"), ("x-ratelimit-remaining-tokens", "5")]
+    assert response_headers(headers) == [*kept, ("x-should-retry", "true")]
+    assert response_headers(headers, "false") == [*kept, ("x-should-retry", "false")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([("Retry-After", "2")], 2.0),
+        ([("retry-after", " 0.25 ")], 0.25),
+        ([("retry-after", "0")], 0.0),
+        ([("retry-after-ms", "1500"), ("retry-after", "9")], 1.5),
+        ([("retry-after-ms", "soon"), ("retry-after", "9")], 9.0),
+        ([("retry-after", "Sun, 22 Nov 2026 00:00:30 GMT")], 30.0),
+        ([("retry-after", "Sat, 21 Nov 2026 00:00:00 GMT")], 0.0),
+        ([("retry-after", "172800")], 86_400.0),
+        ([("retry-after", "Sun, 22 Nov 2099 00:00:30 GMT")], None),
+        ([("retry-after", "NaN")], None),
+        ([("retry-after", "inf")], None),
+        ([("retry-after", "-5")], None),
+        ([("retry-after", "1e300")], None),
+        ([("retry-after", "1_0")], None),
+        ([("retry-after", "٣")], None),
+        ([("retry-after", "9" * 400)], None),
+        ([("retry-after", "Sun, 99 Foo 2026")], None),
+        ([("retry-after", "")], None),
+        ([], None),
+    ],
+)
+def test_how_long_a_provider_asks_to_wait(headers: list[tuple[str, str]], seconds: float | None) -> None:
+    """Seconds, milliseconds or a date, at most a day; nonsense is no hint."""
+    assert retry_after_seconds(headers, NOW) == seconds
