@@ -43,8 +43,9 @@ lint: setup  ## Style, types, layers, generated files
 	$(BIN)/python -m spendmesh_operator.prices --check operator/spendmesh_operator/data/prices.json
 	$(BIN)/python docs/tree.py --check
 
-generate: setup  ## Write what is generated and committed: crds/, the price table
+generate: setup  ## Write what is generated and committed: crds/ and its copy in the chart, the price table
 	$(BIN)/python -m spendmesh_operator.manifests.crd crds
+	cp crds/*.yaml helm/spendmesh/files/crds/
 	$(BIN)/python -m spendmesh_operator.prices operator/spendmesh_operator/data/prices.json
 	$(BIN)/python docs/tree.py
 

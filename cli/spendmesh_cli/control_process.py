@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True, help="folder of the books")
     parser.add_argument("--tokens", type=Path, required=True, help="JSON: token to namespace")
     parser.add_argument("--books", type=Path, help="where the accounts are written at the end")
+    parser.add_argument("--port", type=int, default=0, help="loopback port; 0 takes a free one")
     parser.add_argument("--watch", action="store_true", help="take changed manifests while serving")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -47,7 +48,7 @@ async def _serve(options: argparse.Namespace) -> None:
     namespaces: dict[str, str] = json.loads(options.tokens.read_text(encoding="utf-8"))
     pods = [LocalPod(namespace, f"{namespace}-pod", token) for token, namespace in namespaces.items()]
     control = LocalControl(read_objects([options.manifests]), pods, options.state, SystemClock(), SystemRandom())
-    await control.start()
+    await control.start(port=options.port)
     print(json.dumps({"url": control.url}), flush=True)
 
     async def changed() -> None:

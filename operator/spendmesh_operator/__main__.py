@@ -37,7 +37,7 @@ def main() -> int:
     try:
         asyncio.run(_run(settings))
     except (KubeUnavailable, InformerStopped) as error:
-        log.error("ended: %s", error)
+        log.error("ended: %s (%r)", error, error.__cause__)
         return 1
     return 0
 

@@ -24,7 +24,7 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 
 def refusal_answer(dialect: Dialect, refusal: Refusal, request_id: str, should_retry: bool = False) -> Answer:
     """
-    A complete HTTP answer for a refusal.
+    A complete HTTP answer for a refusal. `request_id` is empty for what was no request yet.
 
     `x-should-retry: false` tells Stainless SDKs that the decision has been made: they retry 408, 409, 429 and 5xx
     on their own otherwise.
@@ -47,11 +47,9 @@ def refusal_answer(dialect: Dialect, refusal: Refusal, request_id: str, should_r
                 "param": refusal.param or None,
             }
         }
-    headers = [
-        ("content-type", "application/json"),
-        ("x-spendmesh-request-id", request_id),
-        ("x-spendmesh-error", refusal.code),
-    ]
+    headers = [("content-type", "application/json"), ("x-spendmesh-error", refusal.code)]
+    if request_id:
+        headers.append(("x-spendmesh-request-id", request_id))
     if not should_retry:
         headers.append(("x-should-retry", "false"))
     if refusal.retry_after_seconds is not None:

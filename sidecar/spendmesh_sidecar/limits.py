@@ -19,6 +19,9 @@ class Limits:
     """Anthropic's documented request limit; OpenAI's is larger, but no chat body comes near."""
     body_seconds: float = 30.0
     """Envoy edge guide: a bounded time for a request to arrive; 32 MiB over loopback take far less."""
+    linger_seconds: float = 5.0
+    """How long the rest of a refused body is read and dropped, so that the client sees the refusal; nginx
+    lingering_timeout."""
     keepalive_seconds: float = 75.0
     """nginx keepalive_timeout; SDKs close idle connections earlier."""
     request_seconds: float = 600.0

@@ -107,6 +107,7 @@ class DataServer(web.Server):
             head_seconds=limits.head_seconds,
             access_log=None,
             auto_decompress=False,  # compressed bodies are refused: no bomb, no second reading
+            lingering_time=limits.linger_seconds,
             keepalive_timeout=limits.keepalive_seconds,
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
@@ -118,4 +119,4 @@ class DataServer(web.Server):
         super().connection_made(handler, transport)
         if len(self.connections) > self._limits.connections:
             log.warning("refused a connection: %d are open", self._limits.connections)
-            transport.abort()
+            asyncio.get_running_loop().call_soon(handler.force_close)  # not before the protocol is set up

@@ -28,7 +28,6 @@ from spendmesh_sidecar.settings import Address, Settings
 from spendmesh_sidecar.telemetry import Telemetry
 from spendmesh_sidecar.upstream import SessionUpstream
 
-FIRST_POLICY_SECONDS = 5.0
 FIRST_RIGHTS_SECONDS = 1.0
 """Contract §4: after that the sidecar is ready without rights."""
 SHUTDOWN_SECONDS = 5.0
@@ -64,7 +63,7 @@ class Sidecar:
         rng: Random | None = None,
     ) -> Sidecar:
         """
-        Start listening once a policy is in force or `FIRST_POLICY_SECONDS` have passed.
+        Start listening once a policy is in force or `settings.first_policy_seconds` have passed.
 
         Without a policy it serves too, and refuses with `policy_missing`: readiness tells, and an absent
         operator must not keep a container from starting.
@@ -100,7 +99,7 @@ class Sidecar:
         await policy.start()
         await plane.telemetry.start()
         try:
-            async with asyncio.timeout(FIRST_POLICY_SECONDS):
+            async with asyncio.timeout(settings.first_policy_seconds):
                 await arrived.wait()
         except TimeoutError:
             log.warning("no policy yet; every call is refused until one arrives")

@@ -59,6 +59,8 @@ class Settings:
     otlp_headers: tuple[tuple[str, str], ...] = ()
     resource: tuple[tuple[str, str], ...] = ()
     """OpenTelemetry resource attributes."""
+    first_policy_seconds: float = 5.0
+    """How long a start waits for a policy before it serves without one; a container's start is not held up for longer."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -173,7 +173,7 @@ class SessionUpstream:
                 data=request.body or None,
                 allow_redirects=False,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise ConnectFailed(type(error).__name__) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionCut(type(error).__name__) from error

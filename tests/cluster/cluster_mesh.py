@@ -155,6 +155,12 @@ class Mesh:
         path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
         eventually(lambda: self.cluster.request("GET", path)[0] == 200, f"the ServiceAccount of {name} is there")
 
+    def policies(self, namespace: str, *, budget: str = "") -> None:
+        """The smallest policy for a namespace (`app/policy.yaml`), and a budget of so many USD if one is said."""
+        self.cluster.apply(render("policy.yaml", namespace=namespace, standin=STANDIN_URL))
+        if budget:
+            self.cluster.apply(render("budget.yaml", namespace=namespace, amount=budget))
+
     def start_app(self, namespace: str, name: str = "app", *, wait: bool = True, change: Any = None) -> App:
         """A pod of the test's application. `change` edits its manifest (a dictionary) before it is applied."""
         manifest = caller_pod(namespace, name)

@@ -164,7 +164,8 @@ class Installation:
     def denied(self) -> float:
         """How many requests RBAC has denied so far."""
         text = self.plane.api.request("GET", "/metrics")[1]["message"]
-        counts = re.findall(r'^authorization_attempts_total\{result="(?:denied|no-opinion)"\} (\S+)', text, re.MULTILINE)
+        pattern = r'^authorization_attempts_total\{result="(?:denied|no-opinion)"\} (\S+)'
+        counts = re.findall(pattern, text, re.MULTILINE)
         assert counts or "authorization_attempts_total" in text
         return sum(map(float, counts))
 

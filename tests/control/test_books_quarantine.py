@@ -120,6 +120,17 @@ def test_idle_rights_are_recalled_when_another_waits_for_them() -> None:
     assert state.recalled == 5
 
 
+def test_nothing_is_recalled_from_the_one_who_waits() -> None:
+    """Taking its free rights would only raise what it needs."""
+    desk = Desk()
+    lease = desk.grant(holder(), 995)
+    desk.refused(holder(), want(10))
+
+    (state,) = desk.tell(holder(), report(lease.id, 100, held=50))
+
+    assert state.recalled == 0
+
+
 def test_nothing_is_recalled_while_nobody_waits() -> None:
     """Idle rights may stay where they are."""
     desk = Desk()

@@ -9,12 +9,16 @@ from typing import Any
 
 import jsonpatch
 import kubernetes_validate
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 from pod_samples import CONFIG, ENABLED, KEYS, as_server_returns, environment, pod
 
 from spendmesh_operator.injection import Injected, LeftAlone, ProviderKey, Refused, mutate
 from spendmesh_operator.injection.mutate import ANNOTATIONS_BYTES_MAX
+from spendmesh_operator.prices import load_prices
+from spendmesh_sidecar.policy import encode
+from spendmesh_sidecar.protocol import Bootstrap, Snapshot, Stamp, pack_bootstrap, unpack_bootstrap
 
 GOLDEN = Path(__file__).parent / "golden" / "injected_pod.json"
 Json = dict[str, Any]
@@ -273,6 +277,15 @@ def test_a_bootstrap_copy_that_does_not_fit_is_left_out_and_said() -> None:
     decision = injected(pod(), bootstrap="x" * ANNOTATIONS_BYTES_MAX)
     assert "spendmesh.io/bootstrap" not in decision.pod["metadata"]["annotations"]
     assert "does not fit" in decision.warnings[0]
+
+
+def test_the_whole_price_table_would_fit_a_pod() -> None:
+    """A bootstrap copy carries only what its policy can need; even all of it is a quarter of the annotations."""
+    table = msgspec.Raw(encode(load_prices().table))
+    snapshot = Snapshot(digest="", stamp=Stamp(epoch=0, sequence=0), policy=msgspec.Raw(b"{}"))
+    packed = pack_bootstrap(Bootstrap(snapshot=snapshot, price_table=table))
+    assert len(packed) < 64 * 1024 <= ANNOTATIONS_BYTES_MAX / 4
+    assert unpack_bootstrap(packed).price_table == table
 
 
 # --- the application's environment ------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_before_the_first_compilation_the_api_server_is_told_to_ask_again() -> N
 
 def test_a_failure_inside_shows_nothing_of_itself() -> None:
     def fails(_: Json, __: str) -> Decision:
-        raise RuntimeError("canary /work/secret/path")
+        raise RuntimeError("canary /srv/secret/path")
 
     status, body, _ = post(review(), fails)
     assert status == 500 and b"canary" not in body and b"Traceback" not in body

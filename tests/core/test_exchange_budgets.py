@@ -20,11 +20,13 @@ from exchange_world import (
     failure,
     limit,
     policy,
+    price,
     success,
     throttled,
 )
 from fake_bank import Held
 
+from spendmesh_sidecar.core.admission import DEFAULT_OUTPUT_TOKENS
 from spendmesh_sidecar.core.exchange import ExchangeError
 from spendmesh_sidecar.core.refusals import STATUS
 from spendmesh_sidecar.core.reservation import OUTPUT_FLOOR_TOKENS
@@ -332,6 +334,23 @@ def test_a_field_without_a_price_is_refused_by_name_under_a_limit_in_money() -> 
     assert World(policy(budgets=())).run(request, [success()]).code == ""
     calls = World(policy(budgets=(budget(limit("calls", 10, unit="Requests")),)))
     assert calls.run(request, [success()]).code == ""
+
+
+def test_a_service_tier_without_a_price_is_refused() -> None:
+    request = chat()
+    priority = replace(request, bounds=replace(request.bounds, service_tiers=("priority", "standard")))
+    run = World().run(priority)
+    assert run.code == "field_not_allowed" and "service_tier=priority" in run.message
+    assert World(policy(budgets=())).run(priority, [success()]).code == ""
+
+
+def test_a_model_without_a_known_maximum_gets_a_default_one() -> None:
+    bare = price("medium-1", 2, 8, maximum=0)
+    provider = ProviderSpec(
+        alias="openai", ref="team-a/openai", dialect="OpenAI", base_url="https://one.example/v1", prices=(bare,)
+    )
+    run = World(policy(providers=(provider, BACKUP))).run(chat(maximum=None), [success()])
+    assert run.attempts[0].max_output_tokens == DEFAULT_OUTPUT_TOKENS
 
 
 def test_a_provider_can_allow_a_field() -> None:

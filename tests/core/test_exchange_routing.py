@@ -271,3 +271,23 @@ def test_targets_of_equal_priority_keep_their_order() -> None:
     )
     world = World(policy(routing=routing(tiers=(tier,), rules=(), bounds=())))
     assert world.run(chat(), [success()]).models == ["openai/small-1"]
+
+
+def test_a_ceiling_on_a_model_without_a_price_proves_nothing_and_goes_as_asked() -> None:
+    run = World(policy(budgets=())).run(chat("cap-unknown"), [success()])
+    assert run.models == ["openai/cap-unknown"]
+
+
+def test_a_policy_without_tiers_has_no_own_models() -> None:
+    bare = RoutingSpec(name="team-a/bare@1", models=ROUTING.models)
+    run = World(policy(routing=bare)).run(chat("spendmesh/auto"))
+    assert run.code == "model_denied" and "no tiers" in run.message
+    assert World(policy(routing=bare, budgets=())).run(chat("auto"), [success()]).models == ["openai/auto"]
+
+
+def test_a_target_whose_provider_is_not_resolved_is_passed_over() -> None:
+    run = World(policy(providers=(BACKUP,))).run(chat(), [success()])
+    assert run.models == ["backup/medium-2"]
+    assert ("openai/medium-1", "its provider is not resolved") in [
+        (one.target, one.reason) for one in run.exchange.passed_over
+    ]

@@ -7,10 +7,10 @@ from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
 
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
-from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
 from spendmesh_sidecar.core.lease import LedgerError
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Lease, LeaseState, Want
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec
@@ -150,6 +150,17 @@ def test_a_delayed_message_never_moves_a_period() -> None:
     ledger.void("one")
     ledger.void("two")
     assert ledger.reserve(charge(1), "three", 20.0)
+
+
+def test_a_prompt_message_corrects_the_times_of_a_delayed_one() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    ledger.merge(lease(1_000, starts_in_ms=5_000, ends_in_ms=10_000), 3.0)  # three seconds on its way: 8 to 13
+    assert ledger.reserve(charge(1), "early", 5.0)
+    ledger.merge(lease(1_000, starts_in_ms=1_000, ends_in_ms=6_000), 4.0)
+    assert ledger.reserve(charge(1), "early", 4.9)
+    assert ledger.reserve(charge(1), "now", 5.0) == ()
+    assert ledger.reserve(charge(1), "last", 9.9) == ()
+    assert ledger.reserve(charge(1), "late", 10.0)
 
 
 def test_next_periods_rights_are_asked_for_before_the_boundary() -> None:
@@ -349,6 +360,29 @@ def test_draining_closes_all_leases_as_calls_end() -> None:
     assert ledger.settled_up
 
 
+def test_a_policy_that_arrives_while_draining_opens_nothing() -> None:
+    ledger = funded(1_000)
+    ledger.drain()
+    ledger.set_budgets(BUDGETS, 0.0)
+    ledger.merge(lease(500, id="two"), 0.0)
+    assert ledger.reserve(charge(1), "a", 0.0)
+
+
+def test_answers_on_leases_that_are_not_ours_change_nothing() -> None:
+    ledger = funded(1_000)
+    ledger.acknowledged([LeaseState(lease="stranger", sequence=9, fenced=True)], 0.0)
+    assert not ledger.copied and not ledger.reserve(charge(1_000), "a", 0.0)
+
+
+def test_only_so_many_closed_leases_are_remembered() -> None:
+    ledger = Ledger("me", BUDGETS, 0.0)
+    for number in range(CLOSED_REMEMBERED + 1):
+        ledger.merge(lease(1, id=f"lease-{number}", ends_in_ms=0), 0.0)
+        acknowledge(ledger, 0.0)
+    assert not ledger.merge(lease(1, id="lease-1"), 0.0)
+    assert ledger.merge(lease(1, id="lease-0"), 0.0)
+
+
 def test_a_budget_that_comes_back_uses_its_lease_again() -> None:
     ledger = funded(1_000)
     ledger.set_budgets((), 0.0)
@@ -412,6 +446,27 @@ def test_an_observed_charge_in_another_currency_is_left_out() -> None:
     euros = LimitSpec(name="eur", currency="EUR", amount=5, window=WINDOW)
     found = charges((budget(euros, mode="Observe"), MONTHLY), cost(7))
     assert [(one.account.limit, one.amount) for one in found] == [("monthly", 7)]
+
+
+def test_an_enforced_charge_in_another_currency_cannot_be_made() -> None:
+    euros = LimitSpec(name="eur", currency="EUR", amount=5, window=WINDOW)
+    with pytest.raises(CurrencyMismatch, match="team-a/team/eur is in EUR, the price in USD"):
+        charges((budget(euros),), cost(7))
+
+
+def test_the_tightest_limit_is_the_one_with_the_smallest_share_left() -> None:
+    calls = AccountRef(budget="team-a/team", limit="calls")
+    budgets = (budget(limit("monthly", 10 * USD), limit("calls", 100, unit="Requests")),)
+    ledger = Ledger("me", budgets, 0.0)
+    ledger.merge(lease(10, state=state(settled=9 * USD)), 0.0)
+    ledger.merge(
+        lease(10, id="c", account=calls, unit="Requests", currency="", state=state(amount=100, settled=89)), 0.0
+    )
+    assert tightest_left(ledger, budgets, 0.0) == "1.00 USD; team-a/team/monthly"
+    ledger.merge(
+        lease(10, id="c", account=calls, unit="Requests", currency="", state=state(amount=100, settled=91)), 0.0
+    )
+    assert tightest_left(ledger, budgets, 0.0) == "9 Requests; team-a/team/calls"
 
 
 def test_bank_and_ledger_agree_after_a_day_of_calls() -> None:

@@ -63,7 +63,7 @@ def usages(draw: st.DrawFn, price: ModelPrice, asked: Bounds, maximum: int) -> U
 
 
 @given(st.data(), prices, bounds, st.integers(0, 500), st.integers(0, 60))
-@settings(max_examples=1_000)
+@settings(max_examples=1_000, deadline=None)
 def test_a1_a_reservation_covers_every_bill_within_its_bounds(
     data: st.DataObject, price: ModelPrice, asked: Bounds, maximum: int, after: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_a1_a_reservation_covers_every_bill_within_its_bounds(
 
 
 @given(st.data(), prices, bounds, st.integers(0, 500), st.integers(0, 100_000))
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 def test_a1_holds_for_what_is_settled_when_usage_is_not_believed(
     data: st.DataObject, price: ModelPrice, asked: Bounds, maximum: int, output_bytes: int
 ) -> None:
@@ -86,6 +86,7 @@ def test_a1_holds_for_what_is_settled_when_usage_is_not_believed(
 
 
 @given(prices, bounds, st.integers(0, 500), st.integers(0, 100), st.integers(0, 100))
+@settings(deadline=None)
 def test_more_can_never_be_reserved_for_less(
     price: ModelPrice, asked: Bounds, maximum: int, more_output: int, more_tokens: int
 ) -> None:

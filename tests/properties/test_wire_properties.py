@@ -75,7 +75,7 @@ def framed(draw: st.DrawFn, events: list[Any], named: bool) -> bytes:
 
 
 @given(st.one_of(openai_streams(), anthropic_streams(), st.binary(max_size=64)), st.lists(st.integers(0), max_size=20))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_scanners_see_the_same_for_any_chunking(data: bytes, borders: list[int]) -> None:
     for operation, streamed in ((CHAT, True), (MESSAGES, True), (CHAT, False), (MESSAGES, False)):
         whole, pieces = scanner(operation, streamed), scanner(operation, streamed)
@@ -86,7 +86,7 @@ def test_scanners_see_the_same_for_any_chunking(data: bytes, borders: list[int])
 
 
 @given(openai_streams(), st.lists(st.integers(0), max_size=20))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_the_usage_filter_is_the_same_for_any_chunking_and_never_delays_an_event(
     data: bytes, borders: list[int]
 ) -> None:
@@ -122,7 +122,7 @@ def spelled(name: str, escaped: bool) -> str:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["model", "n", "ü", 'a"b', "a\\b", ""]), st.booleans(), values), max_size=6))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_repeated_member_is_refused_however_it_is_spelled(members: list[tuple[str, bool, Any]]) -> None:
     """Row 23: two readers can only differ about a name that is there twice; then we refuse, and else we never do."""
     body = (
@@ -144,6 +144,7 @@ bracketed = st.recursive(quoted, lambda inner: st.lists(inner, max_size=3) | st.
 
 
 @given(bracketed, st.integers(0, 120), st.integers(2, 40), st.booleans())
+@settings(deadline=None)
 def test_only_real_nesting_counts_as_depth(value: Any, wrapped: int, copies: int, ascii_only: bool) -> None:
     """Row 23: brackets and quotes inside strings nest nothing, however they are escaped."""
 
@@ -166,6 +167,7 @@ def test_only_real_nesting_counts_as_depth(value: Any, wrapped: int, copies: int
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     """Nothing but a RequestError comes out of reading a stranger's bytes."""
     for operation in (CHAT, MESSAGES, EMBEDDINGS):
@@ -184,7 +186,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_rewrite_changes_only_what_it_says(
     members: dict[str, Any], model: str, maximum: int | None, include_usage: bool, stream: bool, older: bool
 ) -> None:
@@ -212,7 +214,7 @@ def test_a_rewrite_changes_only_what_it_says(
 
 
 @given(st.lists(texts, min_size=1, max_size=5), st.booleans(), st.dictionaries(texts, texts, max_size=3))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_no_tokenizer_makes_more_of_a_prompt_than_its_bound(parts: list[str], ascii_only: bool, schema: Any) -> None:
     """
     A byte-level tokenizer has at most one token for each byte of what it is given, and the stand-in's own tokenizer

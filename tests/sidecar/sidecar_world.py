@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,11 +20,14 @@ import openai
 from aiohttp import web
 from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 
+from spendmesh_cli.children import Child
 from spendmesh_operator.clock import SystemClock
+from spendmesh_operator.control.hub import PolicyView
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.core.ledger_view import AccountStatus, status as ledger_status
 from spendmesh_sidecar.keys import StaticKeys
+from spendmesh_sidecar.policy import Policy, digest, encode
 from spendmesh_sidecar.process import Sidecar
 from spendmesh_sidecar.settings import Address, Settings
 from spendmesh_standin import DEFAULT_KEYS, Settings as StandInSettings, StandIn
@@ -99,7 +103,8 @@ class Rogue:
 
     def __init__(self, status: int = 200, headers: dict[str, str] | None = None, body: bytes = b"{}") -> None:
         self._answer = status, headers or {}, body
-        self.seen = 0
+        self.headers: list[dict[str, str]] = []
+        """Of the requests that arrived, names in lower case."""
         self.url = ""
 
     async def start(self) -> None:
@@ -113,7 +118,7 @@ class Rogue:
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         await request.read()
-        self.seen += 1
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         status, headers, body = self._answer
         return web.Response(status=status, headers=headers, body=body)
 
@@ -127,11 +132,18 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.log = folder / "log"
+        self.books = folder / "books.json"
         self._stack = AsyncExitStack()
         self.collector = Collector()
 
     async def start(
-        self, *objects: Json, standin: StandInSettings | None = None, sidecar: bool = True, **settings: Any
+        self,
+        *objects: Json,
+        standin: StandInSettings | None = None,
+        sidecar: bool = True,
+        control: bool = True,
+        **settings: Any,
     ) -> Self:
         """Start all parts. Objects are added to those of `defaults`, or replace the ones of their kind and name."""
         self.standin = await self._stack.enter_async_context(StandIn(standin))
@@ -139,12 +151,13 @@ class World:
         self._stack.push_async_callback(self.collector.stop)
         self._stack.push_async_callback(self.stop_control)
         self.objects = {_name(each): each for each in (*self._defaults(), *objects)}
-        await self.start_control()
+        if control:
+            await self.start_control()
         self.direct_openai = await self._client(openai_client(self.standin.openai_url, OPENAI_KEY))
         self.direct_anthropic = await self._client(anthropic_client(self.standin.url, ANTHROPIC_KEY))
         self.http = await self._client(aiohttp.ClientSession())
         self._stack.push_async_callback(self.stop_sidecar)
-        if sidecar:
+        if sidecar and control:
             await self.start_sidecar(**settings)
         return self
 
@@ -168,6 +181,7 @@ class World:
         """The control process, on the books that it left behind if it ran before."""
         self.control = LocalControl(self.objects.values(), [POD], self._folder, SystemClock(), Random(1))
         await self.control.start(port=port)
+        self.control_url = self.control.url
         self._control_runs = True
 
     async def stop_control(self) -> None:
@@ -190,11 +204,21 @@ class World:
         assert policy is not None
         await eventually(lambda: policy.digest in self.control.hub.programmed())
 
+    def publish(self, policy: Policy, **wrong: Any) -> str:
+        """Send this policy to the sidecar, whatever compile says; answers its digest."""
+        compiled = self.control.compiled.policy_of(POD.identity.uid)
+        assert compiled is not None
+        encoded = encode(policy)
+        sent = replace(compiled, policy=policy, encoded=encoded, **{"digest": digest(encoded), **wrong})
+        tables = self.control.compiled.price_tables
+        self.control.hub.publish(PolicyView(lambda _: sent, frozenset((sent.digest,)), tables))
+        return sent.digest
+
     # --- sidecar ------------------------------------------------------------------------------------------
 
     async def start_sidecar(self, **settings: Any) -> None:
         chosen: dict[str, Any] = {
-            "control_url": self.control.url,
+            "control_url": self.control_url,
             "listen": Address("127.0.0.1", 0),
             "admin": Address("127.0.0.1", 0),
             "otlp_traces_url": self.collector.url,
@@ -210,6 +234,43 @@ class World:
         self.url, self.admin_url = url, admin_url
         self.openai = await self._client(openai_client(f"{url}/openai/v1"))
         self.anthropic = await self._client(anthropic_client(f"{url}/anthropic"))
+
+    async def start_sidecar_process(self, **environment: str) -> Child:
+        """A sidecar as a container runs it, for what only a process can suffer."""
+        keys = self._folder / "keys"
+        keys.mkdir(exist_ok=True)
+        for name in ("openai", "backup"):
+            (keys / name).write_text(OPENAI_KEY + "\n")
+        (keys / "anthropic").write_text(ANTHROPIC_KEY + "\n")
+        (self._folder / "token").write_text(POD.token)
+        variables = {
+            "SPENDMESH_CONTROL_URL": self.control_url,
+            "SPENDMESH_TOKEN_FILE": str(self._folder / "token"),
+            "SPENDMESH_KEYS_DIR": str(keys),
+            "SPENDMESH_LISTEN": "127.0.0.1:0",
+            "SPENDMESH_ADMIN_LISTEN": "127.0.0.1:0",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": self.collector.url,
+            **environment,
+        }
+        child = await Child.start("sidecar", "spendmesh_sidecar", [], self.log, variables)
+        self._stack.push_async_callback(child.stop)
+        ready = await child.ready()
+        await self.use(f"http://{ready['listen']}", f"http://{ready['admin']}")
+        return child
+
+    async def start_control_process(self, port: int = 0) -> Child:
+        """The control side as a process, on the books in the world's folder."""
+        manifests, tokens = self._folder / "manifests", self._folder / "tokens.json"
+        manifests.mkdir(exist_ok=True)
+        (manifests / "all.json").write_text(json.dumps({"kind": "List", "items": list(self.objects.values())}))
+        tokens.write_text(json.dumps({POD.token: NAMESPACE}))
+        words = ["--manifests", manifests, "--state", self._folder, "--tokens", tokens, "--books", self.books]
+        child = await Child.start(
+            "control", "spendmesh_cli.control_process", [*map(str, words), "--port", str(port)], self.log
+        )
+        self._stack.push_async_callback(child.stop)
+        self.control_url = str((await child.ready())["url"])
+        return child
 
     async def stop_sidecar(self) -> None:
         if self._sidecar_runs:

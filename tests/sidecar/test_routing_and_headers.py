@@ -181,7 +181,7 @@ async def test_forged_headers_of_a_provider_are_dropped_and_a_redirect_leads_now
     assert headers.get("x-spendmesh-cost") != "0 USD"
     assert "location" not in headers
     assert not [name for name in headers if name.lower() == "x_spendmesh_tier"]
-    assert rogue.seen == 1
+    assert len(rogue.headers) == 1
 
 
 async def test_no_key_is_in_anything_that_a_client_gets(world: World) -> None:

@@ -60,6 +60,7 @@ def sidecar_container(config: InjectionConfig, annotations: Mapping[str, str]) -
     """
     The native sidecar, restricted as Pod Security Standards ask.
 
+    It gets nothing of the application's environment, HTTP_PROXY neither: it calls providers directly.
     Defaults of the API server that matter for comparison (ports' protocol) are written out.
     Raises InvalidTunable.
     """

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from spendmesh_operator.index import KINDS, Index
 from spendmesh_operator.injection.names import LABEL_INJECTED
 from spendmesh_operator.kube import paths
 from spendmesh_operator.kube.client import Kube, KubeError, NotFound
+from spendmesh_operator.kube.kopf_sessions import KopfSessions
 
 Json = dict[str, Any]
 
@@ -198,22 +200,30 @@ class Informer:
 
     async def _operator(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         registry = kopf.OperatorRegistry()
+        sessions = KopfSessions()
 
         @kopf.on.login(registry=registry)
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        async def login(**_: Any) -> kopf.AiohttpSession:
             """As the client does, so that both are the same user; asked again when a token has expired."""
-            return await _connection(self._kube, loop)
+            asked = asyncio.run_coroutine_threadsafe(self._kube.login(), loop)
+            return sessions.open(await asyncio.wrap_future(asked))
 
         for watched in self._watched:
             self._register(registry, watched, loop)
-        await kopf.operator(
-            registry=registry,
-            settings=_settings(self._watched),
-            standalone=True,
-            clusterwide=not self._namespace,
-            namespaces=[self._namespace] if self._namespace else [],
-            stop_flag=stop,
-        )
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=_settings(self._watched),
+                identity=Identity(
+                    "spendmesh"
+                ),  # unused (no peering); kopf's own asks for a user's name, a pod has none
+                standalone=True,
+                clusterwide=not self._namespace,
+                namespaces=[self._namespace] if self._namespace else [],
+                stop_flag=stop,
+            )
+        finally:
+            await sessions.closed()
 
     def _register(self, registry: kopf.OperatorRegistry, watched: Watched, loop: asyncio.AbstractEventLoop) -> None:
         @kopf.on.event(*watched.selector, registry=registry, id=f"see-{watched.plural}")
@@ -227,18 +237,6 @@ class Informer:
 def _where(raw: Json) -> tuple[str, str]:
     metadata = raw["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
-
-
-async def _connection(kube: Kube, loop: asyncio.AbstractEventLoop) -> kopf.ConnectionInfo:
-    login = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(kube.login(), loop))
-    return kopf.ConnectionInfo(
-        server=login.server,
-        ca_path=login.ca_path,
-        insecure=not login.verifies,
-        token=login.token,
-        certificate_path=login.certificate_path,
-        private_key_path=login.private_key_path,
-    )
 
 
 def _settings(watched: Iterable[Watched]) -> kopf.OperatorSettings:

@@ -9,6 +9,7 @@ of that account (`unverifiable`) and is told through `alarms`, the process goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from spendmesh_operator.ledger import grants
 from spendmesh_operator.ledger.accounts import (
@@ -49,6 +50,18 @@ PRESSURE_MS = 10_000
 LimitsOf = Callable[[AccountRef], LimitInForce | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pressure:
+    """Somebody waits for rights that are out. Never taken from the one who waits: that would only raise its need."""
+
+    need: int
+    uid: str
+    until_ms: int
+
+
+_NO_PRESSURE = _Pressure(0, "", 0)
+
+
 class Books:
     """All accounts of one ledger domain."""
 
@@ -62,7 +75,7 @@ class Books:
         self.pods = Pods()
         self.remembered: dict[str, BudgetSpec] = {}
         """Each budget as it was last valid, by `namespace/name` (contract §1)."""
-        self._pressure: dict[AccountKey, tuple[int, int]] = {}
+        self._pressure: dict[AccountKey, _Pressure] = {}
 
     @property
     def revision(self) -> int:
@@ -95,7 +108,7 @@ class Books:
             try:
                 plans.append(self._plan(holder, want, limits, now_ms))
             except Refused as refused:
-                denials.append(self._denial(want, refused, limits, now_ms))
+                denials.append(self._denial(holder, want, refused, limits, now_ms))
         if denials:
             reply = AcquireReply(denials=tuple(denials))
             self.pods.remember_denial(holder.uid, request.id, reply)
@@ -181,7 +194,7 @@ class Books:
             except InvariantViolated as violated:
                 self.holdings.freeze(account, violated)
         self.holdings.drop_ended(now_ms)
-        self._pressure = {key: asked for key, asked in self._pressure.items() if now_ms < asked[1]}
+        self._pressure = {key: asked for key, asked in self._pressure.items() if now_ms < asked.until_ms}
         if self.pods.forget_gone(self.holdings.holders()):
             self.holdings.revision += 1
 
@@ -217,12 +230,12 @@ class Books:
             self.next_lease += 1
         return plan
 
-    def _denial(self, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
+    def _denial(self, holder: Holder, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
         account = refused.account
         if account is None:
             return Denial(account=want.account, reason=refused.reason)
         if refused.reason == "in_flight":
-            self._pressure[account.key] = (want.need, now_ms + PRESSURE_MS)
+            self._pressure[account.key] = _Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
         state = account_state(account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
@@ -255,11 +268,12 @@ class Books:
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
             self.pods.retire(after.holder)
-        asked, until = self._pressure.get(account.key, (0, 0))
+        asked = self._pressure.get(account.key, _NO_PRESSURE)
+        waits = now_ms < asked.until_ms and asked.uid != holder.uid
         return LeaseState(
             lease=after.id,
             sequence=after.sequence,
-            recalled=grants.recall(account, after, asked if now_ms < until else 0),
+            recalled=grants.recall(account, after, asked.need if waits else 0),
             fenced=bool(after.quarantined),
             state=state,
         )

@@ -67,8 +67,9 @@ class Ledger:
                 account = self._account(ref, now)
                 account.limit, account.enforced = limit, budget.mode == "Enforce"
                 account.forget_denial()
-                for lease in account.leases.values():
-                    lease.revive()
+                if not self.draining:
+                    for lease in account.leases.values():
+                        lease.revive()
         for ref, account in self.accounts.items():
             if ref not in in_force:
                 account.limit = None

@@ -83,6 +83,8 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
         if budget.mode != "Enforce":
             continue
         for limit in budget.limits:
+            if not limit.thresholds:
+                continue
             account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
             state = account.state(now) if account else None
             if account is None or state is None:

@@ -1,0 +1,79 @@
+"""A small budget, spent to its end by two pods at once: refused in time, and not before it is nearly spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cluster_books import Account, account, settled_at
+from cluster_mesh import App, Mesh
+
+pytestmark = pytest.mark.cluster
+
+Json = dict[str, Any]
+USD = 10**9
+LIMIT_USD = "0.04"
+LIMIT = 40_000_000
+# 900 bytes of prompt at 0.4 USD and at most 100 tokens of answer at 1.6 USD for a million each.
+WORST_CASE = 1_100 * 700 + 100 * 2_800
+"""At most, by the dearest service tier, in nano-USD: below 3 % of the limit."""
+CALL = {
+    "model": "auto",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": f"[[in=850]] [[out=90]] {'x' * 880}"}],
+}
+
+
+@pytest.fixture(scope="module")
+def spent(mesh: Mesh) -> list[Json]:
+    """The outcomes of two pods that call until the budget refuses them, and then some."""
+    mesh.namespace("budget")
+    mesh.policies("budget", budget=LIMIT_USD)
+    pods = [mesh.start_app("budget", f"caller-{number}", wait=False) for number in (1, 2)]
+    for pod in pods:
+        pod.wait_ready()
+    jobs = [pod.start_job("chat", count=80, workers=2, **CALL) for pod in pods]
+    return [outcome for job in jobs for outcome in job.finish()]
+
+
+def books(mesh: Mesh) -> Account:
+    """The account when all reports are in: the books then hold at least the invoice."""
+    return settled_at(mesh.cluster, "budget/pool", "total", mesh.invoice_nanos("budget"))
+
+
+def test_the_budget_ends_in_402(spent: list[Json]) -> None:
+    """Calls are answered, then refused with what to do about it; nothing else happens."""
+    refused = [outcome for outcome in spent if outcome.get("status") == 402]
+    assert {outcome.get("status") for outcome in spent} == {200, 402}
+    codes = {outcome["headers"]["x-spendmesh-error"] for outcome in refused}
+    assert codes <= {"budget_exceeded", "budget_in_flight"}
+    assert "budget_exceeded" in codes
+    for outcome in refused:
+        assert outcome["headers"]["x-should-retry"] == "false"
+        assert "budget/pool" in outcome["body"]["message"]
+
+
+def test_invoice_ledger_and_limit_are_in_order(spent: list[Json], mesh: Mesh) -> None:
+    """invoice ≤ ledger ≤ limit, from both sides: at least 95 % of the limit was spent before calls were refused."""
+    invoice, found = mesh.invoice_nanos("budget"), books(mesh)
+    assert 2 * WORST_CASE <= LIMIT // 10
+    assert found.amount == LIMIT
+    assert invoice <= found.ledger <= found.charged <= LIMIT
+    assert invoice * 100 >= LIMIT * 95, f"{invoice} of {LIMIT}"
+
+
+def test_the_last_refusal_is_final(spent: list[Json], mesh: Mesh) -> None:
+    """After both have given back what they could not use, a call that no longer fits is refused, and no money moves."""
+    before = mesh.invoice_nanos("budget")
+    outcome = App(mesh, "budget", "caller-1").call("chat", **{**CALL, "max_tokens": 30_000})
+    assert outcome["status"] == 402, outcome
+    assert outcome["headers"]["x-spendmesh-error"] in ("budget_exceeded", "request_exceeds_budget")
+    assert mesh.invoice_nanos("budget") == before
+
+
+def test_the_budget_says_that_it_is_spent(spent: list[Json], mesh: Mesh) -> None:
+    """`kubectl get mbud` and the condition tell people; others' budgets do not care."""
+    mesh.cluster.wait("condition=WithinBudget=False", "-n", "budget", "mbud/pool", timeout_seconds=60)
+    tightest = mesh.cluster.get("mbud/pool", "-n", "budget")["status"]["tightest"]
+    assert tightest["percent"] >= 95
+    assert account(mesh.cluster, "team-a/team", "monthly").charged < 2_500 * USD

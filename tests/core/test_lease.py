@@ -1,0 +1,123 @@
+"""One lease's arithmetic, and what it refuses to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
+from spendmesh_sidecar.core.rights import AccountRef, LeaseState
+
+ACCOUNT = AccountRef(budget="team-a/team", limit="monthly")
+
+
+def book(**numbers: int) -> LeaseBook:
+    return LeaseBook("one", ACCOUNT, starts_at=0.0, ends_at=100.0, **{"granted": 1_000, **numbers})  # type: ignore[arg-type]
+
+
+def state(sequence: int, **changes: object) -> LeaseState:
+    return LeaseState(lease="one", sequence=sequence, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("amount", [-1, 1_001])
+def test_what_does_not_fit_cannot_be_held(amount: int) -> None:
+    lease = book()
+    with pytest.raises(LedgerError, match="1000 is free"):
+        lease.hold(amount)
+    assert (lease.held, lease.free) == (0, 1_000)
+
+
+@pytest.mark.parametrize("amount", [0, 1_000])
+def test_nothing_and_everything_can_be_held(amount: int) -> None:
+    lease = book()
+    lease.hold(amount)
+    assert (lease.held, lease.free) == (amount, 1_000 - amount)
+
+
+@pytest.mark.parametrize("amount", [-1, 101])
+def test_more_than_is_held_cannot_be_resolved(amount: int) -> None:
+    lease = book(held=100)
+    with pytest.raises(LedgerError, match="holds 100"):
+        lease.settle(amount, 0)
+    with pytest.raises(LedgerError, match="holds 100"):
+        lease.void(amount)
+    assert (lease.held, lease.used) == (100, 0)
+
+
+@pytest.mark.parametrize(("actual", "overrun"), [(0, 0), (100, 0), (101, 1)])
+def test_overrun_is_what_was_billed_above_the_reservation(actual: int, overrun: int) -> None:
+    lease = book(held=100)
+    lease.settle(100, actual)
+    assert (lease.used, lease.held, lease.overrun) == (actual, 0, overrun)
+
+
+def test_a_debt_is_not_a_right() -> None:
+    assert book(used=1_500).free == 0
+
+
+@pytest.mark.parametrize(("asked", "returned"), [(-5, 0), (0, 0), (300, 300), (301, 300)])
+def test_only_what_is_free_is_given_back(asked: int, returned: int) -> None:
+    lease = book(used=500, held=200)
+    assert lease.give_back(asked) == returned
+    assert (lease.released, lease.free) == (returned, 300 - returned)
+
+
+@pytest.mark.parametrize(("now", "is_open"), [(-0.1, False), (0.0, True), (99.9, True), (100.0, False)])
+def test_a_lease_is_open_in_its_period(now: float, is_open: bool) -> None:
+    assert book().open_at(now) is is_open
+
+
+@pytest.mark.parametrize("flag", ["fenced", "retired"])
+def test_a_fenced_or_retired_lease_is_not_open(flag: str) -> None:
+    lease = book()
+    setattr(lease, flag, True)
+    assert not lease.open_at(1.0)
+
+
+@pytest.mark.parametrize(("sequence", "copy"), [(0, False), (1, False), (2, True)])
+def test_a_later_report_than_ours_proves_a_copy(sequence: int, copy: bool) -> None:
+    lease = book()
+    lease.report(0.0)
+    assert lease.is_copy(state(sequence)) is copy
+
+
+def test_a_lease_that_never_reported_knows_a_copy_too() -> None:
+    assert book().is_copy(state(1)) and not book().is_copy(state(0))
+
+
+def test_a_fenced_lease_gives_nothing_back() -> None:
+    lease = book()
+    lease.report(0.0)
+    lease.acknowledge(state(1, fenced=True, recalled=500))
+    assert lease.released == 0
+
+
+def test_what_was_reported_is_not_counted_again() -> None:
+    lease = book(held=100)
+    lease.settle(100, 60)
+    assert lease.unreported == 60
+    lease.report(0.0)
+    assert lease.unreported == 60, "on its way is not yet there"
+    lease.acknowledge(state(1))
+    assert lease.unreported == 0
+
+
+def test_a_closing_report_is_the_last_and_nothing_revives_it() -> None:
+    lease = book()
+    lease.retired = True
+    closing = lease.report(0.0)
+    assert closing is not None and closing.closed
+    lease.revive()
+    assert lease.retired and lease.report(0.0) == closing
+    lease.acknowledge(state(1))
+    assert lease.done and lease.report(1.0) is None
+
+
+def test_an_ended_lease_closes_only_when_nothing_is_held() -> None:
+    lease = book(held=1)
+    first = lease.report(100.0)
+    assert first is not None and not first.closed
+    lease.acknowledge(state(1))
+    assert lease.report(100.0) == first, "nothing is new: the same bytes again"
+    lease.void(1)
+    last = lease.report(100.0)
+    assert last is not None and (last.closed, last.sequence) == (True, 2)

@@ -1,0 +1,265 @@
+"""Policies change under running calls, parts go away and come back, processes die: nothing spent is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import openai
+import pytest
+from sidecar_manifests import budget, routing
+from sidecar_world import OPENAI_KEY, POD, World, chat, eventually
+
+from spendmesh_standin import FaultRule
+
+pytestmark = pytest.mark.anyio
+
+NANOS = 10**9
+
+
+async def tier(world: World) -> str:
+    answer = await world.openai.chat.completions.with_raw_response.create(**chat())
+    return answer.headers["x-spendmesh-tier"]
+
+
+# --- policy -----------------------------------------------------------------------------------------------
+
+
+async def test_a_policy_edit_takes_effect_without_a_restart(world: World) -> None:
+    assert await tier(world) == "standard"
+    await world.apply(routing(defaultTier="economy"))
+    await world.programmed()
+    assert await tier(world) == "economy"
+    answer = await world.openai.chat.completions.with_raw_response.create(**chat())
+    assert answer.headers["x-spendmesh-policy"] == "team-a/support@2"
+
+
+async def test_a_call_in_flight_ends_under_the_policy_it_began_with(world: World) -> None:
+    world.standin.faults(FaultRule("withhold", stream=True))
+    stream = await world.openai.chat.completions.create(**chat("[[out=3]]"), stream=True)
+    first = await anext(aiter(stream))
+    del world.objects[("ModelBudget", "team")]
+    await world.apply(budget(name="other"))
+    await world.programmed()
+    world.standin.acknowledge(first.id, 10)
+    assert [chunk async for chunk in stream]
+    await world.stop_sidecar()
+    settled = {view.key.budget: view.state.settled for view in world.control.coordinator.views()}
+    assert settled["team-a/team"] == world.invoice_nanos > 0
+    assert settled.get("team-a/other", 0) == 0
+
+
+async def test_an_object_that_breaks_keeps_its_last_good_meaning(world: World) -> None:
+    await world.apply(routing(defaultTier="no-such-tier"))
+    (verdict,) = [v for key, v in world.control.compiled.verdicts.items() if key.kind == "RoutingPolicy"]
+    assert not verdict.accepted
+    assert await tier(world) == "standard"
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong", "reason"),
+    [
+        ({"requires": ("telepathy/1",)}, {}, "telepathy/1"),
+        ({"price_table": "0" * 64}, {}, "price table"),
+        ({"namespace": "team-b"}, {"digest": "f" * 64}, "digest"),
+        ({"providers": ()}, {}, "providers"),
+    ],
+    ids=["feature", "prices", "digest", "reference"],
+)
+async def test_a_policy_that_cannot_be_accepted_is_refused_and_the_old_one_stays(
+    world: World, change: dict[str, Any], wrong: dict[str, Any], reason: str
+) -> None:
+    before = (await world.status())["policy"]
+    policy = world.sidecar.plane.installed.policy
+    sent = world.publish(msgspec.structs.replace(policy, **change), **wrong)
+    if reason == "price table":  # nobody has it: asked for again, never obeyed
+        await eventually(lambda: world.sidecar.policy.last_error)
+    else:
+        nack = await eventually(lambda: world.control.hub.nacks().get(POD.identity.uid))
+        assert nack.digest == sent and reason in nack.error
+    assert (await world.status())["policy"] == before
+    assert await tier(world) == "standard"
+
+
+async def test_without_any_policy_a_call_is_refused_and_the_sidecar_is_not_ready(empty_world: World) -> None:
+    world = await empty_world.start(sidecar=False)
+    await world.stop_control()
+    starting = asyncio.create_task(world.start_sidecar(first_policy_seconds=0.2))
+    try:
+        with pytest.raises(openai.InternalServerError) as refused:
+            await starting
+            await world.openai.chat.completions.create(**chat())
+        assert refused.value.code == "policy_missing"
+        async with world.http.get(f"{world.admin_url}/readyz") as response:
+            assert response.status == 503
+    finally:
+        await starting
+
+
+# --- control goes away ------------------------------------------------------------------------------------
+
+
+async def test_with_control_away_calls_go_on_with_the_rights_that_are_held(empty_world: World) -> None:
+    world = await empty_world.start(budget("0.50"))
+    await world.openai.chat.completions.create(**chat(max_tokens=256))
+    held = world.rights.granted
+    port = urlsplit(world.control_url).port
+    await world.stop_control()
+    answered = 0
+    while True:
+        try:
+            await world.openai.chat.completions.create(**chat("[[out=200]]", max_tokens=256))
+            answered += 1
+        except openai.InternalServerError as error:
+            refused = error
+            break
+    assert answered > 5
+    assert refused.code == "budget_unverifiable" and "retry-after" in refused.response.headers
+    assert 0.9 * held - 600_000 <= await world.settled() <= held
+    await world.start_control(port or 0)
+    await eventually(lambda: world.sidecar.plane.leases.reachable)
+    assert (await world.openai.chat.completions.create(**chat(max_tokens=256))).choices
+    await world.quiet()
+    assert await world.close_the_books() == world.invoice_nanos
+
+
+async def test_a_restarted_container_starts_from_its_saved_policy_while_the_operator_is_away(
+    empty_world: World, tmp_path: Any
+) -> None:
+    world = await empty_world.start(sidecar=False)
+    del world.objects[("ModelBudget", "team")]
+    await world.apply()
+    state = tmp_path / "state"
+    state.mkdir()
+    await world.start_sidecar(state_dir=state)
+    await world.stop_sidecar()
+    await world.stop_control()
+    await world.start_sidecar(state_dir=state)
+    assert await tier(world) == "standard"
+    assert OPENAI_KEY not in (state / "policy").read_text()
+
+
+# --- processes end ----------------------------------------------------------------------------------------
+
+
+async def test_a_clean_restart_continues_the_same_books(empty_world: World) -> None:
+    world = await empty_world.start(budget("0.02"))
+    for _ in range(3):
+        for _ in range(5):
+            await world.openai.chat.completions.create(**chat("[[out=100]]"))
+        await world.stop_sidecar()
+        account = world.account()
+        assert (account.state.settled, account.held, account.quarantined) == (world.invoice_nanos, 0, 0)
+        await world.start_sidecar()
+    assert world.rights.settled == world.invoice_nanos
+
+
+async def test_a_stop_lets_a_running_stream_end_and_takes_no_new_call(world: World) -> None:
+    world.standin.faults(FaultRule("withhold", stream=True))
+    stream = await world.openai.chat.completions.create(**chat("[[out=3]]"), stream=True)
+    first = await anext(aiter(stream))
+    stopping = asyncio.create_task(world.stop_sidecar())
+    await eventually(lambda: world.sidecar.plane.stopping)
+    async with world.http.get(f"{world.admin_url}/readyz") as response:
+        assert response.status == 503
+    with pytest.raises(openai.APIConnectionError):
+        await world.openai.chat.completions.create(**chat())
+    world.standin.acknowledge(first.id, 10)
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    await stopping
+    assert world.account().state.settled == world.invoice_nanos > 0
+
+
+async def test_a_sidecar_killed_in_the_middle_of_a_stream_leaves_the_ledger_at_or_above_the_invoice(
+    empty_world: World,
+) -> None:
+    world = await empty_world.start(budget("0.50"), sidecar=False)
+    child = await world.start_sidecar_process()
+    await world.openai.chat.completions.create(**chat("[[out=100]]"))
+    world.standin.faults(FaultRule("withhold", stream=True))
+    stream = await world.openai.chat.completions.create(**chat("[[out=900]]"), stream=True)
+    await anext(aiter(stream))
+    os.kill(child.pid, signal.SIGKILL)
+    await eventually(lambda: not world.standin.in_flight)
+    account = world.account()
+    assert account.state.charged >= world.invoice_nanos > 900 * 2000
+    world.standin.faults()
+    await world.start_sidecar_process()
+    await world.openai.chat.completions.create(**chat("[[out=100]]"))
+    account = world.account()
+    assert account.quarantined > 0, "what the killed one held stays charged"
+    assert account.state.settled + account.quarantined >= world.invoice_nanos
+
+
+async def test_a_limit_holds_over_sidecars_that_are_killed_again_and_again(empty_world: World) -> None:
+    world = await empty_world.start(budget("0.01"), sidecar=False)
+    for _ in range(3):
+        child = await world.start_sidecar_process()
+        try:
+            for _ in range(10):
+                await world.openai.chat.completions.create(**chat("[[out=200]]"))
+        except openai.APIStatusError as error:
+            assert error.status_code == 402
+        os.kill(child.pid, signal.SIGKILL)
+    account = world.account()
+    assert world.invoice_nanos <= account.state.charged <= NANOS // 100
+
+
+async def test_a_control_process_killed_and_restarted_gives_nothing_back(empty_world: World) -> None:
+    world = await empty_world.start(budget("0.02"), control=False)
+    control = await world.start_control_process()
+    sidecar = await world.start_sidecar_process()
+    world.standin.faults(FaultRule("withhold", stream=True))
+    stream = await world.openai.chat.completions.create(**chat("[[out=50]]"), stream=True)
+    first = await anext(aiter(stream))
+    os.kill(control.pid, signal.SIGKILL)
+    await control.stop()
+    world.standin.acknowledge(first.id, 100)
+    assert [chunk async for chunk in stream]
+    control = await world.start_control_process(urlsplit(world.control_url).port or 0)
+
+    async def reachable() -> bool:
+        return (await world.status())["control"]["leases"] == "reachable"
+
+    await eventually(reachable)
+    refused = ""
+    while refused not in ("budget_exceeded", "request_exceeds_budget"):
+        try:
+            await world.openai.chat.completions.create(**chat("[[out=100]]"))
+        except openai.APIStatusError as error:
+            refused = error.code or ""
+            await asyncio.sleep(0.02)
+    await sidecar.stop()
+    await control.stop()
+    (account,) = json.loads(world.books.read_text())
+    assert (account["settled"], account["quarantined"]) == (world.invoice_nanos, 0)
+    assert 0.95 * account["amount"] <= account["settled"] <= account["amount"]
+
+
+# --- surroundings -----------------------------------------------------------------------------------------
+
+
+async def test_a_proxy_in_the_environment_changes_nothing(empty_world: World) -> None:
+    world = await empty_world.start(sidecar=False)
+    nobody = "http://127.0.0.1:9"
+    names = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    await world.start_sidecar_process(**dict.fromkeys(names, nobody), NO_PROXY="", no_proxy="")
+    assert await tier(world) == "standard"
+    await eventually(lambda: world.collector.attempts())
+
+
+async def test_a_key_that_is_rotated_is_used_without_a_restart(empty_world: World, tmp_path: Any) -> None:
+    world = await empty_world.start(sidecar=False)
+    await world.start_sidecar_process()
+    key = tmp_path / "keys" / "openai"
+    key.write_text("sk-wrong")
+    with pytest.raises(openai.AuthenticationError):
+        await tier(world)
+    key.write_text(OPENAI_KEY)
+    assert await tier(world) == "standard"
