@@ -4,7 +4,7 @@ Run one attempt: build what goes to the provider, pass what comes back, and say 
 A 2xx stream is passed on chunk by chunk as it arrives (from then on the exchange is *committed*); a short 2xx body
 and every error body are held, so that the exchange can still decide. A client that leaves does not end the
 attempt: the answer is read to its end, within bounds, because the provider bills it either way
-(facts/reliability.md §3) and only its last bytes say how much.
+and only its last bytes say how much.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 One attempt over the wire: send a prepared request to a provider, hand its answer back chunk by chunk.
 
 Decides nothing: which target, which body and what an answer means is `core`'s. `Upstream` is the seam behind
-which a pooled client on aiohttp's own C parser can replace `ClientSession` (design §7).
+which a pooled client on aiohttp's own C parser can replace `ClientSession`.
 """
 
 from __future__ import annotations

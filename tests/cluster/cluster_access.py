@@ -106,7 +106,9 @@ class Cluster:
             timeout=300,
         )
         if check and done.returncode != 0:
-            raise PartFailed(f"helm {' '.join(arguments[:2])}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+            raise PartFailed(
+                f"helm {' '.join(arguments[:2])}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def load_image(self, archive: Path) -> None:
@@ -180,9 +182,7 @@ class Cluster:
         return running, int(port())
 
 
-def eventually(
-    condition: Callable[[], Any], what: str, timeout_seconds: float = 30, poll_seconds: float = 0.25
-) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_seconds: float = 30, poll_seconds: float = 0.25) -> Any:
     """The condition's value as soon as it is true. Raises AssertionError with its last value when the time is over."""
     deadline = time.monotonic() + timeout_seconds
     while not (value := condition()):

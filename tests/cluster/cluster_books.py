@@ -38,7 +38,9 @@ def account(cluster: Cluster, budget: str, limit: str) -> Account:
     ]
     if not entries:
         return Account(0, 0, 0, 0)
-    assert len(entries) == 1, f"{budget}/{limit} has {len(entries)} accounts: the period has changed while the tests ran"
+    assert len(entries) == 1, (
+        f"{budget}/{limit} has {len(entries)} accounts: the period has changed while the tests ran"
+    )
     return _read(entries[0])
 
 

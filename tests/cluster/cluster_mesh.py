@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 import node_images
+import yaml
 from cluster_access import Cluster, eventually
 from otel_collector import CollectedSpan, collector_config, spans_of
 
@@ -72,7 +73,7 @@ def examples_for_standin() -> str:
     return text
 
 
-def render(name: str, **values: str) -> str:
+def render(name: str, /, **values: str) -> str:
     """A manifest of `app/` with its `$names` filled in."""
     return Template((APP / name).read_text()).substitute(values)
 
@@ -226,7 +227,9 @@ class Mesh:
         """Keeps what the replicas have logged so far, before some of them go."""
         for pod in self.operator_pods():
             self.kept_logs.append(self.cluster.kubectl("-n", SYSTEM, "logs", pod, "--tail=-1", check=False))
-            self.kept_logs.append(self.cluster.kubectl("-n", SYSTEM, "logs", pod, "--previous", "--tail=-1", check=False))
+            self.kept_logs.append(
+                self.cluster.kubectl("-n", SYSTEM, "logs", pod, "--previous", "--tail=-1", check=False)
+            )
 
     def report(self) -> str:
         """What a person wants to see after a failure: pods, Events, the end of every log of ours."""
@@ -234,23 +237,23 @@ class Mesh:
             self.cluster.kubectl("get", "pods", "-A", "-o", "wide", check=False),
             self.cluster.kubectl("get", "mprov,rpol,mbud,rbud", "-A", check=False),
         ]
-        events = self.cluster.kubectl("get", "events", "-A", "--sort-by=.lastTimestamp", check=False)
-        parts_of_report.append("\n".join(events.splitlines()[-40:]))
+        unusual = ("get", "events", "-A", "--field-selector=type!=Normal", "--sort-by=.lastTimestamp")
+        parts_of_report.append("\n".join(self.cluster.kubectl(*unusual, check=False).splitlines()[-25:]))
         for pod in self.operator_pods():
             parts_of_report.append(f"--- log of {pod}")
             parts_of_report.append(self.cluster.kubectl("-n", SYSTEM, "logs", pod, "--tail=60", check=False))
         for namespace in self.accounts:
             for app in self.cluster.get("pods", "-n", namespace)["items"]:
                 name = app["metadata"]["name"]
-                log = self.cluster.kubectl("-n", namespace, "logs", name, "-c", "spendmesh-sidecar", "--tail=15", check=False)
+                log = self.cluster.kubectl(
+                    "-n", namespace, "logs", name, "-c", "spendmesh-sidecar", "--tail=15", check=False
+                )
                 parts_of_report += [f"--- sidecar of {namespace}/{name}", log]
         return "\n".join(parts_of_report)
 
 
 def caller_pod(namespace: str, name: str) -> Json:
     """The pod of `app/caller.yaml` as a dictionary that a test may edit."""
-    import yaml
-
     pod: Json = yaml.safe_load(render("caller.yaml", namespace=namespace, name=name, image=APP_IMAGE))
     return pod
 

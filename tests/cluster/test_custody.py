@@ -44,7 +44,10 @@ def test_no_key_can_be_found_from_the_application(searched: App, mesh: Mesh) -> 
 
 def test_the_search_would_find_one(searched: App) -> None:
     """Planted in a file and in the environment of another process, it is found in both."""
-    plant = f"printf {CANARY}planted > /tmp/planted; PLANTED={CANARY}x sleep 30 & python search.py {HEX}; rm /tmp/planted"
+    plant = (
+        f"printf {CANARY}planted > /tmp/planted; PLANTED={CANARY}planted sleep 60 >&- 2>&- & "
+        f"python search.py {HEX}; rm /tmp/planted; kill $!"
+    )
     found = json.loads(searched.execute("sh", "-c", plant))["found"]
     assert "/tmp/planted" in found
     assert [place for place in found if place.endswith("/environ")]

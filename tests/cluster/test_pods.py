@@ -27,7 +27,11 @@ def test_an_application_behind_a_proxy_still_works(edit: Mesh) -> None:
     """HTTP_PROXY would catch calls to 127.0.0.1; the webhook adds that address to NO_PROXY, and keeps what is there."""
 
     def behind_proxy(pod: Json) -> None:
-        environment = {"HTTP_PROXY": "http://192.0.2.1:3128", "HTTPS_PROXY": "http://192.0.2.1:3128", "NO_PROXY": ".svc"}
+        environment = {
+            "HTTP_PROXY": "http://192.0.2.1:3128",
+            "HTTPS_PROXY": "http://192.0.2.1:3128",
+            "NO_PROXY": ".svc",
+        }
         pod["spec"]["containers"][0]["env"] = [{"name": name, "value": value} for name, value in environment.items()]
 
     app = edit.start_app("edit", "proxied", change=behind_proxy)

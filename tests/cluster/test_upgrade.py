@@ -5,6 +5,7 @@ Named so that it runs last: the tests before it want their installation.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -55,7 +56,7 @@ def test_an_uninstall_keeps_crds_policies_and_books(support: Mesh) -> None:
     support.cluster.helm("uninstall", "spendmesh", "--namespace", SYSTEM, "--wait", "--timeout", "90s")
     assert _crd_uids(support) == crds
     assert support.cluster.get("mbud", "-n", "team-a")["items"]
-    support.cluster.apply(__import__("json").dumps(caller_pod("team-a", "later")))
+    support.cluster.apply(json.dumps(caller_pod("team-a", "later")))
     assert "initContainers" not in support.cluster.get("pod", "later", "-n", "team-a")["spec"]
     support.install()
     support.ready_leader()

@@ -44,7 +44,7 @@ async def call(world: World, number: int) -> str:
 
 
 async def test_a_storm_leaves_nothing_behind(empty_world: World) -> None:
-    world = await empty_world.start(retries(failures=0), limits=Limits(drain_seconds=0.2, request_seconds=2.0))
+    world = await empty_world.start(retries(failures=0), limits=Limits(drain_seconds=0.2, request_seconds=0.5))
     await call(world, 0)
     await call(world, 2)
     await world.quiet()
@@ -60,8 +60,8 @@ async def test_a_storm_leaves_nothing_behind(empty_world: World) -> None:
     )
     rng = Random(3)
     outcomes: list[Any] = []
-    for _ in range(6):
-        calls = [asyncio.create_task(call(world, number)) for number in range(30)]
+    for _ in range(4):
+        calls = [asyncio.create_task(call(world, number)) for number in range(40)]
         for one in calls[::3]:
             asyncio.get_running_loop().call_later(rng.random() * 0.1, one.cancel)
         outcomes += await asyncio.gather(*calls, return_exceptions=True)

@@ -42,7 +42,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 Make = Callable[[], Upstream]
 
 
-@pytest.fixture(params=[PooledUpstream, SessionUpstream])
+def resting() -> PooledUpstream:
+    """Keeps connections for longer than a test waits, so that whatever is closed was closed for its own reason."""
+    return PooledUpstream(keepalive_seconds=3600.0)
+
+
+@pytest.fixture(params=[resting, SessionUpstream])
 def make(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -162,7 +167,7 @@ async def test_headers_are_given_as_they_were_received(make: Make) -> None:
 
 
 async def test_exactly_the_given_request_is_written() -> None:
-    async with talking(PooledUpstream, answering(OK)) as (upstream, provider):
+    async with talking(resting, answering(OK)) as (upstream, provider):
         request = UpstreamRequest(
             "POST", f"{provider.url}/v1/messages?beta=true", [("x-api-key", "k"), ("accept", "*/*")], BODY
         )
@@ -196,7 +201,7 @@ async def test_a_large_body_is_sent_whole_while_the_provider_reads_slowly() -> N
         await connection.send(OK)
         await connection.gone()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         assert (await call(upstream, post(provider.url, body)))[2] == b"hello"
 
 
@@ -206,7 +211,7 @@ async def test_a_provider_that_answers_before_it_has_read_the_request_gets_no_se
         await connection.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
         await connection.gone()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         for _ in range(2):
             assert (await call(upstream, post(provider.url, b"x" * 2**25)))[0] == 413
         assert len(provider.requests) == 2
@@ -235,13 +240,32 @@ async def test_a_cut_at_any_byte_is_an_error_and_never_a_short_answer(
         assert [len(asked) for asked in provider.requests] == [1] * len(raw)
 
 
+async def test_a_reset_does_not_end_a_body_that_has_no_length(make: Make) -> None:
+    read = asyncio.Event()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\nhel")
+        await read.wait()
+        connection.reset()
+
+    async with talking(make, script) as (upstream, provider):
+        response = await upstream.send(post(provider.url))
+        chunks = response.chunks()
+        assert await anext(chunks) == b"hel"
+        read.set()
+        with pytest.raises(ConnectionCut):
+            await anext(chunks)
+        response.close()
+
+
 async def test_what_came_before_a_cut_is_read_before_the_reader_hears_of_it() -> None:
     async def script(connection: RawConnection) -> None:
         await connection.request()
         await connection.send(CHUNKED.partition(b"0\r\n\r\n")[0])
         connection.finish()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         await eventually(lambda: provider.open == 0)
         got = bytearray()
@@ -278,7 +302,7 @@ async def test_what_is_no_http_or_too_large_is_cut_and_its_connection_not_used_a
         await connection.send(GARBAGE[kind])
         await connection.gone()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         for _ in range(2):
             with pytest.raises(ConnectionCut):
                 await call(upstream, post(provider.url))
@@ -325,11 +349,31 @@ async def test_closing_unread_closes_the_connection_and_may_be_done_twice(make: 
 
 
 async def test_closing_the_upstream_ends_what_is_being_read_as_a_cut() -> None:
-    async with talking(PooledUpstream, answering(b"HTTP/1.1 200 OK\r\n\r\nhel")) as (upstream, provider):
+    async with talking(resting, answering(b"HTTP/1.1 200 OK\r\n\r\nhel")) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         await upstream.close()
         with pytest.raises(ConnectionCut):
             await call_rest(response)
+
+
+async def test_a_connection_that_is_made_while_all_are_closed_serves_its_call_and_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with talking(resting, answering(OK)) as (upstream, provider):
+        asked, found = asyncio.Event(), asyncio.Event()
+
+        async def slow(*_: Any, **__: Any) -> list[Any]:
+            asked.set()
+            await found.wait()
+            return [(2, 1, 6, "", ("127.0.0.1", provider.port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow)
+        calling = asyncio.create_task(call(upstream, post(provider.url)))
+        await asked.wait()
+        await upstream.close()
+        found.set()
+        assert (await calling)[2] == b"hello"
+        await eventually(lambda: provider.open == 0, "the connection was kept")
 
 
 async def call_rest(response: Any) -> bytes:
@@ -410,7 +454,7 @@ async def test_bytes_after_an_answer_are_never_taken_for_the_next_one(extra: byt
         await connection.send(OK.replace(b"hello", b"first" if number == 1 else b"other") + extra)
         await connection.gone()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         assert (await call(upstream, post(provider.url)))[2] == b"first"
         assert (await call(upstream, post(provider.url)))[2] == b"other"
         assert [len(asked) for asked in provider.requests] == [1, 1]
@@ -426,7 +470,7 @@ async def test_bytes_that_come_while_nothing_is_asked_close_the_connection() -> 
         await connection.send(OK.replace(b"hello", b"wrong"))
         await connection.gone()
 
-    async with talking(PooledUpstream, script) as (upstream, provider):
+    async with talking(resting, script) as (upstream, provider):
         assert (await call(upstream, post(provider.url)))[2] == b"hello"
         speak.set()
         await eventually(lambda: provider.open == 0, "the connection was kept")
@@ -435,7 +479,7 @@ async def test_bytes_that_come_while_nothing_is_asked_close_the_connection() -> 
 
 @pytest.mark.parametrize("turn", [True, False], ids=["seen by the loop", "not seen yet"])
 async def test_a_connection_that_the_provider_closed_at_rest_is_not_used(turn: bool) -> None:
-    async with talking(PooledUpstream, answering(OK)) as (upstream, provider):
+    async with talking(resting, answering(OK)) as (upstream, provider):
         await call(upstream, post(provider.url))
         provider.shut_down()
         if turn:
@@ -507,7 +551,7 @@ async def test_a_name_is_checked_where_it_is_resolved(make: Make, monkeypatch: p
 
 
 async def test_the_second_address_is_used_when_the_first_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with talking(PooledUpstream, answering(OK)) as (upstream, provider):
+    async with talking(resting, answering(OK)) as (upstream, provider):
         loop = asyncio.get_running_loop()
         look_up = loop.getaddrinfo
 
@@ -578,6 +622,6 @@ async def test_a_cut_inside_tls_is_a_cut(tmp_path: Path) -> None:
 
 
 async def test_plain_http_where_tls_is_due_is_a_failed_connect() -> None:
-    async with talking(PooledUpstream, answering(OK)) as (upstream, provider):
+    async with talking(resting, answering(OK)) as (upstream, provider):
         with pytest.raises(ConnectFailed):
             await upstream.send(post(provider.url.replace("http://", "https://")))
