@@ -27,8 +27,8 @@ test: setup  ## All tests that need no node (real API server, SDKs, collector an
 	@$(BIN)/python tests/parts/parts.py ensure control-plane helm collector
 	$(PYTEST) $(ARGS)
 
-quick: setup  ## The 30-second check while developing: decisions, tables and properties
-	$(PYTEST) tests/core tests/control tests/properties -m "not cluster and not real" -x -q $(ARGS)
+quick: setup  ## The 30-second check while developing: decisions and tables
+	$(PYTEST) tests/core tests/control -m "not cluster and not real" -x -q $(ARGS)
 
 test-cluster: setup  ## Install and use everything on a real one-node Kubernetes (root on Debian, or any KUBECONFIG)
 	@[ -n "$$KUBECONFIG" ] || $(BIN)/python tests/parts/parts.py ensure control-plane helm collector node

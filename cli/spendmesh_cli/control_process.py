@@ -20,6 +20,7 @@ from typing import Any
 from spendmesh_cli.load import load
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
+from spendmesh_operator.ledger.accounts import LedgerError
 from spendmesh_operator.local import LocalControl, LocalPod
 
 log = logging.getLogger("spendmesh.control")
@@ -52,7 +53,10 @@ async def _serve(options: argparse.Namespace) -> None:
     print(json.dumps({"url": control.url}), flush=True)
 
     async def changed() -> None:
-        await control.update(read_objects([options.manifests]))
+        try:
+            await control.update(read_objects([options.manifests]))
+        except (ValueError, OSError, LedgerError) as error:
+            log.error("kept the last manifests: %s", error)
 
     watching = asyncio.create_task(watch([options.manifests], changed)) if options.watch else None
     await stop.wait()

@@ -19,6 +19,7 @@ from rich.console import Console
 from spendmesh_cli.load import Files, load, secret_values
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
+from spendmesh_operator.ledger.accounts import LedgerError
 from spendmesh_operator.ledger.store import LedgerStoreError
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.keys import StaticKeys
@@ -72,11 +73,12 @@ async def _run(options: argparse.Namespace, console: Console) -> int:
     async def changed() -> None:
         try:
             now = _readable(options.filename)
-        except ValueError as error:
+            found = _keys(now, pod.namespace)
+            await control.update(_objects(now))
+        except (ValueError, OSError, LedgerError) as error:
             log.error("kept the last manifests: %s", error)
             return
-        keys.replace(_keys(now, pod.namespace))
-        await control.update(_objects(now))
+        keys.replace(found)
         _complain(console, control)
 
     watching = asyncio.create_task(watch(options.filename, changed))

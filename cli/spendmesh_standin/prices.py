@@ -138,9 +138,7 @@ _ALL = (
     _openai(
         "gpt-4.1-mini", _plain(400, 100, 1_600), (1_000_000, 32_768), "2025-04-14", priority=_plain(700, 175, 2_800)
     ),
-    _openai(
-        "gpt-4.1-nano", _plain(100, 25, 400), (1_000_000, 32_768), "2025-04-14", priority=_plain(200, 50, 800)
-    ),
+    _openai("gpt-4.1-nano", _plain(100, 25, 400), (1_000_000, 32_768), "2025-04-14", priority=_plain(200, 50, 800)),
     replace(
         _openai(
             "gpt-5-mini",

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from spendmesh_operator.manifests import API_VERSION, FieldError, Manifest, ManifestError, parse, transition_errors
+from spendmesh_operator.workloads import PARENT_KINDS, Owner, Parents, PodInfo, controller_of, mounted_keys
 
 POLICY_KINDS = ("RoutingPolicy", "ModelBudget", "RetryBudget")
 """Kinds that attach to pods."""
@@ -34,30 +35,6 @@ class ObjectKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
-
-
-class Owner(NamedTuple):
-    """A controller above a pod, in the pod's namespace."""
-
-    kind: str
-    name: str
-
-
-@dataclass(frozen=True)
-class PodInfo:
-    """A running pod, with its controllers from the nearest to the topmost."""
-
-    namespace: str
-    name: str
-    uid: str
-    labels: Mapping[str, str]
-    owners: tuple[Owner, ...]
-
-    @property
-    def workload(self) -> ObjectKey:
-        """The topmost owner, or the pod itself: what people count and name."""
-        top = self.owners[-1] if self.owners else Owner("Pod", self.name)
-        return ObjectKey(top.kind, self.namespace, top.name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +63,7 @@ class Index:
         self._entries: dict[ObjectKey, Entry] = {}
         self._pods: dict[str, PodInfo] = {}
         self._pod_uids: dict[tuple[str, str], str] = {}
-        self._parents: dict[ObjectKey, Owner] = {}
+        self._parents = Parents()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._secrets: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -103,7 +80,7 @@ class Index:
             case "Pod":
                 return self._add_pod(raw, namespace, name)
             case "ReplicaSet" | "Job":
-                return self._add_parent(ObjectKey(kind, namespace, name), metadata)
+                return self._parents.add(kind, namespace, name, metadata)
             case "Namespace":
                 return _put(self._namespaces, name, dict(metadata.get("labels") or {}))
             case "Secret":
@@ -119,7 +96,7 @@ class Index:
                 uid = self._pod_uids.pop((namespace, name), None)
                 return uid is not None and self._pods.pop(uid, None) is not None
             case "ReplicaSet" | "Job":
-                return self._parents.pop(key, None) is not None
+                return self._parents.remove(kind, namespace, name)
             case "Namespace":
                 return self._namespaces.pop(name, None) is not None
             case "Secret":
@@ -167,7 +144,7 @@ class Index:
 
     def owner_chain(self, namespace: str, metadata: Mapping[str, Any]) -> tuple[Owner, ...]:
         """Controllers of a pod from its metadata, nearest first; works for one that has no name yet."""
-        return self._climb(namespace, _controller(metadata), metadata.get("labels") or {})
+        return self._parents.climb(namespace, controller_of(metadata), metadata.get("labels") or {})
 
     # --- how it is kept ---------------------------------------------------------------------------------
 
@@ -176,7 +153,7 @@ class Index:
             case "Pod":
                 return list(self._pod_uids)
             case "ReplicaSet" | "Job":
-                return [(key.namespace, key.name) for key in self._parents if key.kind == kind]
+                return self._parents.names_of(kind)
             case "Namespace":
                 return [("", name) for name in self._namespaces]
             case "Secret":
@@ -220,54 +197,23 @@ class Index:
         uid = str(metadata.get("uid") or f"{namespace}/{name}")
         if (raw.get("status") or {}).get("phase") in _FINISHED:
             return self.remove("Pod", namespace, name)
-        direct = _controller(metadata)
-        pod = PodInfo(namespace, name, uid, dict(metadata.get("labels") or {}), (direct,) if direct else ())
+        direct, labels = controller_of(metadata), dict(metadata.get("labels") or {})
+        pod = PodInfo(namespace, name, uid, labels, (direct,) if direct else (), mounted_keys(raw))
         before = self._pod_uids.get((namespace, name))
         if before is not None and before != uid:
             self._pods.pop(before, None)
         self._pod_uids[namespace, name] = uid
         return _put(self._pods, uid, pod)
 
-    def _add_parent(self, key: ObjectKey, metadata: Mapping[str, Any]) -> bool:
-        parent = _controller(metadata)
-        return parent is not None and _put(self._parents, key, parent)
-
     def _resolved(self, pod: PodInfo) -> PodInfo:
         direct = pod.owners[0] if pod.owners else None
-        return replace(pod, owners=self._climb(pod.namespace, direct, pod.labels))
-
-    def _climb(self, namespace: str, owner: Owner | None, labels: Mapping[str, str]) -> tuple[Owner, ...]:
-        chain: list[Owner] = []
-        while owner is not None and owner not in chain:
-            chain.append(owner)
-            owner = self._parents.get(ObjectKey(owner.kind, namespace, owner.name)) or _deployment_above(owner, labels)
-        return tuple(chain)
+        return replace(pod, owners=self._parents.climb(pod.namespace, direct, pod.labels))
 
 
 def _put(table: dict[_Key, _Value], key: _Key, value: _Value) -> bool:
     changed = key not in table or table[key] != value
     table[key] = value
     return changed
-
-
-def _deployment_above(owner: Owner, labels: Mapping[str, str]) -> Owner | None:
-    """
-    The Deployment of a ReplicaSet that we have not seen yet.
-
-    A new pod can be known before its ReplicaSet is, and must not run without its Deployment's budget until then. The
-    Deployment controller names a ReplicaSet after the Deployment and the hash that it labels the pods with.
-    """
-    suffix = "-" + labels.get("pod-template-hash", "")
-    if owner.kind == "ReplicaSet" and len(suffix) > 1 and owner.name.endswith(suffix):
-        return Owner("Deployment", owner.name.removesuffix(suffix))
-    return None
-
-
-def _controller(metadata: Mapping[str, Any]) -> Owner | None:
-    for reference in metadata.get("ownerReferences") or ():
-        if reference.get("controller"):
-            return Owner(str(reference.get("kind")), str(reference.get("name")))
-    return None
 
 
 def _trimmed(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ def admin_server(plane: DataPlane) -> web.Server:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="only GET\n")
         if request.path == "/healthz":
+            if plane.broken:
+                return web.Response(status=500, text=f"{plane.broken} has ended\n")
             return web.Response(text="ok\n")
         if request.path == "/readyz":
             if plane.installed is None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.answer import KEY_MISSING
 from spendmesh_sidecar.core.exchange import Exchange

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -21,6 +22,9 @@ CALL_SECONDS = 5.0
 SILENCE_SECONDS = 3.0 * protocol.HEARTBEAT_SECONDS
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 """A policy or price table; a Kubernetes object is at most 1.5 MiB and a policy is made of a few dozen."""
+
+
+M = TypeVar("M", bound=protocol.Message)
 
 
 class ControlUnavailable(Exception):
@@ -91,11 +95,11 @@ class ControlClient:
 
     async def acquire(self, request: protocol.AcquireRequest) -> protocol.AcquireReply:
         """Ask for rights; safe to repeat under the same id."""
-        return msgspec.json.decode(await self._post(protocol.PATH_ACQUIRE, request), type=protocol.AcquireReply)
+        return _decoded(await self._post(protocol.PATH_ACQUIRE, request), protocol.AcquireReply)
 
     async def report(self, request: protocol.ReportRequest) -> protocol.ReportReply:
         """Report use; safe to repeat."""
-        return msgspec.json.decode(await self._post(protocol.PATH_REPORT, request), type=protocol.ReportReply)
+        return _decoded(await self._post(protocol.PATH_REPORT, request), protocol.ReportReply)
 
     async def _post(self, path: str, message: protocol.Message) -> bytes:
         headers = {**self._authorization(), "content-type": "application/json"}
@@ -117,6 +121,13 @@ class ControlClient:
             except (OSError, UnicodeDecodeError) as error:
                 raise ControlUnavailable(f"token file is not readable: {type(error).__name__}") from error
         return {"authorization": f"Bearer {token}"}
+
+
+def _decoded(body: bytes, kind: type[M]) -> M:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise ControlUnavailable(f"answer is not readable: {error}") from error
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[protocol.StreamEvent]:

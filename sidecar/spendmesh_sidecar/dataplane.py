@@ -51,6 +51,8 @@ class DataPlane:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     """Not ready any more; what runs is finished."""
+    watched: tuple[asyncio.Task[None], ...] = ()
+    """Background work that never ends by itself while the sidecar serves."""
     draining: int = 0
     """Answers read to their end for a client that has left."""
 
@@ -67,6 +69,11 @@ class DataPlane:
         self.active -= 1
         if not self.active:
             self.idle.set()
+
+    @property
+    def broken(self) -> str:
+        """Name of background work that has ended by a defect; the container has to be restarted then."""
+        return "" if self.stopping else next((task.get_name() for task in self.watched if task.done()), "")
 
     def install(self, installed: Installed) -> None:
         """Swap the policy. Requests in flight finish under the one they began with."""

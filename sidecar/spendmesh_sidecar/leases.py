@@ -43,7 +43,7 @@ class Leases:
         self._replies = 0
         self._serial = asyncio.Lock()
         self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
         self.reachable = False
 
     async def start(self, first_seconds: float = 1.0) -> None:
@@ -53,16 +53,16 @@ class Leases:
                 await self._top_up()
         except TimeoutError:
             pass  # contract §4: a sidecar becomes ready without rights too
-        self._tasks = [
+        self.tasks = [
             asyncio.create_task(self._top_up_loop(), name="leases"),
             asyncio.create_task(self._report_loop(), name="reports"),
         ]
 
     async def stop(self, seconds: float) -> None:
         """Give everything back: final reports for at most this long. What is not acknowledged stays charged."""
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         self._ledger.drain()
         try:
             async with asyncio.timeout(seconds):

@@ -65,6 +65,11 @@ class PolicySource:
         self.connected = False
         self.last_error = ""
 
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """What runs in the background."""
+        return (self._task,) if self._task is not None else ()
+
     def restore(self, bootstrap: Path | None) -> None:
         """Start from the newer of the saved copy and the one given at injection; neither is not an error."""
         saved = self._state_dir / SAVED if self._state_dir else None

@@ -26,12 +26,10 @@ from spendmesh_sidecar.metrics import Metrics
 from spendmesh_sidecar.policy_source import Installed, PolicySource
 from spendmesh_sidecar.settings import Address, Settings
 from spendmesh_sidecar.telemetry import Telemetry
-from spendmesh_sidecar.upstream import SessionUpstream
+from spendmesh_sidecar.upstream_pool import PooledUpstream
 
 FIRST_RIGHTS_SECONDS = 1.0
 """Contract §4: after that the sidecar is ready without rights."""
-SHUTDOWN_SECONDS = 5.0
-"""For requests in flight, and again for the last reports; the kubelet's default grace period is 30 s in all."""
 
 log = logging.getLogger("spendmesh")
 
@@ -50,7 +48,9 @@ class Sidecar:
     address: Address
     admin_address: Address
     _client: ControlClient
+    _shutdown_seconds: float
     _runners: list[web.ServerRunner] = field(default_factory=list)
+    _data: web.ServerRunner | None = None
 
     @classmethod
     async def start(
@@ -78,7 +78,7 @@ class Sidecar:
             clock=clock,
             rng=rng,
             new_id=new_id,
-            upstream=SessionUpstream(),
+            upstream=PooledUpstream(),
             keys=keys,
             ledger=ledger,
             leases=Leases(client, ledger, clock, rng, new_id),
@@ -94,9 +94,19 @@ class Sidecar:
 
         policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, settings.state_dir)
         policy.restore(settings.bootstrap_file)
-        sidecar = cls(plane, policy, settings.listen, settings.admin, client)
-        sidecar.admin_address = await sidecar._listen(admin_server(plane), settings.admin)
-        await policy.start()
+        sidecar = cls(plane, policy, settings.listen, settings.admin, client, settings.shutdown_seconds)
+        try:
+            await sidecar._serve(settings, arrived)
+        except BaseException:
+            await sidecar.stop()
+            raise
+        return sidecar
+
+    async def _serve(self, settings: Settings, arrived: asyncio.Event) -> None:
+        plane = self.plane
+        admin = await self._listen(admin_server(plane), settings.admin)
+        self.admin_address = _bound(admin)
+        await self.policy.start()
         await plane.telemetry.start()
         try:
             async with asyncio.timeout(settings.first_policy_seconds):
@@ -104,36 +114,40 @@ class Sidecar:
         except TimeoutError:
             log.warning("no policy yet; every call is refused until one arrives")
         await plane.leases.start(FIRST_RIGHTS_SECONDS)
-        sidecar.address = await sidecar._listen(data_server(plane, settings), settings.listen)
-        log.info("serving on %s:%d", sidecar.address.host, sidecar.address.port)
-        return sidecar
+        plane.watched = (*self.policy.tasks, *plane.telemetry.tasks, *plane.leases.tasks)
+        self._data = await self._listen(data_server(plane, settings), settings.listen)
+        self.address = _bound(self._data)
+        log.info("serving on %s", self.address)
 
     async def stop(self) -> None:
         """Finish what runs, give rights back, flush spans. Bounded; what is lost stays charged, never refunded."""
         self.plane.stopping = True
-        *_, data = self._runners
-        for site in tuple(data.sites):
-            await site.stop()  # no new connection; what is open finishes
-        if data.server is not None:
-            data.server.pre_shutdown()
+        if self._data is not None and self._data.server is not None:
+            for site in tuple(self._data.sites):
+                await site.stop()  # no new connection; what is open finishes
+            self._data.server.pre_shutdown()
         try:
-            async with asyncio.timeout(SHUTDOWN_SECONDS):
+            async with asyncio.timeout(self._shutdown_seconds):
                 await self.plane.idle.wait()
         except TimeoutError:
             log.warning("%d requests were still running", self.plane.active)
         for runner in reversed(self._runners):
             await runner.cleanup()
         await self.policy.stop()
-        await self.plane.leases.stop(SHUTDOWN_SECONDS)
+        await self.plane.leases.stop(self._shutdown_seconds)
         await self.plane.telemetry.stop()
         await self.plane.upstream.close()
         await self._client.close()
 
-    async def _listen(self, server: web.Server, address: Address) -> Address:
+    async def _listen(self, server: web.Server, address: Address) -> web.ServerRunner:
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await runner.setup()
-        site = web.TCPSite(runner, address.host, address.port, backlog=1024)
-        await site.start()
         self._runners.append(runner)
-        port = runner.addresses[0][1]
-        return Address(address.host, port)
+        await runner.setup()
+        await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+        return runner
+
+
+def _bound(runner: web.ServerRunner) -> Address:
+    """What it listens on, port 0 resolved."""
+    host, port = runner.addresses[0][:2]
+    return Address(host, port)

@@ -60,7 +60,9 @@ class Settings:
     resource: tuple[tuple[str, str], ...] = ()
     """OpenTelemetry resource attributes."""
     first_policy_seconds: float = 5.0
-    """How long a start waits for a policy before it serves without one; a container's start is not held up for longer."""
+    """How long a start waits for a policy before it serves without one."""
+    shutdown_seconds: float = 5.0
+    """For requests in flight, and again for the last reports; the kubelet's default grace period is 30 s in all."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

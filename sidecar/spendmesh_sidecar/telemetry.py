@@ -117,6 +117,11 @@ class Telemetry:
         self._stopping = asyncio.Event()
 
     @property
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """What runs in the background."""
+        return (self._task,) if self._task is not None else ()
+
+    @property
     def enabled(self) -> bool:
         """Whether spans go anywhere."""
         return bool(self._url)

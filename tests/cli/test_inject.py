@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+
 from cluster_samples import POLICIES
 from pod_samples import CONFIG
-
 from spendmesh_cli import inject
 from spendmesh_operator.injection import Injected, mutate
 from spendmesh_sidecar.protocol import unpack_bootstrap

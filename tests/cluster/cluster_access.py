@@ -19,13 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import parts
 from control_plane import run_kubectl
 from go_toolchain import PartsUnavailable
 from node import Node
 from node_config import CONTAINERD_SOCKET
 from part_process import PartFailed, Running, start, wait_until
-
-import parts
 
 Json = dict[str, Any]
 LOAD_VARIABLE = "SPENDMESH_IMAGE_LOAD"

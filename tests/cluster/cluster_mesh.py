@@ -13,12 +13,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import node_images
 import yaml
+
+import node_images
+import parts
 from cluster_access import Cluster, eventually
 from otel_collector import CollectedSpan, collector_config, spans_of
-
-import parts
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = Path(__file__).resolve().parent / "app"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from cluster_access import Cluster
-from cluster_mesh import Mesh, examples_for_standin, render
-from cluster_mesh import APP_IMAGE
+from cluster_mesh import APP_IMAGE, Mesh, examples_for_standin, render
 from go_toolchain import PartsUnavailable
 from node import Node
 from parts_fixtures import programs_or_skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
-from cluster_books import Account, account, settled_at
+
+from cluster_access import eventually
+from cluster_books import Account, settled_at
 from cluster_mesh import App, Mesh
 
 pytestmark = pytest.mark.cluster
@@ -44,7 +47,7 @@ def books(mesh: Mesh) -> Account:
 def test_the_budget_ends_in_402(spent: list[Json]) -> None:
     """Calls are answered, then refused with what to do about it; nothing else happens."""
     refused = [outcome for outcome in spent if outcome.get("status") == 402]
-    assert {outcome.get("status") for outcome in spent} == {200, 402}
+    assert set(Counter(outcome.get("status") for outcome in spent)) == {200, 402}
     codes = {outcome["headers"]["x-spendmesh-error"] for outcome in refused}
     assert codes <= {"budget_exceeded", "budget_in_flight"}
     assert "budget_exceeded" in codes
@@ -72,8 +75,10 @@ def test_the_last_refusal_is_final(spent: list[Json], mesh: Mesh) -> None:
 
 
 def test_the_budget_says_that_it_is_spent(spent: list[Json], mesh: Mesh) -> None:
-    """`kubectl get mbud` and the condition tell people; others' budgets do not care."""
-    mesh.cluster.wait("condition=WithinBudget=False", "-n", "budget", "mbud/pool", timeout_seconds=60)
-    tightest = mesh.cluster.get("mbud/pool", "-n", "budget")["status"]["tightest"]
-    assert tightest["percent"] >= 95
-    assert account(mesh.cluster, "team-a/team", "monthly").charged < 2_500 * USD
+    """`kubectl get mbud` tells people, in the line that they look at first."""
+
+    def percent() -> int:
+        shown: int = mesh.cluster.get("mbud/pool", "-n", "budget")["status"]["tightest"]["percent"]
+        return shown
+
+    assert eventually(lambda: percent() >= 95, "the status says that it is spent", 60)

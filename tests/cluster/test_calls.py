@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+
 from cluster_access import eventually
 from cluster_books import settled_at
 from cluster_mesh import App, Mesh

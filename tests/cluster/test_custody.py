@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from cluster_mesh import CANARY, SYSTEM, App, Mesh
 
 pytestmark = pytest.mark.cluster

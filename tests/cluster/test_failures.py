@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
 from cluster_access import eventually
 from cluster_books import account, settled_at
 from cluster_mesh import RELEASE, STANDIN, SYSTEM, Mesh

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+
 from cluster_access import eventually
 from cluster_mesh import SYSTEM, Mesh
 

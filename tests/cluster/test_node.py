@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import node_images
 import pytest
+
+import node_images
 from node import Node
 from otel_collector import Collector
 

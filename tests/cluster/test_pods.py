@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from cluster_access import eventually
 from cluster_mesh import APP_IMAGE, RELEASE, SYSTEM, Mesh, caller_pod, render
 

@@ -9,6 +9,7 @@ import json
 import re
 
 import pytest
+
 from cluster_access import eventually
 from cluster_books import account
 from cluster_mesh import SYSTEM, Mesh, caller_pod

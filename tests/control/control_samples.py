@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import aiohttp
 import msgspec
 from aiohttp import web
-from ledger_samples import ManualClock, SamplePublished, budget, sample_policy
 
+from ledger_samples import ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.control.auth import PodIdentity, ReplicaIdentity, StaticTokens
 from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import LeaderClient

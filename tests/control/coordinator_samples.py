@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import looptime
-from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
 
+from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.store import Fault, LedgerStore, MemoryStore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ledger_samples import BUDGET, START_MS, acquire, budget, limits_of, want
-
 from spendmesh_operator.ledger.accounts import Holder
 from spendmesh_operator.ledger.books import Books
 from spendmesh_sidecar.protocol import AccountState, AcquireReply, Lease, LeaseReport, LeaseState, ReportRequest, Want

@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 
 from ledger_samples import ManualClock, SamplePublished, acquire, budget, sample_policy, want
-
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.sqlite import SQLiteStore

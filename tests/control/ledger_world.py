@@ -12,7 +12,6 @@ from random import Random
 from typing import Any, Literal
 
 from ledger_samples import REF, START_MS, budget, limits_of
-
 from spendmesh_operator.ledger.accounts import AccountKey, Holder, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode, encode

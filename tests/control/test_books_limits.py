@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
-
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode, encode

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from ledger_desk import Desk, holder
 from ledger_samples import report, want
-
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, NotYours
 from spendmesh_sidecar.protocol import (
     LeaseReport,

@@ -19,7 +19,6 @@ from compile_samples import (
     retries,
     routing,
 )
-
 from spendmesh_operator.compile import Compiled, compile_index
 from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.manifests import ModelBudget, ModelProvider, RetryBudget, RoutingPolicy

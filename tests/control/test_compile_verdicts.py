@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from compile_samples import (
     SETTINGS,
     Raw,
@@ -23,7 +24,6 @@ from compile_samples import (
     routing,
     section,
 )
-
 from spendmesh_operator.compile import CompileSettings, compile_index
 from spendmesh_operator.prices import load_prices
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ledger_desk import Desk, holder
-from ledger_samples import BUDGET, report
 from prometheus_client import CollectorRegistry
 
+from ledger_desk import Desk, holder
+from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.ledger.views import view_of
 

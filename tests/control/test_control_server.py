@@ -6,9 +6,9 @@ import asyncio
 
 import msgspec
 import pytest
+
 from control_samples import OTHER, POD, TABLE, TOKENS, client, policy, replica
 from ledger_samples import BUDGET, acquire, report, want
-
 from spendmesh_operator.control.leader import PATH_STAMP, StampQuery
 from spendmesh_operator.ledger.store import MemoryStore
 from spendmesh_sidecar.protocol import (

@@ -18,7 +18,6 @@ from coordinator_samples import (
     virtually,
 )
 from ledger_samples import BUDGET, ManualClock, acquire, budget, report, want
-
 from spendmesh_operator.ledger.coordinator import CoordinatorSettings
 from spendmesh_operator.ledger.sqlite import SQLiteStore
 from spendmesh_operator.ledger.store import MemoryStore

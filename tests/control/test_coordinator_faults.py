@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from coordinator_samples import (
     OTHER,
     POD,
@@ -17,7 +18,6 @@ from coordinator_samples import (
     virtually,
 )
 from ledger_samples import ManualClock, acquire, want
-
 from spendmesh_operator.ledger.coordinator import NotServing
 from spendmesh_operator.ledger.document import LedgerUnreadable
 from spendmesh_operator.ledger.store import Fault, MemoryStore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from compile_samples import Raw, budget, indexed, pod, provider
-
 from spendmesh_operator.index import Index, ObjectKey, Owner
 
 REPLICA_SET: Raw = {

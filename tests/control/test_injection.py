@@ -12,8 +12,8 @@ import kubernetes_validate
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
-from pod_samples import CONFIG, ENABLED, KEYS, as_server_returns, environment, pod
 
+from pod_samples import CONFIG, ENABLED, KEYS, as_server_returns, environment, pod
 from spendmesh_operator.injection import Injected, LeftAlone, ProviderKey, Refused, mutate
 from spendmesh_operator.injection.mutate import ANNOTATIONS_BYTES_MAX
 from spendmesh_operator.prices import load_prices

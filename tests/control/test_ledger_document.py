@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from ledger_samples import START_MS, acquire, budget, limits_of, want
 
+from ledger_samples import START_MS, acquire, budget, limits_of, want
 from spendmesh_operator.ledger.accounts import Holder
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import LedgerUnreadable, decode, encode

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from control_samples import Client, client
 from ledger_samples import ManualClock, acquire, want
-
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
 from spendmesh_sidecar.protocol import PATH_ACQUIRE, PATH_PRICE_TABLE, AccountRef, AcquireReply, Snapshot

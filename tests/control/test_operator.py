@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from cluster_samples import POLICIES
-from operator_replicas import CHART, NAMESPACE, RELEASE, WEBHOOK, Installation, Replica, installed
 
+from cluster_samples import POLICIES
 from control_plane import ControlPlane
 from kube_api import ApiRefused
+from operator_replicas import CHART, NAMESPACE, RELEASE, WEBHOOK, Installation, Replica, installed
 from part_process import wait_until
 from parts_fixtures import programs_or_skip
 from spendmesh_sidecar import protocol

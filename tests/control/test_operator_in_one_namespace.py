@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster_samples import POLICIES
-from operator_replicas import installed
-
 from control_plane import ControlPlane
 from kube_api import ApiRefused
+from operator_replicas import installed
 from part_process import wait_until
 from parts_fixtures import programs_or_skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from control_samples import OTHER, POD, Replica, client, eventually, policy, replica
-
 from spendmesh_sidecar.policy import Policy, decode_policy
 from spendmesh_sidecar.protocol import PATH_ACK, PATH_STREAM, Ack, Drain, Snapshot, Stamp, StreamEvent
 

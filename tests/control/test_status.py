@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from compile_samples import Raw, budget, compiled, pod, provider, retries, routing
 
+from compile_samples import Raw, budget, compiled, pod, provider, retries, routing
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import yaml
-from cluster_samples import POLICIES
 
+from cluster_samples import POLICIES
 from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
 from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.kube.client import NotFound

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from pod_samples import CONFIG, ENABLED, pod
 
+from pod_samples import CONFIG, ENABLED, pod
 from spendmesh_operator.injection import Decision, mutate
 from spendmesh_operator.webhook import BODY_BYTES_MAX, webhook_app
 

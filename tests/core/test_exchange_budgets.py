@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
+
 from exchange_world import (
     BACKUP,
     CONNECT,
@@ -25,7 +25,6 @@ from exchange_world import (
     throttled,
 )
 from fake_bank import Held
-
 from spendmesh_sidecar.core.admission import DEFAULT_OUTPUT_TOKENS
 from spendmesh_sidecar.core.exchange import ExchangeError
 from spendmesh_sidecar.core.refusals import STATUS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from exchange_world import CONNECT, RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
 
+from exchange_world import CONNECT, RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome
 

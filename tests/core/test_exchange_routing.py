@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from exchange_world import (
     BACKUP,
     MESSAGES,
@@ -20,7 +21,6 @@ from exchange_world import (
     success,
 )
 from fake_bank import Held
-
 from spendmesh_sidecar.core.router import matches
 from spendmesh_sidecar.core.specs import (
     BoundSpec,

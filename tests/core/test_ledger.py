@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
-
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
 from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
 from spendmesh_sidecar.core.lease import LedgerError
-from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, Ledger
+from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Lease, LeaseState, Want
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec
@@ -167,10 +167,11 @@ def test_next_periods_rights_are_asked_for_before_the_boundary() -> None:
     ledger = funded(10**6, ends_in_ms=1_000_000)
     ledger.reserve(charge(100), "a", 900.0)
     assert ledger.wants(900.0) == ()
-    ledger.reserve(charge(100), "b", 999.0)
-    [want] = ledger.wants(999.0)
+    ledger.reserve(charge(100), "b", 998.0)
+    [want] = ledger.wants(998.0)
     assert (want.period, want.need) == ("next", 0) and want.want >= 200
-    assert ledger.wants(999.0 + ASK_AGAIN_SECONDS / 2) == ()
+    assert ledger.wants(998.0 + ASK_AGAIN_SECONDS / 2) == ()
+    assert [again.period for again in ledger.wants(998.0 + ASK_AGAIN_SECONDS)] == ["next"]
     ledger.merge(lease(500, id="two", starts_in_ms=1_000, ends_in_ms=100_000), 999.0)
     assert ledger.wants(999.9) == ()
 
@@ -226,6 +227,41 @@ def test_where_little_is_left_rights_are_topped_up_to_one_more_call() -> None:
     assert ledger.wants(1.0) == ()
     ledger.reserve(charge(400), "b", 1.0)
     assert ledger.wants(1.0) == (Want(account=MONTH, need=0, want=2 * 400 - 200),)
+
+
+def test_rights_at_low_water_are_enough() -> None:
+    ledger = funded(1_000, state=TIGHT)
+    ledger.reserve(charge(500), "a", 1.0)
+    assert ledger.wants(1.0) == ()
+
+
+def test_after_silence_the_coordinator_is_asked_again() -> None:
+    ledger = funded(1_000)
+    ledger.unanswered(0.0)
+    assert ledger.silent(SILENCE_STANDS_SECONDS - 0.01) and not ledger.silent(SILENCE_STANDS_SECONDS)
+    ledger.unanswered(10.0)
+    ledger.merge(lease(1_000), 11.0)
+    assert not ledger.silent(11.0), "an answer ends the silence"
+
+
+@pytest.mark.parametrize(
+    ("amount", "charged", "counted"),
+    [(1_000, 10 * USD, 0), (1_001, 10 * USD, 1), (1_001, 10 * USD - 1, 0), (1_002, 10 * USD - 1, 1), (5_000, 0, 0)],
+)
+def test_an_observed_limit_counts_only_what_it_would_have_refused(amount: int, charged: int, counted: int) -> None:
+    """What fits the rights here, or those that could still be granted, would have been let through."""
+    ledger = Ledger("me", (budget(limit("monthly", 10 * USD), mode="Observe"),), 0.0)
+    ledger.merge(lease(1_000, state=state(charged=charged)), 0.0)
+    ledger.reserve((Charge(MONTH, "Cost", amount, observed=True),), "a", 0.0)
+    assert ledger.reports(0.0)[0].would_block == counted
+
+
+def test_a_denial_brings_the_newest_state() -> None:
+    ledger = funded(1_000)
+    ledger.denied([Denial(account=MONTH, reason="exhausted", state=state(settled=4 * USD))], 0.0)
+    assert tightest_left(ledger, BUDGETS, 0.0) == "6.00 USD; team-a/team/monthly"
+    ledger.denied([Denial(account=MONTH, reason="unverifiable")], 0.0)
+    assert tightest_left(ledger, BUDGETS, 0.0) == "6.00 USD; team-a/team/monthly"
 
 
 @pytest.mark.parametrize(("known", "least", "most"), [(state(), 300_000, 400_000), (TIGHT, 30_000, 60_000)])

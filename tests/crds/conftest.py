@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+
 from control_plane import ControlPlane
 from kinds_samples import samples
 from kinds_server import KindsServer
 from part_process import wait_until
-
 from spendmesh_operator.manifests import API_VERSION, KINDS
 
 CRDS = Path(__file__).parents[2] / "crds"

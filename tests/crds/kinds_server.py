@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane import ControlPlane
-
 from spendmesh_operator.manifests import API_VERSION, KINDS
 
 

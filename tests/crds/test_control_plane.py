@@ -6,10 +6,10 @@ import json
 import subprocess
 
 import pytest
-from control_plane import ControlPlane
-from kube_api import ApiRefused
 
 import parts
+from control_plane import ControlPlane
+from kube_api import ApiRefused
 
 
 def test_the_api_server_reports_its_version_in_full(control_plane: ControlPlane) -> None:

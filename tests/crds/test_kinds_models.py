@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from kinds_samples import Sample
 
+from kinds_samples import Sample
 from spendmesh_operator.manifests import (
     KINDS,
     ManifestError,

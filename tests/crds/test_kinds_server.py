@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.strategies import DrawFn
+
 from kinds_samples import Sample, samples
 from kinds_server import KindsServer
-
 from spendmesh_operator.manifests import KINDS, ManifestError, parse
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import node_cgroups
 import node_images
 import node_namespaces
+import parts
 from control_plane import run_kubectl, write_certificates
 from go_toolchain import PartsUnavailable
 from kube_api import KubeApi
@@ -40,8 +41,6 @@ from node_config import (
 from node_namespaces import Namespaces, call
 from part_certificates import Authority, kubeconfig
 from part_process import PartFailed, Running, log_tail, start, wait_until
-
-import parts
 
 DEFAULT_NAME = "spendmesh"
 READY_SECONDS = 90

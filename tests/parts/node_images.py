@@ -22,7 +22,6 @@ from pathlib import Path
 from debian_packages import ensure_node_packages
 from go_toolchain import PartsUnavailable
 from node_config import PAUSE_IMAGE
-
 from parts import cache_home, say
 
 PYTHON_BASE = "spendmesh.test/python:3.11"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import parts
 from control_plane import ControlPlane
 from go_toolchain import PartsUnavailable
 from node import Node
 from otel_collector import Collector
-
-import parts
 
 
 def programs_or_skip(*groups: str) -> dict[str, Path]:

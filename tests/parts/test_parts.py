@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import go_toolchain
 import pytest
-from go_toolchain import HERE, PartsUnavailable
 
+import go_toolchain
 import parts
+from go_toolchain import HERE, PartsUnavailable
 
 
 def program(folder: Path, name: str, text: str = "#!/bin/sh\n") -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from compile_samples import SETTINGS, Raw, budget, compiled, indexed, pod, provider, retries, routing, section
 from hypothesis import given, settings, strategies as st
 
+from compile_samples import SETTINGS, Raw, budget, compiled, indexed, pod, provider, retries, routing, section
 from spendmesh_operator.compile import Compiled, compile_index
 from spendmesh_operator.prices import load_prices
 from spendmesh_sidecar.policy import decode_policy

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import booleans, integers, sampled_from
+
 from ledger_world import PODS, Broken, Crash, Violation, World, walk
 
 pods = sampled_from(PODS)

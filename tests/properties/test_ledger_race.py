@@ -10,8 +10,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from ledger_samples import REF, START_MS, acquire, budget, limits_of
 
+from ledger_samples import REF, START_MS, acquire, budget, limits_of
 from spendmesh_operator.ledger.accounts import Holder
 from spendmesh_operator.ledger.books import Books
 from spendmesh_sidecar.core.charges import Charge, Quantities

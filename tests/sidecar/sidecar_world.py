@@ -18,15 +18,15 @@ import aiohttp
 import anthropic
 import openai
 from aiohttp import web
-from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 
+from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 from spendmesh_cli.children import Child
 from spendmesh_operator.clock import SystemClock
 from spendmesh_operator.control.hub import PolicyView
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.core.ledger_view import AccountStatus, status as ledger_status
-from spendmesh_sidecar.keys import StaticKeys
+from spendmesh_sidecar.keys import KeySource, StaticKeys
 from spendmesh_sidecar.policy import Policy, digest, encode
 from spendmesh_sidecar.process import Sidecar
 from spendmesh_sidecar.settings import Address, Settings
@@ -216,7 +216,7 @@ class World:
 
     # --- sidecar ------------------------------------------------------------------------------------------
 
-    async def start_sidecar(self, **settings: Any) -> None:
+    async def start_sidecar(self, *, keys: KeySource | None = None, **settings: Any) -> None:
         chosen: dict[str, Any] = {
             "control_url": self.control_url,
             "listen": Address("127.0.0.1", 0),
@@ -224,7 +224,7 @@ class World:
             "otlp_traces_url": self.collector.url,
             **settings,
         }
-        keys = StaticKeys({"openai": OPENAI_KEY, "backup": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
+        keys = keys or StaticKeys({"openai": OPENAI_KEY, "backup": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
         self.sidecar = await Sidecar.start(Settings(**chosen), keys=keys, token=POD.token, rng=Random(7))
         self._sidecar_runs = True
         await self.use(f"http://{self.sidecar.address}", f"http://{self.sidecar.admin_address}")

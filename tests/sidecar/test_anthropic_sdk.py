@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import pytest
+
 from sidecar_world import World, message
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 import pytest
-from sidecar_world import World, chat, eventually, message
 
+from sidecar_world import World, chat, eventually, message
 from spendmesh_sidecar.limits import Limits
 from spendmesh_sidecar.settings import Address
 from spendmesh_standin import FaultRule
@@ -276,6 +276,43 @@ async def test_row_22_connections_above_the_limit_are_closed_and_those_below_are
         return answer.startswith(b"HTTP/1.1 200 ")
 
     await eventually(served)
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order(world: World) -> None:
+    models = (b"small-1", b"medium-1", b"nobody", b"small-1")
+    bodies = [GOOD.replace(b"auto", model) for model in models]
+    request = b"".join(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies)
+    last = HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}"
+    answer = await raw(world, request + last)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200", b"403", b"200", b"400"]
+    assert re.findall(rb'"model":"([a-z]+-\d)"', answer) == [b"small-1", b"medium-1", b"small-1"]
+
+
+async def test_a_malformed_body_under_a_named_provider_is_refused_in_that_provider_s_shape(world: World) -> None:
+    status, _, answer = await post(world, "/providers/anthropic/v1/messages", b"{")
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+
+
+DETAIL = "what the defect has in its hands"
+
+
+class Defective:
+    """A source of keys with a defect, for want of one of our own."""
+
+    def get(self, name: str) -> str | None:
+        raise LookupError(DETAIL)
+
+
+async def test_a_defect_of_ours_is_an_error_without_details_and_settles_the_worst(
+    empty_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = await empty_world.start(sidecar=False)
+    await world.start_sidecar(keys=Defective())
+    status, headers, answer = await post(world, OPENAI, GOOD)
+    assert (status, headers["x-should-retry"], answer["error"]["code"]) == (500, "false", "internal_error")
+    assert "LookupError" in caplog.text and DETAIL not in caplog.text
+    assert await world.settled() > 0
+    assert world.rights.held == 0
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_request_changes_nothing(world: World) -> None:

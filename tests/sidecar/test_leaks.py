@@ -12,9 +12,9 @@ import httpx2
 import openai
 import psutil
 import pytest
+
 from sidecar_manifests import retries
 from sidecar_world import World, chat, eventually, message
-
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

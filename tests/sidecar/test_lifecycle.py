@@ -6,15 +6,18 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import msgspec
 import openai
 import pytest
-from sidecar_manifests import budget, routing
-from sidecar_world import OPENAI_KEY, POD, World, chat, eventually
 
+from sidecar_manifests import budget, routing
+from sidecar_world import OPENAI_KEY, POD, Rogue, World, chat, eventually
+from spendmesh_sidecar.settings import Address
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -128,6 +131,33 @@ async def test_with_control_away_calls_go_on_with_the_rights_that_are_held(empty
     assert await world.close_the_books() == world.invoice_nanos
 
 
+async def test_a_client_that_leaves_while_rights_are_awaited_gets_no_attempt(empty_world: World) -> None:
+    world = await empty_world.start(budget("0.50"), shutdown_seconds=0.2)
+    await world.stop_control()
+    held = world.rights.granted
+    call = asyncio.create_task(world.openai.chat.completions.create(**chat(max_tokens=held // 2000 + 1)))
+    await eventually(lambda: world.sidecar.plane.active)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await world.quiet()
+    assert world.provider_requests() == []
+    assert (world.rights.used, world.rights.held) == (0, 0)
+    assert await world.total("spendmesh_requests_total", status="499") == 1
+
+
+async def test_a_control_server_that_talks_nonsense_is_no_control_server(empty_world: World) -> None:
+    world, rogue = empty_world, Rogue(200, body=b"nonsense\n")
+    await world.start(sidecar=False)
+    await world.serve(rogue)
+    await world.start_sidecar(control_url=rogue.url, first_policy_seconds=0.1)
+    await eventually(lambda: len(rogue.headers) > 3, "it was not asked again")
+    async with world.http.get(f"{world.admin_url}/healthz") as response:
+        assert response.status == 200
+    with pytest.raises(openai.InternalServerError) as refused:
+        await world.openai.chat.completions.create(**chat())
+    assert refused.value.code == "policy_missing"
+
+
 async def test_a_restarted_container_starts_from_its_saved_policy_while_the_operator_is_away(
     empty_world: World, tmp_path: Any
 ) -> None:
@@ -174,6 +204,46 @@ async def test_a_stop_lets_a_running_stream_end_and_takes_no_new_call(world: Wor
     assert chunks[-1].choices[0].finish_reason == "stop"
     await stopping
     assert world.account().state.settled == world.invoice_nanos > 0
+
+
+async def test_a_stream_that_outlasts_the_stop_is_cut_and_charged(empty_world: World) -> None:
+    world = await empty_world.start(shutdown_seconds=0.1)
+    world.standin.faults(FaultRule("stall", chunks=2, bill="full"))
+    stream = await world.openai.chat.completions.create(**chat("[[out=500]]"), stream=True)
+    with pytest.raises((openai.APIConnectionError, httpx2.TransportError)):
+        await anext(aiter(stream))
+        await world.stop_sidecar()
+        async for _ in stream:
+            pass
+    await eventually(lambda: not world.standin.in_flight)
+    account = world.account()
+    assert (account.held, account.quarantined) == (0, 0)
+    assert account.state.settled >= world.invoice_nanos > 0
+
+
+async def test_a_start_that_fails_leaves_nothing_open(empty_world: World) -> None:
+    world = await empty_world.start(sidecar=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="address already in use"):
+        await world.start_sidecar(listen=Address("127.0.0.1", taken.getsockname()[1]))
+    named = {task.get_name() for task in asyncio.all_tasks()}
+    assert not named & {"leases", "reports", "policy", "telemetry"}
+    account = world.account()
+    assert (account.held, account.quarantined) == (0, 0), "rights that came early went back"
+
+
+async def test_background_work_that_has_ended_makes_the_container_unhealthy(world: World) -> None:
+    async def health() -> int:
+        async with world.http.get(f"{world.admin_url}/healthz") as response:
+            return response.status
+
+    assert await health() == 200
+    (reports,) = (task for task in asyncio.all_tasks() if task.get_name() == "reports")
+    reports.cancel()
+
+    async def unhealthy() -> bool:
+        return await health() == 500
+
+    await eventually(unhealthy)
 
 
 async def test_a_sidecar_killed_in_the_middle_of_a_stream_leaves_the_ledger_at_or_above_the_invoice(

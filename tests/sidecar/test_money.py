@@ -9,9 +9,9 @@ import anthropic
 import httpx2
 import openai
 import pytest
+
 from sidecar_manifests import budget, manifest, retries
 from sidecar_world import World, anthropic_client, chat, eventually, message
-
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

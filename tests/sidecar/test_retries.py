@@ -8,9 +8,9 @@ from typing import Any
 
 import openai
 import pytest
+
 from sidecar_manifests import provider, retries, routing
 from sidecar_world import World, chat, eventually, message
-
 from spendmesh_standin import FaultRule, Settings as StandInSettings
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import anthropic
 import openai
 import pytest
+
 from sidecar_manifests import provider, routing
 from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, POD, Rogue, World, chat, message
 
@@ -57,6 +59,15 @@ async def test_each_dialect_gets_a_target_that_speaks_it(shared_world: World) ->
         **message(), extra_headers={"x-spendmesh-task": "extract"}
     )
     assert ours(answer)["x-spendmesh-model"] == "anthropic/small-1"
+
+
+async def test_without_a_target_that_speaks_the_client_s_dialect_the_call_is_refused(empty_world: World) -> None:
+    world = await empty_world.start(sidecar=False)
+    await world.apply(routing("openai"))
+    await world.start_sidecar()
+    with pytest.raises(anthropic.BadRequestError, match="no_capable_target: "):
+        await world.anthropic.messages.create(**message())
+    assert world.provider_requests() == []
 
 
 async def test_a_provider_can_be_named_in_the_path(empty_world: World) -> None:

@@ -14,9 +14,9 @@ import httpx2
 import openai
 import pytest
 from msgspec.structs import replace
+
 from sidecar_manifests import provider, retries, routing
 from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, Rogue, World, attributes, chat, eventually, message
-
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

@@ -7,8 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from sidecar_world import World, attributes, chat, eventually, message
 
+from sidecar_world import World, attributes, chat, eventually, message
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio

@@ -8,11 +8,12 @@ from typing import Any
 import anthropic
 import httpx2
 import openai
+import psutil
 import pytest
 from aiohttp import web
+
 from sidecar_manifests import provider
 from sidecar_world import DEADLINE_SECONDS, Rogue, World, chat, eventually, message
-
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 
@@ -203,6 +204,21 @@ async def test_a_reader_that_does_not_read_holds_the_provider_back(empty_world: 
         size = sum([len(chunk) async for chunk in response.content.iter_any()])
     assert size >= torrent.PIECES * len(torrent.PIECE)
     assert await world.settled() > 0
+
+
+async def test_row_24_a_line_without_an_end_passes_in_bounded_memory_and_settles_the_worst(empty_world: World) -> None:
+    world, torrent = empty_world, Torrent()
+    torrent.PIECE, torrent.PIECES = b"x" * 65_000, 300
+    await world.start(sidecar=False)
+    await world.serve(torrent)
+    await world.apply(provider("openai", f"{torrent.url}/v1"))
+    await world.start_sidecar()
+    before = psutil.Process().memory_info().rss
+    async with world.http.post(f"{world.url}/openai/v1/chat/completions", json=chat(stream=True)) as response:
+        size = sum([len(chunk) async for chunk in response.content.iter_any()])
+    assert size >= 300 * 65_000
+    assert psutil.Process().memory_info().rss - before < 15_000_000
+    assert await world.settled() > 30_000_000, "the worst case of an answer without a maximum"
 
 
 class Torrent(Rogue):

@@ -1,5 +1,5 @@
 """
-What every `Upstream` promises, against a raw server: framings, splits, cuts at each byte, limits, reuse, TLS, leaks.
+What the sidecar's `Upstream` promises, against a raw server: framings, splits, cuts at each byte, limits, reuse, TLS, leaks.
 
 On asyncio's own loop and on uvloop, which the sidecar runs on.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_provider import RawConnection, RawProvider, Script, answering, bytewise
-from sidecar_world import eventually
 
 from part_certificates import Authority
-from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, SessionUpstream, Upstream, UpstreamRequest
+from raw_provider import RawConnection, RawProvider, Script, answering, bytewise
+from sidecar_world import eventually
+from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, Upstream, UpstreamRequest
 from spendmesh_sidecar.upstream_connection import MAX_FIELD_BYTES, MAX_FIELDS, MAX_INTERIM
 from spendmesh_sidecar.upstream_pool import PooledUpstream
 
@@ -39,31 +39,23 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-Make = Callable[[], Upstream]
-
-
-def resting() -> PooledUpstream:
-    """Keeps connections for longer than a test waits, so that whatever is closed was closed for its own reason."""
-    return PooledUpstream(keepalive_seconds=3600.0)
-
-
-@pytest.fixture(params=[resting, SessionUpstream])
-def make(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @asynccontextmanager
-async def talking(make: Make, script: Script) -> AsyncIterator[tuple[Upstream, RawProvider]]:
-    """An upstream and its provider; at the end nothing may be left open."""
+async def talking(
+    script: Script, keepalive_seconds: float = 3600.0
+) -> AsyncIterator[tuple[PooledUpstream, RawProvider]]:
+    """
+    An upstream and its provider; at the end nothing may be left open.
+
+    Connections are kept for longer than a test waits, so that whatever is closed was closed for its own reason.
+    """
     provider = RawProvider(script)
     await provider.start()
-    upstream = make()
+    upstream = PooledUpstream(keepalive_seconds=keepalive_seconds)
     try:
         yield upstream, provider
         await upstream.close()
         await eventually(lambda: provider.open == 0, "a connection stayed open")
-        if isinstance(upstream, PooledUpstream):
-            assert upstream.open_connections == 0
+        assert upstream.open_connections == 0
     finally:
         await upstream.close()
         await provider.stop()
@@ -103,11 +95,9 @@ FRAMINGS = {
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "bytewise"])
 @pytest.mark.parametrize("framing", FRAMINGS)
-async def test_every_framing_arrives_whole_and_leaves_the_connection_usable(
-    make: Make, framing: str, split: bool
-) -> None:
+async def test_every_framing_arrives_whole_and_leaves_the_connection_usable(framing: str, split: bool) -> None:
     raw, status, body = FRAMINGS[framing]
-    async with talking(make, answering(*(bytewise(raw) if split else (raw,)))) as (upstream, provider):
+    async with talking(answering(*(bytewise(raw) if split else (raw,)))) as (upstream, provider):
         for _ in range(2):
             assert (await call(upstream, post(provider.url)))[::2] == (status, body)
         assert [len(asked) for asked in provider.requests] == [2]
@@ -125,15 +115,15 @@ async def test_every_framing_arrives_whole_and_leaves_the_connection_usable(
     ],
 )
 async def test_an_answer_that_ends_with_the_connection_is_whole_and_the_next_call_gets_another(
-    make: Make, raw: bytes, split: bool
+    raw: bytes, split: bool
 ) -> None:
-    async with talking(make, answering(*(bytewise(raw) if split else (raw,)), close=True)) as (upstream, provider):
+    async with talking(answering(*(bytewise(raw) if split else (raw,)), close=True)) as (upstream, provider):
         for _ in range(2):
             assert (await call(upstream, post(provider.url)))[::2] == (200, b"hello")
         assert [len(asked) for asked in provider.requests] == [1, 1]
 
 
-async def test_chunks_arrive_one_by_one_as_the_provider_sends_them(make: Make) -> None:
+async def test_chunks_arrive_one_by_one_as_the_provider_sends_them() -> None:
     seen = asyncio.Event()
 
     async def script(connection: RawConnection) -> None:
@@ -145,7 +135,7 @@ async def test_chunks_arrive_one_by_one_as_the_provider_sends_them(make: Make) -
             seen.clear()
         await connection.send(b"0\r\n\r\n")
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         got = []
         async for chunk in response.chunks():
@@ -155,9 +145,9 @@ async def test_chunks_arrive_one_by_one_as_the_provider_sends_them(make: Make) -
     assert got == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_headers_are_given_as_they_were_received(make: Make) -> None:
+async def test_headers_are_given_as_they_were_received() -> None:
     raw = b"HTTP/1.1 200 OK\r\nX-One: a\r\nx-one: b\r\nX-Text: gr\xc3\xbc\xc3\x9fe\r\ncontent-length: 0\r\n\r\n"
-    async with talking(make, answering(raw)) as (upstream, provider):
+    async with talking(answering(raw)) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         assert list(response.headers)[:3] == [("X-One", "a"), ("x-one", "b"), ("X-Text", "grüße")]
         response.close()
@@ -167,7 +157,7 @@ async def test_headers_are_given_as_they_were_received(make: Make) -> None:
 
 
 async def test_exactly_the_given_request_is_written() -> None:
-    async with talking(resting, answering(OK)) as (upstream, provider):
+    async with talking(answering(OK)) as (upstream, provider):
         request = UpstreamRequest(
             "POST", f"{provider.url}/v1/messages?beta=true", [("x-api-key", "k"), ("accept", "*/*")], BODY
         )
@@ -186,8 +176,8 @@ async def test_exactly_the_given_request_is_written() -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\rb", "a\0b"])
-async def test_a_header_cannot_begin_another_one(make: Make, value: str) -> None:
-    async with talking(make, answering(OK)) as (upstream, provider):
+async def test_a_header_cannot_begin_another_one(value: str) -> None:
+    async with talking(answering(OK)) as (upstream, provider):
         with pytest.raises(ValueError):
             await upstream.send(post(provider.url, tracestate=value))
         assert provider.requests in ([], [[]])
@@ -201,7 +191,7 @@ async def test_a_large_body_is_sent_whole_while_the_provider_reads_slowly() -> N
         await connection.send(OK)
         await connection.gone()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         assert (await call(upstream, post(provider.url, body)))[2] == b"hello"
 
 
@@ -211,7 +201,7 @@ async def test_a_provider_that_answers_before_it_has_read_the_request_gets_no_se
         await connection.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
         await connection.gone()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         for _ in range(2):
             assert (await call(upstream, post(provider.url, b"x" * 2**25)))[0] == 413
         assert len(provider.requests) == 2
@@ -223,7 +213,7 @@ async def test_a_provider_that_answers_before_it_has_read_the_request_gets_no_se
 @pytest.mark.parametrize("end", [RawConnection.finish, RawConnection.reset], ids=["fin", "rst"])
 @pytest.mark.parametrize("raw", [OK, CHUNKED], ids=["length", "chunked"])
 async def test_a_cut_at_any_byte_is_an_error_and_never_a_short_answer(
-    make: Make, raw: bytes, end: Callable[[RawConnection], None]
+    raw: bytes, end: Callable[[RawConnection], None]
 ) -> None:
     places = iter(range(len(raw)))
     place = 0
@@ -233,14 +223,14 @@ async def test_a_cut_at_any_byte_is_an_error_and_never_a_short_answer(
         await connection.send(raw[:place])
         end(connection)
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         for place in places:  # noqa: B007 - the script reads it
             with pytest.raises(ConnectionCut):
                 await call(upstream, post(provider.url))
         assert [len(asked) for asked in provider.requests] == [1] * len(raw)
 
 
-async def test_a_reset_does_not_end_a_body_that_has_no_length(make: Make) -> None:
+async def test_a_reset_does_not_end_a_body_that_has_no_length() -> None:
     read = asyncio.Event()
 
     async def script(connection: RawConnection) -> None:
@@ -249,7 +239,7 @@ async def test_a_reset_does_not_end_a_body_that_has_no_length(make: Make) -> Non
         await read.wait()
         connection.reset()
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         chunks = response.chunks()
         assert await anext(chunks) == b"hel"
@@ -265,7 +255,7 @@ async def test_what_came_before_a_cut_is_read_before_the_reader_hears_of_it() ->
         await connection.send(CHUNKED.partition(b"0\r\n\r\n")[0])
         connection.finish()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         await eventually(lambda: provider.open == 0)
         got = bytearray()
@@ -302,7 +292,7 @@ async def test_what_is_no_http_or_too_large_is_cut_and_its_connection_not_used_a
         await connection.send(GARBAGE[kind])
         await connection.gone()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         for _ in range(2):
             with pytest.raises(ConnectionCut):
                 await call(upstream, post(provider.url))
@@ -313,8 +303,8 @@ async def test_what_is_no_http_or_too_large_is_cut_and_its_connection_not_used_a
 # --- time and cancellation --------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_gives_up_before_the_head_closes_the_connection(make: Make) -> None:
-    async with talking(make, answering()) as (upstream, provider):
+async def test_a_caller_that_gives_up_before_the_head_closes_the_connection() -> None:
+    async with talking(answering()) as (upstream, provider):
         waiting = asyncio.create_task(upstream.send(post(provider.url)))
         await eventually(lambda: any(provider.requests))
         waiting.cancel()
@@ -323,8 +313,8 @@ async def test_a_caller_that_gives_up_before_the_head_closes_the_connection(make
         await eventually(lambda: provider.open == 0, "the provider still works for nobody")
 
 
-async def test_a_caller_that_gives_up_in_the_body_closes_the_connection(make: Make) -> None:
-    async with talking(make, answering(CHUNKED[:-20])) as (upstream, provider):
+async def test_a_caller_that_gives_up_in_the_body_closes_the_connection() -> None:
+    async with talking(answering(CHUNKED[:-20])) as (upstream, provider):
         response = await upstream.send(post(provider.url))
 
         async def read() -> None:
@@ -340,8 +330,8 @@ async def test_a_caller_that_gives_up_in_the_body_closes_the_connection(make: Ma
         await eventually(lambda: provider.open == 0, "the provider still works for nobody")
 
 
-async def test_closing_unread_closes_the_connection_and_may_be_done_twice(make: Make) -> None:
-    async with talking(make, answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")) as (upstream, provider):
+async def test_closing_unread_closes_the_connection_and_may_be_done_twice() -> None:
+    async with talking(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         response.close()
         response.close()
@@ -349,7 +339,7 @@ async def test_closing_unread_closes_the_connection_and_may_be_done_twice(make: 
 
 
 async def test_closing_the_upstream_ends_what_is_being_read_as_a_cut() -> None:
-    async with talking(resting, answering(b"HTTP/1.1 200 OK\r\n\r\nhel")) as (upstream, provider):
+    async with talking(answering(b"HTTP/1.1 200 OK\r\n\r\nhel")) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         await upstream.close()
         with pytest.raises(ConnectionCut):
@@ -359,7 +349,7 @@ async def test_closing_the_upstream_ends_what_is_being_read_as_a_cut() -> None:
 async def test_a_connection_that_is_made_while_all_are_closed_serves_its_call_and_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with talking(resting, answering(OK)) as (upstream, provider):
+    async with talking(answering(OK)) as (upstream, provider):
         asked, found = asyncio.Event(), asyncio.Event()
 
         async def slow(*_: Any, **__: Any) -> list[Any]:
@@ -380,7 +370,7 @@ async def call_rest(response: Any) -> bytes:
     return b"".join([chunk async for chunk in response.chunks()])
 
 
-async def test_a_slow_reader_stops_the_provider_and_loses_nothing(make: Make) -> None:
+async def test_a_slow_reader_stops_the_provider_and_loses_nothing() -> None:
     size, sent = 2**25, 0
     stalled = asyncio.Event()
 
@@ -398,7 +388,7 @@ async def test_a_slow_reader_stops_the_provider_and_loses_nothing(make: Make) ->
                 await connection.writer.drain()
         await connection.gone()
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         response = await upstream.send(post(provider.url))
         await eventually(lambda: stalled.is_set() or sent == size)
         assert stalled.is_set(), "the whole body was taken though nobody read it"
@@ -406,7 +396,7 @@ async def test_a_slow_reader_stops_the_provider_and_loses_nothing(make: Make) ->
         response.close()
 
 
-async def test_many_tiny_chunks_that_wait_for_a_slow_reader_arrive_in_order(make: Make) -> None:
+async def test_many_tiny_chunks_that_wait_for_a_slow_reader_arrive_in_order() -> None:
     numbers = [b"%06d" % number for number in range(20_000)]
 
     async def script(connection: RawConnection) -> None:
@@ -414,7 +404,7 @@ async def test_many_tiny_chunks_that_wait_for_a_slow_reader_arrive_in_order(make
             await connection.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             await connection.send(b"".join(b"6\r\n%b\r\n" % number for number in numbers) + b"0\r\n\r\n")
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         for _ in range(2):
             response = await upstream.send(post(provider.url))
             got = b""
@@ -429,7 +419,7 @@ async def test_many_tiny_chunks_that_wait_for_a_slow_reader_arrive_in_order(make
 # --- reuse ------------------------------------------------------------------------------------------------
 
 
-async def test_calls_one_after_the_other_share_a_connection_and_calls_at_once_do_not(make: Make) -> None:
+async def test_calls_one_after_the_other_share_a_connection_and_calls_at_once_do_not() -> None:
     together = asyncio.Barrier(5)
 
     async def script(connection: RawConnection) -> None:
@@ -438,7 +428,7 @@ async def test_calls_one_after_the_other_share_a_connection_and_calls_at_once_do
                 await together.wait()  # so all five are under way at once
             await connection.send(OK)
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         for _ in range(10):
             await call(upstream, post(provider.url))
         await asyncio.gather(*(call(upstream, post(provider.url, b"together")) for _ in range(5)))
@@ -454,7 +444,7 @@ async def test_bytes_after_an_answer_are_never_taken_for_the_next_one(extra: byt
         await connection.send(OK.replace(b"hello", b"first" if number == 1 else b"other") + extra)
         await connection.gone()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         assert (await call(upstream, post(provider.url)))[2] == b"first"
         assert (await call(upstream, post(provider.url)))[2] == b"other"
         assert [len(asked) for asked in provider.requests] == [1, 1]
@@ -470,7 +460,7 @@ async def test_bytes_that_come_while_nothing_is_asked_close_the_connection() -> 
         await connection.send(OK.replace(b"hello", b"wrong"))
         await connection.gone()
 
-    async with talking(resting, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         assert (await call(upstream, post(provider.url)))[2] == b"hello"
         speak.set()
         await eventually(lambda: provider.open == 0, "the connection was kept")
@@ -479,23 +469,23 @@ async def test_bytes_that_come_while_nothing_is_asked_close_the_connection() -> 
 
 @pytest.mark.parametrize("turn", [True, False], ids=["seen by the loop", "not seen yet"])
 async def test_a_connection_that_the_provider_closed_at_rest_is_not_used(turn: bool) -> None:
-    async with talking(resting, answering(OK)) as (upstream, provider):
+    async with talking(answering(OK)) as (upstream, provider):
         await call(upstream, post(provider.url))
         provider.shut_down()
         if turn:
-            await eventually(lambda: upstream.open_connections == 0)  # type: ignore[attr-defined]
+            await eventually(lambda: upstream.open_connections == 0)
         assert (await call(upstream, post(provider.url)))[2] == b"hello"
         assert [len(asked) for asked in provider.requests] == [1, 1]
 
 
-async def test_a_request_whose_connection_closes_without_an_answer_is_a_cut_and_is_not_sent_again(make: Make) -> None:
+async def test_a_request_whose_connection_closes_without_an_answer_is_a_cut_and_is_not_sent_again() -> None:
     async def script(connection: RawConnection) -> None:
         await connection.request()
         await connection.send(OK)
         await connection.request()
         connection.finish()  # it may have been billed: only the provider knows
 
-    async with talking(make, script) as (upstream, provider):
+    async with talking(script) as (upstream, provider):
         await call(upstream, post(provider.url))
         with pytest.raises(ConnectionCut):
             await call(upstream, post(provider.url))
@@ -503,7 +493,7 @@ async def test_a_request_whose_connection_closes_without_an_answer_is_a_cut_and_
 
 
 async def test_connections_at_rest_are_closed_in_time() -> None:
-    async with talking(lambda: PooledUpstream(keepalive_seconds=0.05), answering(OK)) as (upstream, provider):
+    async with talking(answering(OK), keepalive_seconds=0.05) as (upstream, provider):
         await asyncio.gather(*(call(upstream, post(provider.url)) for _ in range(3)))
         await eventually(lambda: provider.open == 0, "a connection rests for ever")
         assert (await call(upstream, post(provider.url)))[2] == b"hello"
@@ -512,8 +502,8 @@ async def test_connections_at_rest_are_closed_in_time() -> None:
 # --- connecting -------------------------------------------------------------------------------------------
 
 
-async def test_a_provider_that_does_not_listen_is_a_failed_connect(make: Make) -> None:
-    async with talking(make, answering(OK)) as (upstream, provider):
+async def test_a_provider_that_does_not_listen_is_a_failed_connect() -> None:
+    async with talking(answering(OK)) as (upstream, provider):
         url = provider.url
         await provider.stop()
         with pytest.raises(ConnectFailed):
@@ -539,19 +529,19 @@ async def test_addresses_that_no_provider_has_are_refused_however_they_are_writt
     await upstream.close()
 
 
-async def test_a_name_is_checked_where_it_is_resolved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_is_checked_where_it_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     async def rebound(*_: Any, **__: Any) -> list[Any]:
         return [(2, 1, 6, "", ("169.254.169.254", 80))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebound)
-    upstream = make()
+    upstream = PooledUpstream()
     with pytest.raises(ConnectFailed):
         await upstream.send(post("http://provider.example"))
     await upstream.close()
 
 
 async def test_the_second_address_is_used_when_the_first_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with talking(resting, answering(OK)) as (upstream, provider):
+    async with talking(answering(OK)) as (upstream, provider):
         loop = asyncio.get_running_loop()
         look_up = loop.getaddrinfo
 
@@ -622,6 +612,6 @@ async def test_a_cut_inside_tls_is_a_cut(tmp_path: Path) -> None:
 
 
 async def test_plain_http_where_tls_is_due_is_a_failed_connect() -> None:
-    async with talking(resting, answering(OK)) as (upstream, provider):
+    async with talking(answering(OK)) as (upstream, provider):
         with pytest.raises(ConnectFailed):
             await upstream.send(post(provider.url.replace("http://", "https://")))

@@ -16,8 +16,6 @@ from typing import Protocol
 
 from exchange_world import MONTH, ROUTING, chat, policy
 from fake_bank import Bank
-from storm_provider import StormProvider
-
 from spendmesh_sidecar.core.breaker import Breakers
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
@@ -27,6 +25,7 @@ from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport
 from spendmesh_sidecar.core.specs import BudgetSpec, RetrySpec, RoutingSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, ParsedRequest, Respond, Step, Wait
 from spendmesh_sidecar.policy import Policy
+from storm_provider import StormProvider
 
 UNIX = 1_790_000_000
 RETRY = RetrySpec(name="team-a/default", budget_percent=20, min_retry_count=1, min_retry_interval_ms=10_000)

@@ -6,15 +6,15 @@ import os
 from dataclasses import dataclass, field
 
 import pytest
-from exchange_world import UNIX, USD
-from storm import Storm, Weather
-from test_storms import STEPS, sums_hold, tell
 
+from exchange_world import UNIX, USD
 from spendmesh_operator.ledger.accounts import Holder, HolderFenced, LimitInForce
 from spendmesh_operator.ledger.books import Books
 from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.protocol import AcquireRequest, ReportRequest
+from storm import Storm, Weather
+from test_storms import STEPS, sums_hold, tell
 
 SEEDS = range(int(os.environ.get("SPENDMESH_SIM_SEEDS", "4")))
 HOUR_END = UNIX - UNIX % 3600 + 3600

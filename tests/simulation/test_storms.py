@@ -6,10 +6,10 @@ import os
 from collections import Counter
 
 import pytest
-from exchange_world import USD, budget, limit
-from storm import RETRY, Storm, Weather
 
+from exchange_world import USD, budget, limit
 from spendmesh_sidecar.core.specs import BudgetSpec, ThresholdSpec
+from storm import RETRY, Storm, Weather
 
 SEEDS = range(int(os.environ.get("SPENDMESH_SIM_SEEDS", "6")))
 """`SPENDMESH_SIM_SEEDS=200 pytest tests/simulation` for a longer run."""
@@ -53,9 +53,7 @@ def test_a_storm_with_billed_failures_is_paid_for_and_recovered_from(seed: int) 
     assert storm.settled_nanos == storm.ledger_nanos, "settlements and books differ: " + told
     assert storm.retries > 0 and storm.recovered > 0, told
     assert storm.provider.billed_failures > 0, told
-    assert storm.happened["budget_unverifiable"] * 50 <= storm.weather.calls, (
-        "calls stop with the coordinator: " + told
-    )
+    assert storm.happened["budget_unverifiable"] * 50 <= storm.weather.calls, "calls stop with the coordinator: " + told
     faults = {"429": 20, "500": 20, "connect": 10, "cut": 10, "no usage": 10, "abandoned": 5, "slow": 5, "timeout": 3}
     at_least(storm.provider.faults, {**faults, "client gone": 10, "usage then cut": 3, "understated": 5}, told)
     events = {"policy swap": 3, "lease lost": 1, "report lost": 5, "acknowledgement lost": 5}

@@ -6,8 +6,9 @@ Runs once, before anything is reserved. Left out: how much is left (`reservation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings
@@ -57,8 +58,7 @@ class PolicyView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(Struct, frozen=True):
     """A target with its price, and the output that a reservation assumes."""
 
     candidate: Candidate
@@ -69,8 +69,7 @@ class Priced:
     """The maximum is ours: it is set in the request, and may shrink to what fits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """An admitted call."""
 
     route: Route
@@ -83,8 +82,7 @@ class Plan:
     """What the observed policy would have chosen; None: there is none, or it would have refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Needs:
+class _Needs(Struct, frozen=True):
     """What the enforced limits have to know before a call."""
 
     currencies: frozenset[str]

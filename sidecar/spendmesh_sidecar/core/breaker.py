@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 JITTER = 0.5
@@ -46,8 +48,7 @@ class Verdict(Enum):
 State = Literal["serving", "ejected", "probing"]
 
 
-@dataclass(slots=True)
-class Permit:
+class Permit(Struct):
     """Leave to make one call. Its result counts only in the generation it was given in."""
 
     generation: int

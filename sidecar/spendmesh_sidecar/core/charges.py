@@ -6,14 +6,13 @@ Pure translation from a bound or a bill to amounts; whether they fit is the ledg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
 
 
-@dataclass(frozen=True, slots=True)
-class Quantities:
+class Quantities(Struct, frozen=True):
     """A bound or a bill of one attempt in every unit that a limit can have."""
 
     cost_nanos: int = 0
@@ -36,8 +35,7 @@ class Quantities:
         return self.requests
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """An amount to hold on one account."""
 
     account: AccountRef

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
@@ -26,8 +27,7 @@ CLOSED_REMEMBERED = 1024
 """Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     """One reservation's part on one account. It is settled in the lease, and so the period, it was made in."""
 
     account: Account

@@ -9,26 +9,8 @@ A cost multiplies first and rounds up once (contract §4).
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
-
 NANOS_PER_UNIT = 10**9
 TOKENS_PER_PRICE = 10**6
-
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
-
-
-def parse_nanos(text: str) -> int:
-    """
-    Read a decimal string such as ``"2500.00"`` as nano-units.
-
-    At most 15 digits before and 9 after the point: more would not be exact, so it is refused.
-
-    Raises ValueError naming the text.
-    """
-    if not _DECIMAL.fullmatch(text):
-        raise ValueError(f"{text!r} is not a decimal number with at most 9 decimals, such as '2500.00'")
-    return int(Decimal(text).scaleb(9))
 
 
 def format_nanos(nanos: int, currency: str, decimals: int = 6) -> str:

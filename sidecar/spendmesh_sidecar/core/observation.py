@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.types import Usage
 
@@ -15,8 +16,7 @@ _TEXT_MEMBERS = frozenset({"content", "refusal", "reasoning", "reasoning_content
 _NAME = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """What the bytes so far say."""
 
     usage: Usage | None = None

@@ -8,10 +8,11 @@ Retries are the exchange's business. What providers document is thin: what no ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.billing import CHARGES, Charge, ChargeRule
 from spendmesh_sidecar.core.observation import Observation, error_code, plain
@@ -156,8 +157,7 @@ def _codes(dialect: Dialect, body: bytes) -> tuple[str, ...]:
 # --- what it is billed ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Actual:
+class Actual(Struct, frozen=True):
     """What an attempt is settled at."""
 
     usage: Usage

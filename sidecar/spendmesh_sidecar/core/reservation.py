@@ -6,7 +6,7 @@ Pure arithmetic over prices and the ledger; which target, and what happens witho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.charges import Charge, Quantities, charges
@@ -19,8 +19,7 @@ OUTPUT_FLOOR_TOKENS = 256
 """An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Booked:
+class Booked(Struct, frozen=True):
     """A reservation that is in the ledger."""
 
     worst: Quantities
@@ -40,8 +39,7 @@ def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, no
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(Struct, frozen=True):
     """One attempt's wish to be booked."""
 
     ledger: Ledger

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from spendmesh_sidecar.core.specs import RetrySpec
 
 SLOTS = 10
@@ -39,8 +41,7 @@ class _Window:
         return sum(self._counts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawal:
+class Withdrawal(Struct, frozen=True):
     """One paid retry. It can be refunded until it is sent."""
 
     slot: int

@@ -8,7 +8,8 @@ goes through as asked and is never downgraded. Left out: prices and fields (`adm
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.specs import ModelPattern, ProviderSpec, RoutingSpec, TargetSpec, TierSpec, When
@@ -20,8 +21,7 @@ OBSERVED_PROVIDERS = "observed/"
 """Providers that only an observed policy names: without a key, never called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A target that may take the call."""
 
     target: TargetSpec
@@ -34,16 +34,14 @@ class Candidate:
         return f"{self.provider.alias}/{self.target.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class PassedOver:
+class PassedOver(Struct, frozen=True):
     """A target that did not get the call, and why."""
 
     target: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """The tier of a call and its targets in order."""
 
     policy: str
@@ -54,8 +52,7 @@ class Route:
     passed_over: tuple[PassedOver, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ceiling:
+class Ceiling(Struct, frozen=True):
     """A Downgrade in force: no dearer tier than `max_tier`."""
 
     max_tier: str

@@ -6,8 +6,9 @@ Turns an outcome into amounts and a record; booking them is the ledger's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.breaker import Permit
@@ -23,8 +24,7 @@ UNLIMITED_OUTPUT_TOKENS = 10**9
 Source = Literal["exact", "estimated", "worst", "void"]
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(Struct):
     """One attempt that is on its way."""
 
     number: int
@@ -36,8 +36,7 @@ class Flight:
     at_unix: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(Struct, frozen=True):
     """The end of one attempt."""
 
     quantities: Quantities | None

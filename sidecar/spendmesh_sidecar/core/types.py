@@ -1,25 +1,24 @@
 """
 What passes between the decisions and the shell: a parsed request, what an attempt brought, and the next step.
 
-Plain frozen data. The shell parses (`core.operations`), drives (`core.exchange`) and does what a `Step` says;
-it never decides. Times are monotonic seconds handed in by the caller; durations are seconds.
+Plain frozen data, as msgspec Structs: a frozen dataclass costs ten times as much to build. The shell parses
+(`core.operations`), drives (`core.exchange`) and does what a `Step` says; it never decides. Times are monotonic
+seconds handed in by the caller; durations are seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
 
 # --- the request ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One call that a dialect has. Upstream it is base URL + `upstream_path`, never client bytes."""
 
     name: Literal["chat", "embeddings", "messages", "count_tokens", "models"]
@@ -32,8 +31,7 @@ class Operation:
     """`gen_ai.operation.name` of OpenTelemetry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """What the client says about its call (`x-spendmesh-*`), length-limited and NFC; empty when absent."""
 
     task: str = ""
@@ -44,8 +42,7 @@ class Hints:
     session: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """What the request leaves open, as upper bounds: the input to the worst case (contract §4)."""
 
     input_tokens: int
@@ -66,8 +63,7 @@ class Bounds:
     that widens the window."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(Struct, frozen=True):
     """A well-formed client request. Parsing refuses what is malformed; policy decides about the rest."""
 
     operation: Operation
@@ -92,8 +88,7 @@ class ParsedRequest:
 # --- what an attempt brought ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """
     Billed tokens in disjoint classes, whatever the dialect sends.
 
@@ -133,8 +128,7 @@ class Kind(Enum):
     CLIENT_GONE = "client_gone"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """
     One attempt as the shell saw it; `core.outcome` makes it (`answered`, `broken`).
 
@@ -161,8 +155,7 @@ class Outcome:
 # --- the next step ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shortfall:
+class Shortfall(Struct, frozen=True):
     """Rights that one reservation lacks on one limit."""
 
     budget: str
@@ -173,16 +166,14 @@ class Shortfall:
     """What would be useful (never less than `need`): the call with its output maximum not shrunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
+class Acquire(Struct, frozen=True):
     """Ask the coordinator for rights, at most this long; then `Exchange.acquired`."""
 
     shortfalls: tuple[Shortfall, ...]
     wait_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """Send this to one target; then `Exchange.observe`. The reservation is booked before this step is returned."""
 
     number: int
@@ -202,15 +193,13 @@ class Attempt:
     timeout_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Sleep, then `Exchange.resume`. Paid from the retry budget already."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Our own answer in place of a provider's (contract §2 table)."""
 
     code: str
@@ -221,8 +210,7 @@ class Refusal:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Respond:
+class Respond(Struct, frozen=True):
     """
     The end. With a refusal, send it; without, the last attempt's answer is what the client gets
     (already on its way when `committed`).
@@ -239,8 +227,7 @@ Step = Acquire | Attempt | Wait | Respond
 # --- records ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What one attempt cost in the end: one line of the ledger, one CLIENT span, one step of the counters."""
 
     reservation: str
@@ -262,8 +249,7 @@ class Settlement:
     error_code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Why the call went where it went: response headers, span attributes and `/status` say the same words."""
 
     policy: str = ""
@@ -273,4 +259,4 @@ class Decision:
     model: str = ""
     """`alias/model` that answered."""
     attempts: int = 0
-    settlements: tuple[Settlement, ...] = field(default=())
+    settlements: tuple[Settlement, ...] = ()

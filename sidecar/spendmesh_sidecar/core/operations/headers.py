@@ -27,7 +27,7 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 _ABSURD_SECONDS = 10 * 365 * 86_400.0
 
 _OURS = "x-spendmesh-"
-_HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__dataclass_fields__}
+_HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__}
 _PASSED = frozenset({"accept", "anthropic-version", "idempotency-key", "traceparent", "tracestate", "user-agent"})
 _PASSED_PREFIX = "x-stainless-"
 _HOP_BY_HOP = frozenset(

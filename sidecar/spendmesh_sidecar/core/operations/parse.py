@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.operations import anthropic, openai
 from spendmesh_sidecar.core.operations.errors import invalid, shown

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.operations.errors import RequestError, invalid, shown, unsupported
 from spendmesh_sidecar.core.specs import Dialect
