@@ -24,8 +24,8 @@ _SEVERITY: Mapping[str, Severity] = {
     "Priced": "warning",
     "Effective": "warning",
 }
-_EXPECTED = frozenset({"Observing"})
-"""Reasons of a False condition that say what the author asked for."""
+_SAID = frozenset({"Observing", "Invalid"})
+"""Reasons of conditions that say what the author asked for, or what the error in a field has said."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ def _of_verdict(loaded: Loaded, verdict: Verdict, index: Index, *, workloads: bo
     for finding in verdict.conditions:
         if finding.status == "True" and finding.reason != "PartiallyConflicted":
             continue
-        if (finding.type == "Accepted" and errors) or (finding.type == "Effective" and not workloads):
-            continue
-        if finding.reason in _EXPECTED:
+        if finding.reason in _SAID or (finding.type == "Effective" and not workloads):
             continue
         yield _remark(loaded, verdict, finding)
 

@@ -69,7 +69,7 @@ class Compiling:
         self.compiled = compiled
         digests = frozenset(policy.digest for policy in compiled.policies.values())
         self._hub.publish(PolicyView(compiled.policy_of, digests, compiled.price_tables))
-        self._hub.keep_only(pod.uid for pod in self._index.pods())
+        self._hub.keep_only(self._index.pod_uids())
         self.done.set()
         for listener in self._listeners:
             listener()

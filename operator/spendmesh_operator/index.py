@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from spendmesh_operator.manifests import API_VERSION, FieldError, Manifest, ManifestError, parse, transition_errors
-from spendmesh_operator.workloads import PARENT_KINDS, Owner, Parents, PodInfo, controller_of, mounted_keys
+from spendmesh_operator.workloads import (
+    MountedKey,
+    ObjectKey as ObjectKey,
+    Owner as Owner,
+    Parents,
+    PodInfo as PodInfo,
+    controller_of,
+    mounted_keys,
+)
 
 POLICY_KINDS = ("RoutingPolicy", "ModelBudget", "RetryBudget")
 """Kinds that attach to pods."""
@@ -24,17 +32,6 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
-
-
-class ObjectKey(NamedTuple):
-    """Identity of an object across edits and re-creation."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,14 @@ class Index:
     def pods(self) -> tuple[PodInfo, ...]:
         """All running pods, sorted by namespace and name."""
         return tuple(self._resolved(self._pods[uid]) for _, uid in sorted(self._pod_uids.items()))
+
+    def pod_uids(self) -> frozenset[str]:
+        """Of all running pods."""
+        return frozenset(self._pods)
+
+    def given_keys(self) -> dict[str, frozenset[MountedKey] | None]:
+        """The provider keys that each running pod was given when it was made, by uid."""
+        return {uid: pod.keys for uid, pod in self._pods.items()}
 
     def pod(self, uid: str) -> PodInfo | None:
         """One running pod."""

@@ -1,5 +1,5 @@
 """
-What only the leader does: keep the books, tell them what was compiled and which pods are gone, write statuses.
+What only the leader does: keep the books, tell them what was compiled and which pods there are, write statuses.
 
 The books' own fence (their epoch) is what keeps two leaders from granting at once; the election only keeps them from
 trying. Nothing here knows Kubernetes: it is handed a link, a coordinator and something that runs while it leads.
@@ -51,7 +51,6 @@ class Leading:
         self._compiled = compiled
         self._while_leading = while_leading
         self._news = asyncio.Event()
-        self._pods: frozenset[str] = frozenset()
 
     def tell(self) -> None:
         """There is a new compilation."""
@@ -117,7 +116,4 @@ class Leading:
         valid = {f"{key.namespace}/{key.name}": spec for key, spec in compiled.budgets.items()}
         exist = {f"{key.namespace}/{key.name}" for key in compiled.verdicts if key.kind == "ModelBudget"}
         await self._coordinator.remember(valid, exist)
-        known = frozenset(pod.uid for pod in self._index.pods())
-        gone, self._pods = self._pods - known, known
-        for uid in sorted(gone):
-            await self._coordinator.pod_gone(uid)
+        await self._coordinator.pods_are(self._index.pod_uids())

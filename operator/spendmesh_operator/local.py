@@ -152,13 +152,6 @@ class LocalControl:
         self._admit(pod)
         await self._compile()
 
-    async def dismiss(self, pod: LocalPod) -> None:
-        """A sidecar that will not come back: what it holds stays charged in full."""
-        self._tokens.remove(pod.token)
-        self._index.remove("Pod", pod.namespace, pod.name)
-        await self._compile()
-        await self.coordinator.pod_gone(pod.identity.uid)
-
     def _take(self, objects: Iterable[Json]) -> None:
         by_kind: dict[str, list[Json]] = {kind: [] for kind in _LISTED}
         for each in objects:

@@ -79,7 +79,7 @@ class Replica:
             on_change=self._compiling.mark_dirty,
             rng=rng,
         )
-        self._store = BudgetLedgerStore(kube, settings.namespace)
+        self._store = BudgetLedgerStore(kube, settings.namespace, settings.cluster)
         self._coordinator = Coordinator(
             self._store,
             clock,
@@ -237,7 +237,7 @@ class Replica:
             return None
         return Facts(
             compiled=compiled,
-            pods=pod_states(self._hub),
+            pods=pod_states(self._hub, self._index.given_keys()),
             accounts=self._coordinator.views() if self._coordinator.serving else None,
             uids={entry.key: entry.uid for entry in self._index.entries()},
         )

@@ -39,7 +39,7 @@ class Settings:
     """All settings of one replica."""
 
     cluster: str
-    """Ledger domain."""
+    """Ledger domain, and name of the BudgetLedger that holds its books."""
     scope: Literal["Cluster", "Namespace"]
     unbudgeted: Literal["Allow", "Deny"]
     log_level: int

@@ -9,15 +9,23 @@ from typing import Any, Final, NamedTuple
 
 from spendmesh_operator.injection.names import VOLUME_KEYS
 
-PARENT_KINDS: Final = ("ReplicaSet", "Job")
-"""Controllers that have one above them in turn."""
-
 _GROUPS: Final = {
     **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"), "apps"),
     **dict.fromkeys(("Job", "CronJob"), "batch"),
 }
 _OF_CRON_JOB: Final = re.compile(r"(.+)-[0-9]{8,10}")
 """The CronJob controller names a Job after the CronJob and the minute (before 1.21: second) that it was due."""
+
+
+class ObjectKey(NamedTuple):
+    """Identity of an object across edits and re-creation."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class Owner(NamedTuple):
@@ -50,9 +58,10 @@ class PodInfo:
     """None: not known (there is no Kubernetes)."""
 
     @property
-    def top(self) -> Owner:
-        """The topmost owner, or the pod itself."""
-        return self.owners[-1] if self.owners else Owner("Pod", self.name)
+    def workload(self) -> ObjectKey:
+        """The topmost owner, or the pod itself: what people count and name."""
+        top = self.owners[-1] if self.owners else Owner("Pod", self.name)
+        return ObjectKey(top.kind, self.namespace, top.name)
 
 
 class Parents:

@@ -6,9 +6,14 @@ import msgspec
 from aiohttp import web
 
 from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.limits import Limits
+from spendmesh_sidecar.listener import DataServer
+
+CONNECTIONS = 64
+"""The kubelet's probes, one or two Prometheus servers, and somebody who looks."""
 
 
-def admin_server(plane: DataPlane) -> web.Server:
+def admin_server(plane: DataPlane) -> DataServer:
     """A low-level server; ready means: a policy is in force (it never asks for rights or a reachable operator)."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -33,4 +38,4 @@ def admin_server(plane: DataPlane) -> web.Server:
             return web.Response(body=msgspec.json.encode(plane.status()), content_type="application/json")
         return web.Response(status=404, text="/healthz /readyz /metrics /status\n")
 
-    return web.Server(handle, access_log=None, keepalive_timeout=75)
+    return DataServer(handle, Limits(connections=CONNECTIONS))

@@ -178,7 +178,7 @@ class _Passage:
         if response.status >= 300:
             return await self._error(response)
         self._runner._exchange.started(self._plane.clock.monotonic())
-        streamed = _header(response, "content-type").startswith("text/event-stream")
+        streamed = _header(response, "content-type").lower().startswith("text/event-stream")
         self._scanner = scanner(self._request.operation, streamed, "long" in self._request.bounds.cache_writes)
         return await (self._stream(response) if streamed else self._whole(response))
 

@@ -1,16 +1,17 @@
 """
 Rights to spend, fetched and accounted for: the I/O around `core.ledger`.
 
-Three things happen here: a request that lacks rights waits a bounded moment for one acquire; a loop tops rights up
-before they are short; a loop reports use. None decides anything: what to ask and what to report is the ledger's.
-A reply lost on the way is asked for again under the same id, so that it is never granted twice.
+Three things happen here: requests that lack rights wait a bounded moment for an acquire that asks for all of them; a
+loop tops rights up before they are short; a loop reports use. None decides anything: what to ask and what to report
+is the ledger's. A reply lost on the way is asked for again under the same id, so that it is never granted twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from spendmesh_sidecar import protocol
@@ -27,6 +28,17 @@ CONFLICT = 409
 
 log = logging.getLogger("spendmesh.leases")
 
+Denials = tuple[protocol.Denial, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """One request that waits for rights."""
+
+    shortfalls: tuple[Shortfall, ...]
+    until: float
+    answer: asyncio.Future[Denials | None]
+
 
 class Leases:
     """Keeps one sidecar's `Ledger` supplied and reported."""
@@ -41,7 +53,8 @@ class Leases:
         self._new_nonce = new_nonce
         self._sequence = 0
         self._replies = 0
-        self._serial = asyncio.Lock()
+        self._waiting: list[_Call] = []
+        self._called = asyncio.Event()
         self._news = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self.reachable = False
@@ -54,6 +67,7 @@ class Leases:
         except TimeoutError:
             pass  # contract §4: a sidecar becomes ready without rights too
         self.tasks = [
+            asyncio.create_task(self._serve_loop(), name="calls"),
             asyncio.create_task(self._top_up_loop(), name="leases"),
             asyncio.create_task(self._report_loop(), name="reports"),
         ]
@@ -73,35 +87,38 @@ class Leases:
         except TimeoutError:
             log.warning("stopped before every lease was closed; the coordinator keeps the rest charged")
 
-    async def acquire(
-        self, shortfalls: tuple[Shortfall, ...], wait_seconds: float
-    ) -> tuple[protocol.Denial, ...] | None:
+    async def acquire(self, shortfalls: tuple[Shortfall, ...], wait_seconds: float) -> Denials | None:
         """
-        Rights for one waiting request. () when some are merged, denials when refused, None when nobody answered
-        in time. Waiting requests take turns: the first one's reply usually covers those behind it, so that each
-        tries again before it asks.
+        Rights for one waiting request. () when some were merged, or the time was too short although the coordinator
+        answers; denials when refused; None when nobody answered in time.
         """
+        loop = asyncio.get_running_loop()
+        call = _Call(shortfalls, loop.time() + wait_seconds, loop.create_future())
         replies = self._replies
+        self._waiting.append(call)
+        self._called.set()
         try:
-            async with asyncio.timeout(wait_seconds), self._serial:
-                if replies != self._replies:
-                    return ()
-                reply = await self._exchange(self._ledger.wants_for(shortfalls, self._clock.monotonic()), shortfalls)
+            async with asyncio.timeout_at(call.until):
+                return await call.answer
         except TimeoutError:
+            if replies != self._replies:
+                return ()  # it was others' turn: that is no silence
             self._ledger.unanswered(self._clock.monotonic())
             return None
-        return None if reply is None else reply.denials
+        finally:
+            if call in self._waiting:
+                self._waiting.remove(call)
 
     async def report(self) -> None:
         """Tell the coordinator what is new; an empty report is the heartbeat."""
-        reports = self._ledger.reports(self._clock.monotonic())
+        nonce, reports = self._ledger.nonce, self._ledger.reports(self._clock.monotonic())
         try:
-            reply = await self._client.report(protocol.ReportRequest(nonce=self._ledger.nonce, reports=reports))
+            reply = await self._client.report(protocol.ReportRequest(nonce=nonce, reports=reports))
         except ControlUnavailable:
             self.reachable = False
             return
         except ControlRefused as refused:
-            self._refused(refused)
+            self._refused(refused, nonce)
             return
         self.reachable = True
         self._ledger.acknowledged(reply.leases, self._clock.monotonic())
@@ -109,9 +126,56 @@ class Leases:
             log.error("this sidecar's state is a copy of another's: starting anew with its own rights")
             self._ledger.adopt(self._new_nonce())
 
-    async def _exchange(
-        self, wants: tuple[protocol.Want, ...], shortfalls: tuple[Shortfall, ...] = ()
-    ) -> protocol.AcquireReply | None:
+    async def _serve_loop(self) -> None:
+        while True:
+            await self._called.wait()
+            self._called.clear()
+            granted = True
+            while self._waiting:
+                calls = tuple(self._waiting) if granted else (self._waiting[0],)
+                try:
+                    async with asyncio.timeout_at(max(call.until for call in calls)):
+                        granted = await self._serve(calls)
+                except TimeoutError:
+                    break  # each of these calls has given up by itself; a later one has set the event
+                await asyncio.sleep(0)  # who was answered takes what came, or asks anew with fresh numbers
+
+    async def _serve(self, calls: Sequence[_Call]) -> bool:
+        """
+        Ask once for all calls, since a busy coordinator answers once a second. False: not even the first had success.
+
+        If all together are refused, ask for the first half, down to one call, which then has its answer.
+        """
+        while calls := [call for call in calls if not call.answer.done()]:
+            lacking = (lack for call in calls for lack in call.shortfalls)
+            reply = await self._exchange(self._ledger.wants_for(lacking, self._clock.monotonic()))
+            if reply is None:
+                self._answer(calls, None)
+            elif not reply.denials:
+                self._answer(self._waiting, ())
+            elif len(calls) == 1:
+                self._answer(calls, reply.denials)
+                self._answer_alike()
+                return False
+            else:
+                calls = calls[: len(calls) // 2]
+        return True
+
+    def _answer(self, calls: Sequence[_Call], denials: Denials | None) -> None:
+        for call in tuple(calls):
+            if not call.answer.done():
+                call.answer.set_result(denials)
+            if call in self._waiting:
+                self._waiting.remove(call)
+
+    def _answer_alike(self) -> None:
+        """Those who would only hear what another call has just heard."""
+        now = self._clock.monotonic()
+        for call in tuple(self._waiting):
+            if standing := self._ledger.standing_denials(call.shortfalls, now):
+                self._answer((call,), standing)
+
+    async def _exchange(self, wants: tuple[protocol.Want, ...]) -> protocol.AcquireReply | None:
         """One acquire, repeated under one id until it is answered or the caller's time is up."""
         self._sequence += 1
         nonce = self._ledger.nonce
@@ -124,22 +188,22 @@ class Leases:
                 self.reachable = False
                 await asyncio.sleep(self._rng.uniform(0, 2 * REPAIR_SECONDS))
             except ControlRefused as refused:
-                self._refused(refused)
+                self._refused(refused, nonce)
                 return None
         self.reachable = True
+        self._replies += 1
         now = self._clock.monotonic()
         for lease in reply.leases:
             self._ledger.merge(lease, now)
-        self._ledger.denied(reply.denials, now, shortfalls)
-        self._replies += bool(reply.leases)
+        asked = (Shortfall(want.account.budget, want.account.limit, want.need, want.want) for want in wants)
+        self._ledger.denied(reply.denials, now, tuple(asked))
         if any(denial.reason == "in_flight" for denial in reply.denials):
             self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
         return reply
 
     async def _top_up(self) -> None:
         if wants := self._ledger.wants(self._clock.monotonic()):
-            async with self._serial:
-                await self._exchange(wants)
+            await self._exchange(wants)
 
     async def _top_up_loop(self) -> None:
         while True:
@@ -161,10 +225,11 @@ class Leases:
             await self.report()
             await asyncio.sleep(REPAIR_SECONDS)  # at most so often
 
-    def _refused(self, refused: ControlRefused) -> None:
+    def _refused(self, refused: ControlRefused, nonce: str) -> None:
         if refused.status == CONFLICT:
-            log.warning("this sidecar's rights were fenced off, starting anew: %s", refused)
-            self._ledger.adopt(self._new_nonce())
+            if nonce == self._ledger.nonce:  # else another call has heard it before
+                log.warning("this sidecar's rights were fenced off, starting anew: %s", refused)
+                self._ledger.adopt(self._new_nonce())
         else:
             log.error("rights: %s", refused)
         self.reachable = False

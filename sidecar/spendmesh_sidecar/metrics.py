@@ -25,7 +25,7 @@ _HELP = {
     "spendmesh_attempts_total": "Requests to providers by outcome.",
     "spendmesh_tokens_total": "Billed tokens by class.",
     "spendmesh_cost_nanos_total": "Settled cost in nano-units (10^-9) of the currency.",
-    "spendmesh_overrun_nanos_total": "Cost that providers billed above the reservation, in nano-units.",
+    "spendmesh_overrun_nanos_total": "Cost that providers reported above the reservation, in nano-units.",
     "spendmesh_retries_total": "Retries sent.",
     "spendmesh_retry_denied_total": "Retries that were not sent, by reason.",
     "spendmesh_refusals_total": "Requests refused by the sidecar, by code.",

@@ -26,6 +26,8 @@ log = logging.getLogger("spendmesh.policy")
 
 BACKOFF_SECONDS = (0.2, 5.0)
 """Full jitter between attempts to reconnect; capped low, because one pod makes one connection."""
+KEYS_SECONDS = 2.0
+"""Between two looks at which keys are there; kubelet takes up to a minute to bring a changed Secret."""
 SAVED = "policy"
 """File in the state directory."""
 
@@ -58,7 +60,10 @@ class PolicySource:
         self._rng = rng
         self._changed = changed
         self._state_dir = state_dir
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._acknowledging = asyncio.Lock()
+        self._ack: protocol.Ack | None = None
+        self._ack_taken = False
         self._table = b""
         """As it came: an encoding of what we understood of it could have another digest."""
         self.current: Installed | None = None
@@ -68,7 +73,7 @@ class PolicySource:
     @property
     def tasks(self) -> tuple[asyncio.Task[None], ...]:
         """What runs in the background."""
-        return (self._task,) if self._task is not None else ()
+        return self._tasks
 
     def restore(self, bootstrap: Path | None) -> None:
         """Start from the newer of the saved copy and the one given at injection; neither is not an error."""
@@ -84,13 +89,16 @@ class PolicySource:
 
     async def start(self) -> None:
         """Follow the stream until `stop`."""
-        self._task = asyncio.create_task(self._follow(), name="policy")
+        self._tasks = (
+            asyncio.create_task(self._follow(), name="policy"),
+            asyncio.create_task(self._watch_keys(), name="policy-keys"),
+        )
 
     async def stop(self) -> None:
         """End the stream; the policy stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         failures = 0
@@ -126,19 +134,33 @@ class PolicySource:
         except PolicyError as refused:
             error = str(refused)
             log.error("kept the last policy: %s", error)
-        current = self.current
-        wanted = {p.key_name for p in current.policy.providers if p.auth == "APIKey"} if current else set()
-        ack = protocol.Ack(
-            nonce=self._nonce(),
-            digest=snapshot.digest,
-            stamp=snapshot.stamp,
-            error=error,
-            missing_keys=tuple(sorted(name for name in wanted if self._keys.get(name) is None)),
-        )
+        ack = protocol.Ack(nonce=self._nonce(), digest=snapshot.digest, stamp=snapshot.stamp, error=error)
+        async with self._acknowledging:
+            await self._acknowledge(ack)
+
+    async def _watch_keys(self) -> None:
+        """Acknowledge again when keys have come or gone, or when the last word was not heard."""
+        while True:
+            await asyncio.sleep(KEYS_SECONDS)
+            async with self._acknowledging:
+                said = self._ack
+                if said is not None and not (self._ack_taken and said.missing_keys == self._missing_keys()):
+                    await self._acknowledge(msgspec.structs.replace(said, nonce=self._nonce()))
+
+    async def _acknowledge(self, ack: protocol.Ack) -> None:
+        self._ack = msgspec.structs.replace(ack, missing_keys=self._missing_keys())
+        self._ack_taken = False
         try:
-            await self._client.acknowledge(ack)
+            await self._client.acknowledge(self._ack)
         except (ControlUnavailable, ControlRefused) as lost:
             self._say(f"policy is in force, but its acknowledgement was not taken: {lost}")
+        else:
+            self._ack_taken = True
+
+    def _missing_keys(self) -> tuple[str, ...]:
+        current = self.current
+        wanted = {p.key_name for p in current.policy.providers if p.auth == "APIKey"} if current else set()
+        return tuple(sorted(name for name in wanted if self._keys.get(name) is None))
 
     async def _accept(self, snapshot: protocol.Snapshot) -> None:
         policy = _verified(snapshot)

@@ -27,6 +27,8 @@ MAX_QUEUED = 8192
 SLICE = 64
 """Spans a request: 64 take 0.4 ms to encode, so that no stream waits for them."""
 FLUSH_SECONDS = 0.25
+MAX_TRACESTATE = 512
+"""Characters that W3C Trace Context asks everybody to propagate; a longer one is dropped, as it allows."""
 EXPORT_TIMEOUT_SECONDS = 10.0
 """OTEL_EXPORTER_OTLP_TIMEOUT default."""
 
@@ -58,7 +60,8 @@ class TraceContext:
             return None
         if not trace_id.strip("0") or not parent_id.strip("0"):
             return None
-        return cls(trace_id, parent_id, bool(int(flags, 16) & 1), tracestate)
+        kept = tracestate if len(tracestate) <= MAX_TRACESTATE and tracestate.isascii() else ""
+        return cls(trace_id, parent_id, bool(int(flags, 16) & 1), kept)
 
     def traceparent(self, span_id: str) -> str:
         """The header for a call made inside span `span_id`."""
@@ -178,8 +181,12 @@ class Telemetry:
     async def _export(self, exchanges: list[ExchangeSpan]) -> None:
         """One request; a collector that refuses or is away loses this slice, never more, and is never retried."""
         assert self._session is not None
-        body = encode(self._resource, exchanges)
         spans = sum(1 + len(exchange.attempts) for exchange in exchanges)
+        try:
+            body = encode(self._resource, exchanges)
+        except ValueError:  # a text that is no Unicode (lone surrogates out of a header or an answer)
+            self._dropped("not_encodable", spans)
+            return
         try:
             async with self._session.post(self._url, data=body, headers=self._headers) as response:
                 if response.status >= 300:

@@ -114,7 +114,16 @@ class Mesh:
         for image in ("operator", "sidecar"):
             words += ["--set-string", f"{image}.image.tag={IMAGE_TAG}"]
         where = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
-        return self.cluster.helm(command, RELEASE, str(CHART), *where, *words, *extra).stdout
+        printed = self.cluster.helm(command, RELEASE, str(CHART), *where, *words, *extra).stdout
+        eventually(self._injects, "the webhook is reached", 30)
+        return printed
+
+    def _injects(self) -> bool:
+        """Whether pods can be born: ready replicas are reachable by their Service's address a moment later."""
+        pod = caller_pod("default", "trial")
+        pod["metadata"]["labels"]["spendmesh.io/inject"] = "enabled"
+        dry = ("apply", "--dry-run=server", "-o", "name", "-f", "-")
+        return self.cluster.kubectl(*dry, stdin=json.dumps(pod), check=False).strip() == "pod/trial"
 
     def wait_surroundings(self) -> None:
         """Returns when stand-in and Collector serve."""

@@ -67,8 +67,9 @@ def test_nothing_applies_means_policy_missing_no_budget_and_default_retries() ->
 def test_pods_that_match_the_same_objects_share_one_policy() -> None:
     result = compiled(pod("a-1"), pod("a-2"), pod("b-1", app="other"), provider(), routing(), budget())
     assert len(result.policies) == 1
-    assert result.class_of("uid-a-1") == result.class_of("uid-b-1")
-    assert result.class_of("nobody") is None and result.policy_of("nobody") is None
+    one, other = result.policy_of("uid-a-1"), result.policy_of("uid-b-1")
+    assert one is not None and one is other
+    assert result.policy_of("nobody") is None
 
 
 def test_a_pod_to_come_gets_the_policy_that_it_will_have() -> None:

@@ -171,10 +171,28 @@ def test_a_deleted_pods_rights_are_quarantined() -> None:
     async def scenario() -> int:
         async with serving(MemoryStore()) as at:
             await at.acquire(POD, acquire("r", "n", want(100)))
-            await at.pod_gone(POD.uid)
+            await at.acquire(OTHER, acquire("r2", "m", want(50)))
+            await at.pods_are({OTHER.uid})
             return at.views()[0].quarantined
 
     assert asyncio.run(scenario()) == 100
+
+
+def test_pods_that_vanished_while_nobody_led_are_gone_and_leave_nothing_behind() -> None:
+    """A record for each pod that ever was would grow the books to what an API server no longer takes."""
+
+    async def scenario() -> tuple[int, int]:
+        store, clock = MemoryStore(), ManualClock()
+        async with serving(store, 1, clock=clock) as at:
+            await at.acquire(POD, acquire("r", "n", want(100)))
+        async with serving(store, 2, clock=clock) as again:
+            await again.pods_are(())
+            quarantined = again.views()[0].quarantined
+            clock.advance(7200)
+            await again.sweep()
+            return quarantined, len(again.books.pods.records)
+
+    assert asyncio.run(scenario()) == (100, 0)
 
 
 def test_a_budget_is_remembered_over_a_restart() -> None:

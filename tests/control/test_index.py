@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compile_samples import Raw, budget, indexed, pod, provider
 from spendmesh_operator.index import Index, ObjectKey, Owner
+from spendmesh_operator.workloads import MountedKey
 
 REPLICA_SET: Raw = {
     "kind": "ReplicaSet",
@@ -47,6 +48,44 @@ def test_a_cron_job_is_the_workload_of_its_jobs_pods() -> None:
     one["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "nightly-1", "controller": True}]
     found = indexed(one, job).pod("uid-web-1")
     assert found is not None and found.workload == ObjectKey("CronJob", "team-a", "nightly")
+
+
+def cron_pod(job: str) -> Raw:
+    one = pod(deployment="")
+    one["metadata"]["ownerReferences"] = [
+        {"apiVersion": "batch/v1", "kind": "Job", "name": job, "controller": True},
+    ]
+    return one
+
+
+def test_a_cron_job_is_known_by_its_jobs_name_before_the_job_is_seen() -> None:
+    """A Job's pod is admitted milliseconds after the Job was made: without it, the pod never gets its policy's key."""
+    found = indexed(cron_pod("nightly-29000000")).pod("uid-web-1")
+    assert found is not None and found.owners == (Owner("Job", "nightly-29000000"), Owner("CronJob", "nightly"))
+    assert owners(indexed(cron_pod("report-2024"))) == (Owner("Job", "report-2024"),)
+
+
+def test_a_job_that_nobody_controls_is_believed_over_its_name() -> None:
+    job = {"kind": "Job", "metadata": {"name": "nightly-29000000", "namespace": "team-a"}}
+    assert owners(indexed(cron_pod("nightly-29000000"), job)) == (Owner("Job", "nightly-29000000"),)
+
+
+def test_another_projects_kind_of_the_same_name_is_another_owner() -> None:
+    """A policy for StatefulSet db of group apps must not govern the pods of somebody else's StatefulSet db."""
+    one = pod(deployment="")
+    reference = {"apiVersion": "apps.kruise.io/v1beta1", "kind": "StatefulSet", "name": "db", "controller": True}
+    one["metadata"]["ownerReferences"] = [reference]
+    assert owners(indexed(one)) == (Owner("StatefulSet", "db", "apps.kruise.io"),)
+    one["metadata"]["ownerReferences"] = [{**reference, "apiVersion": "apps/v1"}]
+    assert owners(indexed(one)) == (Owner("StatefulSet", "db"),)
+
+
+def test_the_keys_that_a_pod_was_given_are_read_from_its_volume() -> None:
+    source = {"secret": {"name": "model-keys", "items": [{"key": "openai", "path": "main"}], "optional": True}}
+    one = {**pod(), "spec": {"volumes": [{"name": "spendmesh-keys", "projected": {"sources": [source]}}]}}
+    found, unknown = indexed(one).pod("uid-web-1"), indexed(pod()).pod("uid-web-1")
+    assert found is not None and found.keys == {MountedKey("main", "model-keys", "openai")}
+    assert unknown is not None and unknown.keys is None
 
 
 def test_a_reference_that_is_no_controller_owns_nothing_and_a_circle_ends() -> None:

@@ -142,16 +142,3 @@ def test_a_budget_that_never_was_readable_refuses_as_unverifiable() -> None:
             return [denial.reason for denial in msgspec.json.decode(body, type=AcquireReply).denials]
 
     assert asyncio.run(scenario()) == ["unverifiable"]
-
-
-def test_a_dismissed_sidecar_is_unknown_and_its_rights_stay_charged() -> None:
-    """Its token is worth nothing any more."""
-
-    async def scenario() -> tuple[int, int]:
-        async with control(None, budget("1")) as at, client(at.url, "support") as caller:
-            await ask(caller, 500_000_000)
-            await at.dismiss(SUPPORT)
-            status, _ = await caller.post(PATH_ACQUIRE, acquire("r2", "n", want(1, ref=REF)))
-            return status, at.coordinator.views()[0].quarantined
-
-    assert asyncio.run(scenario()) == (401, 500_000_000)

@@ -23,6 +23,7 @@ from spendmesh_operator.status import (
     status_of,
     write_delay,
 )
+from spendmesh_operator.workloads import MountedKey
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 500_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -226,11 +227,26 @@ def test_a_missing_key_is_the_routing_policys_and_the_providers_affair_not_the_b
     lacking = states(web_1=PodState(digest=current(), missing_keys=("openai",)))
     for kind, name in (("RoutingPolicy", "route"), ("ModelProvider", "openai")):
         found = program(lacking, kind, name)
-        assert (found.status, found.reason, found.workloads) == ("False", "RestartRequired", 1)
-        assert "openai" in found.message and "restart" in found.message
+        assert (found.status, found.reason, found.workloads) == ("False", "KeyNotFound", 1)
+        assert "openai" in found.message and "no restart" in found.message
     assert program(lacking, "ModelBudget", "team").status == "True"
     other = states(web_1=PodState(digest=current(), missing_keys=("another",)))
     assert program(other, "ModelProvider", "openai").status == "True"
+
+
+def test_a_key_that_a_running_pod_was_never_given_needs_a_restart_and_says_so() -> None:
+    """Contract §3. Also where the pod has an older Secret's key under the same name, which the sidecar cannot tell."""
+    given = MountedKey("openai", "model-keys", "openai")
+    for mounted, reason in (
+        ({given}, "Programmed"),
+        ((), "RestartRequired"),
+        ({given._replace(secret="old")}, "RestartRequired"),
+    ):
+        state = PodState(digest=current(), mounted=frozenset(mounted))
+        found = program({**states(), **dict.fromkeys(("uid-web-1", "uid-web-2"), state)})
+        assert found.reason == reason
+    absent = PodState(digest=current(), missing_keys=("openai",), mounted=frozenset({given}))
+    assert program(states(web_1=absent)).reason == "KeyNotFound"
 
 
 def test_an_object_without_running_pods_is_programmed_and_says_that_nothing_runs() -> None:

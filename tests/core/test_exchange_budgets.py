@@ -30,8 +30,16 @@ from spendmesh_sidecar.core.exchange import ExchangeError
 from spendmesh_sidecar.core.refusals import STATUS
 from spendmesh_sidecar.core.reservation import OUTPUT_FLOOR_TOKENS
 from spendmesh_sidecar.core.rights import AccountRef
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec, RoutingSpec, TargetSpec, TierSpec
-from spendmesh_sidecar.core.types import Acquire, Attempt, Bounds, Kind, Outcome
+from spendmesh_sidecar.core.specs import (
+    BudgetSpec,
+    LimitSpec,
+    ModelPrice,
+    ProviderSpec,
+    RoutingSpec,
+    TargetSpec,
+    TierSpec,
+)
+from spendmesh_sidecar.core.types import Acquire, Attempt, Bounds, Kind, Outcome, Usage
 
 WORST = 1_000 * 2_000 + 100 * 8_000
 """Of the sample chat call on medium-1, in nano-dollars."""
@@ -40,6 +48,12 @@ WORST = 1_000 * 2_000 + 100 * 8_000
 def small(amount: int, **changes: object) -> World:
     """A world with one limit in USD nano-units."""
     return World(policy(budgets=(budget(limit("monthly", amount)),), **changes))
+
+
+def costly_writes(model: str) -> ModelPrice:
+    """A price at which input that is written to a cache costs more than plain input."""
+    plain = price(model, 2, 8)
+    return replace(plain, rows=(replace(plain.rows[0], prices=replace(plain.rows[0].prices, cache_write=9 * USD)),))
 
 
 def spent_elsewhere(world: World, amount: int, *, held: int = 0) -> None:
@@ -218,15 +232,74 @@ def test_closing_in_the_middle_settles_at_worst_once() -> None:
     assert (settled.kind, settled.source) == (Kind.CLIENT_GONE, "worst")
 
 
-def test_more_than_reserved_is_charged_and_recorded_as_overrun() -> None:
-    world = World()
-    run = world.run(chat(), [success(1_000, 9_000)])
+@pytest.mark.parametrize(
+    ("claimed", "charged"),
+    [
+        ((1_000, 9_000), WORST),
+        ((9_000, 100), WORST),
+        ((1_001, 10), 1_001 * 2_000 + 10 * 8_000),
+        ((500, 101), 500 * 2_000 + 101 * 8_000),
+        ((10, 10**10), WORST),
+    ],
+)
+def test_a_report_above_the_physical_maximum_is_recorded_and_charged_at_most_as_reserved(
+    claimed: tuple[int, int], charged: int
+) -> None:
+    """Contract §4: recorded, alerted, trips the target, and is not charged to the budgets above."""
+    tokens = budget(limit("tokens", 10**6, unit="OutputTokens"), name="team-a/tokens")
+    world = World(policy(budgets=(MONTHLY, tokens)))
+    run = world.run(chat(), [success(*claimed)])
     [settled] = run.exchange.decision.settlements
-    cost = 1_000 * 2_000 + 9_000 * 8_000
-    assert (settled.cost_nanos, settled.overrun_nanos) == (cost, cost - WORST)
-    assert world.used() == cost
+    cost = claimed[0] * 2_000 + claimed[1] * 8_000
+    assert (settled.usage.input_tokens, settled.usage.output_tokens) == claimed
+    assert (settled.cost_nanos, settled.overrun_nanos) == (charged, max(0, cost - WORST))
+    assert settled.source == "estimated"
+    assert (world.used(), world.used("tokens", "team-a/tokens")) == (charged, min(100, claimed[1]))
+    assert all(lease.overrun == 0 for lease in world.ledger.accounts[MONTH].leases.values())
+    assert world.breakers.of("openai/medium-1", world.policy.retry.breaker).state(world.now) == "ejected"
+
+
+def test_more_than_reserved_that_is_possible_is_charged_and_recorded_as_overrun() -> None:
+    """A class that costs more than any that the request asked for: no lie, and it is on the invoice."""
+    openai = replace(OPENAI, prices=(costly_writes("medium-1"),))
+    world = World(policy(providers=(openai, BACKUP)))
+    usage = Usage(cache_write_tokens=1_000, output_tokens=100)
+    run = world.run(chat(), [replace(success(), usage=usage)])
+    [settled] = run.exchange.decision.settlements
+    cost = 1_000 * 9_000 + 100 * 8_000
+    assert (settled.cost_nanos, settled.overrun_nanos, settled.source) == (cost, cost - WORST, "exact")
     [lease] = world.ledger.accounts[MONTH].leases.values()
-    assert lease.overrun == cost - WORST
+    assert (lease.used, lease.overrun) == (cost, cost - WORST)
+
+
+@pytest.mark.parametrize(
+    "budgets", [(MONTHLY,), (budget(limit("tokens", 10**6, unit="InputTokens")),), ()], ids=["cost", "tokens", "none"]
+)
+def test_a_field_that_no_bound_knows_makes_no_report_impossible(budgets: tuple[BudgetSpec, ...]) -> None:
+    """A stored file that the platform allows counts more input than the body has bytes; that ejects nobody."""
+    openai = replace(OPENAI, allowed_fields=("messages[].content[].type",))
+    world = World(policy(providers=(openai, BACKUP), budgets=budgets))
+    request = chat(unpriced_fields=("messages[0].content[1].type=file",))
+    run = world.run(request, [success(40_000, 5)])
+    [settled] = run.exchange.decision.settlements
+    cost = 40_000 * 2_000 + 5 * 8_000
+    assert (settled.cost_nanos, settled.source, settled.usage.input_tokens) == (cost, "exact", 40_000)
+    assert world.run(request, [success(40_000, 5)]).models == ["openai/medium-1"]
+    for spec in budgets:
+        assert world.used(spec.limits[0].name, spec.name) == 2 * (cost if spec is MONTHLY else 40_000)
+
+
+def test_a_report_that_is_proven_false_is_charged_at_the_worst_case() -> None:
+    world = World()
+    lie = replace(success(), usage=Usage(), output_bytes=20)
+    [settled] = world.run(chat(), [lie]).exchange.decision.settlements
+    assert (settled.cost_nanos, settled.source, world.used()) == (WORST, "estimated", WORST)
+    calls = World(policy(budgets=(budget(limit("calls", 10, unit="Requests")),)))
+    [unbounded] = calls.run(chat(maximum=None), [lie]).exchange.decision.settlements
+    assert unbounded.usage.output_tokens == 1_000, "as much as was reserved, where no maximum was sent"
+    watched = World(policy(budgets=(budget(limit("monthly", USD), mode="Observe"),)))
+    [seen] = watched.run(chat(), [lie]).exchange.decision.settlements
+    assert (seen.usage.input_tokens, seen.usage.output_tokens, seen.source) == (250, 5, "estimated")
 
 
 def test_reports_out_of_order_are_a_defect() -> None:

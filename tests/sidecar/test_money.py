@@ -130,13 +130,18 @@ async def test_a_storm_of_free_refusals_leaves_the_budget_unchanged(world: World
     assert await world.close_the_books() == 0
 
 
-async def test_a_provider_that_claims_more_than_is_possible_does_not_empty_the_budget_unseen(world: World) -> None:
+async def test_a_provider_that_claims_more_than_is_possible_does_not_empty_the_budget(world: World) -> None:
+    """Contract §4: recorded, alerted, the target is tripped, and the budget is charged at most what was held."""
     world.standin.faults(FaultRule("lying_usage", input_tokens=10, output_tokens=10_000_000, first=1))
     await world.openai.chat.completions.create(**chat("[[in=10]]" + "x" * 40, max_tokens=100))
-    await world.quiet()
-    assert world.rights.overrun > 0, "recorded, and charged"
+    assert world.invoice_nanos <= await world.settled() <= NANOS // 1000
+    assert world.rights.overrun == 0
     assert (await world.status())["breakers"]["openai/medium-1"] == "ejected"
-    assert await world.total("spendmesh_overrun_nanos_total") == world.rights.overrun
+    assert await world.total("spendmesh_overrun_nanos_total") > 10 * NANOS, "what was claimed is not forgotten"
+    used = world.rights.used
+    assert await world.total("spendmesh_cost_nanos_total") == used
+    assert await world.close_the_books() == used
+    assert world.collector.cost_nanos() == used
 
 
 async def test_an_exhausted_limit_is_used_to_95_percent_and_never_exceeded(empty_world: World) -> None:

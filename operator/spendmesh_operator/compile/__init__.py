@@ -12,3 +12,4 @@ from spendmesh_operator.compile.model import (
     SecretNeed as SecretNeed,
     Verdict as Verdict,
 )
+from spendmesh_operator.compile.verdicts import NEVER_VALID as NEVER_VALID

@@ -69,18 +69,34 @@ def resolved_max_tier(name: str, routing: RoutingSpec | None) -> str:
     return routing.tiers[0].name
 
 
+def _passes_unclaimed(routing: RoutingSpec) -> bool:
+    """Whether there are models that calls may name and get as asked."""
+    return routing.unmatched == "PassThrough" and all(claim.pattern != "*" for claim in routing.models)
+
+
 def budget_findings(budget: ModelBudget, routing: RoutingSpec | None, currencies: frozenset[str]) -> Iterator[Finding]:
     """What is wrong with a budget beside the routing of a class and the currencies of its targets' prices."""
     for limit in budget.spec.limits:
         field = f"spec.limits[{limit.name}]"
-        if limit.unit == "Cost" and currencies and limit.currency not in currencies:
+        foreign = sorted(currencies - {limit.currency}) if limit.unit == "Cost" else []
+        if foreign:
+            which = "models" if limit.currency not in currencies else "some models"
             yield Finding(
                 "Priced",
                 "False",
                 "CurrencyMismatch",
-                f"{field}.currency: {limit.currency!r}: the models of its workloads are priced in "
-                f"{', '.join(sorted(currencies))} and nothing is converted, so their calls are refused as unpriced: "
-                f"add prices in {limit.currency} to the ModelProvider, or a limit in {min(currencies)}",
+                f"{field}.currency: {limit.currency!r}: {which} of its workloads are priced in "
+                f"{', '.join(foreign)} and nothing is converted, so calls to them are refused as unpriced: "
+                f"add prices in {limit.currency} to the ModelProvider, or a limit in {foreign[0]}",
+            )
+        downgrades = any(action.type == "Downgrade" for each in limit.thresholds for action in each.actions)
+        if downgrades and routing is not None and _passes_unclaimed(routing):
+            yield Finding(
+                "Effective",
+                "True",
+                "Effective",
+                f"{field}: calls for models that no pattern of RoutingPolicy {routing.name} claims are not downgraded: "
+                "claim them in its spec.match.models, or set spec.match.unmatched: Deny",
             )
         for threshold in limit.thresholds:
             for action in threshold.actions:

@@ -40,10 +40,6 @@ class Compiled:
         """Canonical price tables by digest: every one that a policy here names."""
         return self._world.shelf.documents
 
-    def class_of(self, pod_uid: str) -> ClassKey | None:
-        """The class of a known pod."""
-        return self._class_of.get(pod_uid)
-
     def policy_of(self, pod_uid: str) -> CompiledPolicy | None:
         """The policy of a known pod."""
         key = self._class_of.get(pod_uid)
@@ -133,7 +129,9 @@ def compile_index(
         alone: tuple[Finding, ...] = ()
         if isinstance(manifest, ModelProvider) and not evidence[entry.key].cause:
             alone = tuple(provider_findings(manifest, index))
-        compiled.verdicts[entry.key] = verdict(entry, placed[entry.key], evidence[entry.key], alone)
+        compiled.verdicts[entry.key] = verdict(
+            entry, placed[entry.key], evidence[entry.key], alone, good.get(entry.key)
+        )
     compiled.last_good = _good_now(placed, evidence, good)
     compiled.forget_before()
     return compiled

@@ -79,6 +79,8 @@ class Verdict:
     matched: Workloads
     effective: Workloads
     """Matched pods on which nothing more specific or older replaces it."""
+    in_force: int | None = None
+    """The generation whose meaning is in force: what all conditions but Accepted are about. None: there is none."""
     cause: str = ""
     """Where compile broke on it (exception and place), for the operator's log."""
 

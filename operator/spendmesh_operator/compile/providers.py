@@ -95,7 +95,15 @@ def provider_findings(provider: ModelProvider, index: Index) -> Iterator[Finding
             f"{field}.name: {need.secret!r}: no Secret of that name in namespace {namespace}: create it with an item "
             f"{need.key!r} that holds the provider's key",
         )
-    elif items is not None and need.key not in items:
+    elif items is None:
+        yield Finding(
+            "ResolvedRefs",
+            "True",
+            "ResolvedRefs",
+            f"{field} is not looked up: the operator has no right to read Secrets; a sidecar that finds no item "
+            f"{need.key!r} of Secret {namespace}/{need.secret} says so in condition Programmed",
+        )
+    elif need.key not in items:
         known = ", ".join(sorted(items)) or "none"
         yield Finding(
             "ResolvedRefs",

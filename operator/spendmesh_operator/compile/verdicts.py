@@ -15,6 +15,14 @@ _SHOWN_MAX = 5
 """Messages joined in one condition; a hundred would not be read."""
 
 
+NEVER_VALID = "it cannot be read, so there is nothing to say: see condition Accepted"
+
+_WELL: Mapping[str, str] = {
+    "ResolvedRefs": "everything that it names exists",
+    "Priced": "every model that it names has a price",
+}
+
+
 @dataclass
 class Evidence:
     """What the classes say about one object, gathered."""
@@ -42,21 +50,34 @@ class Evidence:
         self.findings.update(finding for about, finding in result.notes if about == key)
 
 
-def verdict(entry: Entry, placed: Placed, evidence: Evidence, findings: Iterable[Finding] = ()) -> Verdict:
-    """The verdict on one object from its entry in the index and from the evidence of all classes."""
+def verdict(
+    entry: Entry, placed: Placed, evidence: Evidence, findings: Iterable[Finding] = (), good: Placed | None = None
+) -> Verdict:
+    """
+    The verdict on one object from its entry in the index and from the evidence of all classes.
+
+    `good`: what it meant when it last compiled, which is in force where it breaks compile now.
+    """
     found = evidence.findings | set(findings)
-    conditions = [_accepted(entry, evidence), _joined("ResolvedRefs", found, "everything that it names exists")]
+    means = good if evidence.cause else placed
+    in_force = means.generation if means is not None and means.manifest is not None else None
+    types: list[ConditionType] = ["ResolvedRefs"]
     if entry.key.kind in ("RoutingPolicy", "ModelBudget"):
-        conditions.append(_joined("Priced", found, "every model that it names has a price"))
-    conditions.append(_effective(entry, placed, evidence))
+        types.append("Priced")
+    about = [_joined(type_, found, _WELL[type_]) if in_force is not None else _unknown(type_) for type_ in types]
     return Verdict(
         key=entry.key,
         generation=entry.generation,
-        conditions=tuple(conditions),
+        conditions=(_accepted(entry, evidence), *about, _effective(entry, placed, evidence)),
         matched=_frozen(evidence.matched),
         effective=_frozen(evidence.effective),
+        in_force=in_force,
         cause=evidence.cause,
     )
+
+
+def _unknown(type_: ConditionType) -> Finding:
+    return Finding(type_, "Unknown", "Invalid", NEVER_VALID)
 
 
 def _frozen(pods: Mapping[ObjectKey, list[str]]) -> dict[ObjectKey, tuple[str, ...]]:
@@ -110,10 +131,11 @@ def _refusing(key: ObjectKey) -> str:
 
 
 def _joined(type_: ConditionType, findings: set[Finding], well: str) -> Finding:
-    """All findings of one type as one condition."""
-    wrong = sorted(finding for finding in findings if finding.type == type_)
+    """All findings of one type as one condition: what is wrong, or else what should be known."""
+    mine = sorted(finding for finding in findings if finding.type == type_)
+    wrong = [finding for finding in mine if finding.status != "True"]
     if not wrong:
-        return Finding(type_, "True", type_, well)
+        return Finding(type_, "True", type_, "; ".join(finding.message for finding in mine) or well)
     more = f"; and {len(wrong) - _SHOWN_MAX} more" if len(wrong) > _SHOWN_MAX else ""
     return Finding(type_, "False", wrong[0].reason, "; ".join(each.message for each in wrong[:_SHOWN_MAX]) + more)
 
@@ -122,6 +144,8 @@ def _effective(entry: Entry, placed: Placed, evidence: Evidence) -> Finding:
     matched, effective = len(evidence.matched), len(evidence.effective)
     if not matched:
         return Finding("Effective", "False", "NoMatchingWorkload", _nothing_matched(entry, placed))
+    if not effective and entry.manifest is None:
+        return Finding("Effective", "False", "Invalid", "nothing of it is in force: see condition Accepted")
     if not effective:
         others = ", ".join(f"{key.namespace}/{key.name}" for key in sorted(evidence.overridden_by | evidence.lost_to))
         reason = "Conflicted" if evidence.lost_to and not evidence.overridden_by else "Overridden"
@@ -134,7 +158,8 @@ def _effective(entry: Entry, placed: Placed, evidence: Evidence) -> Finding:
             "Observing",
             f"computed and recorded on {effective} workloads; it changes nothing until mode is Enforce",
         )
-    return Finding("Effective", "True", "Effective", f"in force on {effective} of {matched} workloads")
+    known = "".join(f"; {finding.message}" for finding in sorted(evidence.findings) if finding.type == "Effective")
+    return Finding("Effective", "True", "Effective", f"in force on {effective} of {matched} workloads{known}")
 
 
 def _nothing_matched(entry: Entry, placed: Placed) -> str:

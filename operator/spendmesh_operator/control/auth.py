@@ -68,10 +68,6 @@ class StaticTokens:
         """Accept a token from now on."""
         self._identities[_fingerprint(token)] = identity
 
-    def remove(self, token: str) -> None:
-        """Accept a token no longer."""
-        self._identities.pop(_fingerprint(token), None)
-
     async def identify(self, token: str) -> Identity:
         """Compares with all tokens in constant time each."""
         shown = _fingerprint(token)

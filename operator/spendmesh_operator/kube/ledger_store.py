@@ -16,17 +16,20 @@ from spendmesh_operator.manifests import API_VERSION
 Json = dict[str, Any]
 
 FORMAT: Final = 1
-LEDGER_NAME: Final = "default"
 
 
 class BudgetLedgerStore:
-    """One object in the operator's namespace."""
+    """
+    One object in the operator's namespace, named after the ledger domain.
 
-    def __init__(self, kube: Kube, namespace: str, name: str = LEDGER_NAME) -> None:
+    So another cluster name starts new books beside the old ones, and going back to the old name finds the old ones.
+    """
+
+    def __init__(self, kube: Kube, namespace: str, domain: str) -> None:
         self._kube = kube
         self._collection = paths.collection(paths.SPENDMESH, paths.PLURALS["BudgetLedger"], namespace)
-        self._path = paths.item(paths.SPENDMESH, paths.PLURALS["BudgetLedger"], namespace, name)
-        self._name = name
+        self._path = paths.item(paths.SPENDMESH, paths.PLURALS["BudgetLedger"], namespace, domain)
+        self._name = domain
 
     async def read(self) -> Stored:
         """The books and their version. Raises Unavailable; also for a format that only a newer operator knows."""

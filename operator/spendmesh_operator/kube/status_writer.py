@@ -31,6 +31,7 @@ from spendmesh_operator.status import (
     programmed,
     status_of,
 )
+from spendmesh_operator.workloads import MountedKey
 
 Json = dict[str, Any]
 
@@ -174,8 +175,8 @@ class StatusWriter:
             await events.publish(self._kube, about, draft, datetime.fromtimestamp(self._clock.unix(), UTC))
 
 
-def pod_states(hub: Hub) -> dict[str, PodState]:
-    """What each pod said last, by uid."""
+def pod_states(hub: Hub, given: Mapping[str, frozenset[MountedKey] | None]) -> dict[str, PodState]:
+    """What each pod said last, and which keys it was `given` (from the index), by uid."""
     obeyed = {uid: digest for digest, uids in hub.programmed().items() for uid in uids}
     nacks, missing = hub.nacks(), hub.missing_keys()
     return {
@@ -183,8 +184,9 @@ def pod_states(hub: Hub) -> dict[str, PodState]:
             digest=obeyed.get(uid, ""),
             error=nacks[uid].error if uid in nacks else "",
             missing_keys=missing.get(uid, ()),
+            mounted=given.get(uid),
         )
-        for uid in {*obeyed, *nacks, *missing}
+        for uid in {*obeyed, *nacks, *missing, *given}
     }
 
 

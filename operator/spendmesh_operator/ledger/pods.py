@@ -98,6 +98,10 @@ class Pods:
         while len(denied) > ANSWERS_KEPT:
             del denied[next(iter(denied))]
 
+    def living(self) -> frozenset[str]:
+        """UIDs of all pods but those that were said to be deleted."""
+        return frozenset(uid for uid, record in self.records.items() if not record.gone)
+
     def mark_gone(self, uid: str) -> None:
         """The pod was deleted."""
         if (record := self.records.get(uid)) is not None:

@@ -1,10 +1,12 @@
-"""From the books' accounts to the limits of one budget's status; a limit that nobody has used yet shows as zero."""
+"""From the books' accounts to the limits of one budget's status; one that nobody has used yet shows as zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from spendmesh_operator.ledger.accounts import meaning_of
 from spendmesh_operator.ledger.periods import period_at
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.status.model import LimitView
@@ -13,10 +15,16 @@ from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 
 def limit_views(budget: BudgetSpec, accounts: Iterable[AccountView], now: datetime) -> tuple[LimitView, ...]:
     """Every limit of `budget` in its running period. Raises UnknownZone."""
-    known = {account.key.limit: account for account in accounts if account.key.budget == budget.name}
-    return tuple(
-        _used(limit, known[limit.name]) if limit.name in known else _unused(limit, now) for limit in budget.limits
-    )
+    mine = [account for account in accounts if account.key.budget == budget.name]
+    return tuple(_view(limit, [each for each in mine if each.key.limit == limit.name], now) for limit in budget.limits)
+
+
+def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime) -> LimitView:
+    others = [account for account in accounts if meaning_of(account.limit) != meaning_of(limit)]
+    if others:
+        # Contract §4: the books grant nothing under this name before the other meaning's period has ended.
+        return replace(_unused(limit, now), taken_until=datetime.fromtimestamp(max(each.end for each in others), UTC))
+    return _used(limit, accounts[0]) if accounts else _unused(limit, now)
 
 
 def _used(limit: LimitSpec, account: AccountView) -> LimitView:

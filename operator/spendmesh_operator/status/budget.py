@@ -10,7 +10,7 @@ from spendmesh_operator.status.model import ConditionStatus, LimitView
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT
 
 _DECIMALS = (2, 4, 6, 9)
-_STAGES = ("Within", "Notify", "Downgrade", "Exhausted")
+_STAGES = ("Within", "Notify", "Downgrade", "Exhausted", "NameTaken")
 
 
 def timestamp(moment: datetime) -> str:
@@ -99,6 +99,14 @@ def within_budget(
     if near is None or near.stage == "Within":
         return "True", "WithinBudget", "no limit has reached a threshold"
     of = f"limit {near.name!r} ({full_amount(near)}{' ' + near.currency if near.currency else ' ' + near.unit})"
+    if near.taken_until is not None:
+        what = "calls would not be counted" if observed else "calls are refused with budget_unverifiable"
+        return (
+            "False",
+            "LimitNameTaken",
+            f"limit {near.name!r} had another unit, currency or window before, and the period that runs under that "
+            f"meaning ends at {timestamp(near.taken_until)}: {what} until then; a limit of another name starts at once",
+        )
     until = f"until {timestamp(near.resets_at)}"
     if near.stage == "Exhausted":
         what = "calls would be refused" if observed else "calls are refused with budget_exceeded"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from spendmesh_operator.compile import Verdict
+from spendmesh_operator.compile import NEVER_VALID, Verdict
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests import API_VERSION
 from spendmesh_operator.status.budget import budget_fields, timestamp, within_budget
@@ -37,14 +37,18 @@ def status_of(
     conditions: dict[str, tuple[str, str, str]] = {
         finding.type: (finding.status, finding.reason, finding.message) for finding in verdict.conditions
     }
-    conditions["Programmed"] = (program.status, program.reason, program.message)
+    conditions["Programmed"] = (
+        (program.status, program.reason, program.message)
+        if verdict.in_force is not None
+        else ("Unknown", "Invalid", NEVER_VALID)
+    )
     if verdict.key.kind == "ModelBudget":
         conditions["WithinBudget"] = within_budget(limits, observed=observed, readable=readable)
     since = {each["type"]: each for each in old.get("conditions") or ()}
     status: Status = {
         "observedGeneration": verdict.generation,
         "conditions": [
-            _condition(type_, conditions[type_], verdict.generation, since.get(type_), now)
+            _condition(type_, conditions[type_], _generation(type_, verdict), since.get(type_), now)
             for type_ in _ORDER
             if type_ in conditions
         ],
@@ -67,6 +71,11 @@ def apply_document(key: ObjectKey, status: Status) -> dict[str, Any]:
         "metadata": {"name": key.name, "namespace": key.namespace},
         "status": status,
     }
+
+
+def _generation(type_: str, verdict: Verdict) -> int:
+    """`kubectl wait` believes a condition of an older generation as little as one that is not there."""
+    return verdict.generation if type_ == "Accepted" or verdict.in_force is None else verdict.in_force
 
 
 def _condition(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from spendmesh_operator.workloads import MountedKey
 from spendmesh_sidecar.core.specs import Period, Unit
 
 Status = dict[str, Any]
@@ -22,7 +23,9 @@ class PodState:
     error: str = ""
     """Why it refused the policy that it was sent last (NACK)."""
     missing_keys: tuple[str, ...] = ()
-    """ModelProviders whose key the pod does not have."""
+    """ModelProviders whose key the sidecar does not find."""
+    mounted: frozenset[MountedKey] | None = None
+    """What the pod was given when it was made; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class LimitView:
     """The highest threshold that is reached; 100 when exhausted."""
     max_tier: str = ""
     """Downgrade in force."""
+    taken_until: datetime | None = None
+    """A limit of this name that meant something else has a running period: nothing is granted before it ends."""
 
     @property
     def used(self) -> int:
@@ -58,8 +63,10 @@ class LimitView:
         return self.used * 100 // self.amount if self.amount else 100
 
     @property
-    def stage(self) -> Literal["Within", "Notify", "Downgrade", "Exhausted"]:
+    def stage(self) -> Literal["Within", "Notify", "Downgrade", "Exhausted", "NameTaken"]:
         """What the limit does now."""
+        if self.taken_until is not None:
+            return "NameTaken"
         if self.used >= self.amount or self.crossed_percent >= 100:
             return "Exhausted"
         if self.max_tier:

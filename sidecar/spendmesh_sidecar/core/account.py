@@ -122,12 +122,19 @@ class Account:
             asked.append(Want(account=self.ref, need=0, want=target, period="next"))
         return asked
 
-    def want_for(self, lacking: Shortfall, now: float) -> Want:
-        """What to ask for a waiting call: its need, and with it room for one more like it, or for the demand ahead."""
+    def want_for(self, lacking: tuple[Shortfall, ...], now: float) -> Want:
+        """
+        What to ask for calls that wait: the need of all, and with it room for one more, or for the demand ahead.
+
+        What is free is in each call's reckoning, but only one of them can have it.
+        """
         free = self.free(now)
         amount = self.limit.amount if self.limit else 0
-        ahead = max(2 * (lacking.want + free), self.demand.target(now, amount, tight=self._tight(now)))
-        return Want(account=self.ref, need=lacking.need, want=max(lacking.need, ahead - free))
+        needs = [call.need for call in lacking if call.need > 0]
+        need = sum(needs) + max(0, len(needs) - 1) * free
+        wholes = [call.want + free for call in lacking]
+        ahead = max(sum(wholes) + max(wholes), self.demand.target(now, amount, tight=self._tight(now)))
+        return Want(account=self.ref, need=need, want=max(need, ahead - free))
 
     def give_back_surplus(self, now: float) -> None:
         """Release what has been idle too long, so that others can spend it."""

@@ -10,7 +10,7 @@ from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from spendmesh_sidecar.core.observation import Answer, Observation, openai_text, plain
 from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Tally
@@ -29,21 +29,21 @@ _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,128})"')
 
 
 class _Body(Struct):
-    """Members of any dialect's answer, raw: what is long (embeddings) is never turned into objects."""
+    """Members of any dialect's answer; what is long (embeddings) is never turned into objects."""
 
-    id: Raw | UnsetType = UNSET
-    model: Raw | UnsetType = UNSET
-    service_tier: Raw | UnsetType = UNSET
-    usage: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-    stop_reason: Raw | UnsetType = UNSET
-    choices: Raw | UnsetType = UNSET  # chat
-    content: Raw | UnsetType = UNSET  # messages
-    data: Raw | UnsetType = UNSET  # embeddings
+    id: Any = None
+    model: Any = None
+    service_tier: Any = None
+    usage: Any = None
+    error: Any = None
+    stop_reason: Any = None
+    choices: Any = None  # chat
+    content: Any = None  # messages
+    data: Raw | None = None  # embeddings
 
 
-_READ = tuple(name for name in _Body.__struct_fields__ if name != "data")
 _DECODER = msgspec.json.Decoder(_Body)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
 class BodyScanner:
@@ -84,19 +84,17 @@ class BodyScanner:
         return tally.anthropic(self._long_cache) if self._dialect == "Anthropic" else tally.openai()
 
     def _read_whole(self, text: bytes, answer: Answer, tally: Tally) -> bool:
-        try:
-            body = _DECODER.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = _read(text)
+        if body is None:
             return False
-        values = {name: _value(getattr(body, name)) for name in _READ}
-        answer.identify(values)
-        if values["error"]:
-            answer.fail(values["error"])
-        _take_usage(tally, values["usage"], values["service_tier"])
-        answer.finish(0, values["stop_reason"])
-        _count_blocks(answer, values["content"])
-        _count_choices(answer, values["choices"])
-        return body.data is not UNSET or values["content"] is not None or values["choices"] is not None
+        answer.identify({"id": body.id, "model": body.model})
+        if body.error:
+            answer.fail(body.error)
+        _take_usage(tally, body.usage, body.service_tier)
+        answer.finish(0, body.stop_reason)
+        _count_blocks(answer, body.content)
+        _count_choices(answer, body.choices)
+        return body.data is not None or body.content is not None or body.choices is not None
 
     def _read_ends(self, answer: Answer, tally: Tally) -> bool:
         head, tail = self._parts[0], bytes(self._tail)
@@ -108,6 +106,20 @@ class BodyScanner:
                 add_anthropic_tier(tally, usage)
                 return tail.rstrip().endswith(b"}")
         return False
+
+
+def _read(text: bytes) -> _Body | None:
+    """The body; None if it is no object. A member that cannot be read is left out, the others count all the same."""
+    try:
+        return _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # perhaps in one member only
+    try:
+        members = _MEMBERS.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    readable = {name: _value(members[name]) for name in _Body.__struct_fields__ if name in members and name != "data"}
+    return _Body(**readable, data=members.get("data"))
 
 
 def _take_usage(tally: Tally, usage: object, service_tier: object) -> None:
@@ -132,10 +144,8 @@ def _count_blocks(answer: Answer, content: object) -> None:
                 answer.output_bytes += len(msgspec.json.encode(block["input"]))
 
 
-def _value(raw: Raw | UnsetType) -> Any:
-    """A member as Python values; None where it is absent or unreadable."""
-    if isinstance(raw, UnsetType):
-        return None
+def _value(raw: Raw) -> Any:
+    """A member as Python values; None where it is unreadable."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

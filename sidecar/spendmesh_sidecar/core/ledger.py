@@ -224,12 +224,12 @@ class Ledger:
             return ()
         return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
 
-    def wants_for(self, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Want, ...]:
-        """What to ask for a waiting call, with what demand will want next."""
-        return tuple(
-            self._account(AccountRef(budget=lack.budget, limit=lack.limit), now).want_for(lack, now)
-            for lack in shortfalls
-        )
+    def wants_for(self, shortfalls: Iterable[Shortfall], now: float) -> tuple[Want, ...]:
+        """What to ask for calls that wait, with what demand will want next: one want for each account."""
+        lacking: dict[AccountRef, list[Shortfall]] = {}
+        for lack in shortfalls:
+            lacking.setdefault(AccountRef(budget=lack.budget, limit=lack.limit), []).append(lack)
+        return tuple(self._account(ref, now).want_for(tuple(calls), now) for ref, calls in lacking.items())
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
 

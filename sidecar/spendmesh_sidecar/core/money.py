@@ -32,4 +32,7 @@ def cost_nanos(parts: tuple[tuple[int, int], ...]) -> int:
 
     The sum is exact before the one rounding, so splitting a call into classes never adds a nano-unit per class.
     """
-    return -(-sum(tokens * price for tokens, price in parts) // TOKENS_PER_PRICE)
+    total = 0
+    for tokens, price in parts:
+        total += tokens * price
+    return -(-total // TOKENS_PER_PRICE)

@@ -165,6 +165,8 @@ class Actual(Struct, frozen=True):
     excess: bool = False
     """The provider reports more than the request can physically use: recorded and alerted, the target is not
     trusted, and no ancestor's budget is charged more than was reserved."""
+    deficit: bool = False
+    """The provider reports less than was seen, so nothing of its report is believed: `usage` is the worst case."""
 
 
 def charge(dialect: Dialect, outcome: Outcome, table: tuple[ChargeRule, ...] = CHARGES) -> Charge:
@@ -189,8 +191,8 @@ def actual(
     """
     What to settle: `void` is zero, `worst` what was reserved, and for the others `usage` says it.
 
-    `max_output_tokens` is what the reservation assumed. A report is believed as far as it can be true: text that
-    was seen proves a least number of tokens, the request a greatest.
+    `max_output_tokens` is what the reservation assumed. Text that was seen proves a least number of tokens, the
+    request a greatest; a report outside of the two is marked.
     """
     worst = worst_tokens(price, bounds, max_output_tokens)
     match charge(dialect, outcome, table):
@@ -225,13 +227,9 @@ def _reported(outcome: Outcome, usage: Usage, bounds: Bounds, worst: Usage) -> A
     no_input = usage.total_input_tokens == 0 and bounds.input_tokens > 0
     proven = -(-outcome.output_bytes // MAX_TOKEN_BYTES)
     if no_input or usage.output_tokens < proven:
-        input_part = _dearest_class(worst.input_tokens, bounds) if no_input else usage
-        # Visible text has at most one token for each byte.
-        output = max(usage.output_tokens, min(worst.output_tokens, outcome.output_bytes))
-        honest = replace(
-            input_part, output_tokens=output, reasoning_tokens=usage.reasoning_tokens, service_tier=usage.service_tier
-        )
-        return Actual(honest, "estimated")
+        # Output that nobody sees (reasoning, rejected predictions) is billed too, and only this report would tell it.
+        dearest = _dearest_class(worst.input_tokens, bounds)
+        return Actual(replace(dearest, output_tokens=worst.output_tokens), "estimated", deficit=True)
     excess = usage.total_input_tokens > bounds.input_tokens or usage.output_tokens > worst.output_tokens
     return Actual(usage, "exact", excess)
 

@@ -8,7 +8,7 @@ Pure arithmetic over price rows; where the rows come from (a provider's own pric
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from spendmesh_sidecar.core.money import cost_nanos
 from spendmesh_sidecar.core.specs import ListedModel, ModelPrice, PriceList, PriceRow, ProviderSpec, TokenPrices
@@ -97,10 +97,12 @@ def worst_cost(
     """
     most = worst_tokens(price, bounds, max_output_tokens)
     return max(
-        cost_nanos(((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output)))
-        for moment in _moments(price, now_unix, now_unix + lasting_seconds)
-        for rows in _serving(_in_force(price, moment), bounds.service_tiers)
-        for row in _reachable(rows, most.input_tokens)
+        [
+            cost_nanos(
+                ((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output))
+            )
+            for row in _possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
+        ]
     )
 
 
@@ -144,6 +146,8 @@ def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: tuple[str, 
     The tier is the served one. Where the provider does not say it, the dearest of those that the request allowed;
     where it names one that was not asked and has no price, the dearest of all.
     """
+    if len(price.rows) == 1:  # whatever is asked and served, it has one price
+        return _row_cost(price.rows[0], usage)
     rows = _in_force(price, at_unix)
     served = _TIER_NAMES.get(usage.service_tier, usage.service_tier)
     if not served:
@@ -170,6 +174,20 @@ def _row_cost(row: PriceRow, usage: Usage) -> int:
 
 
 # --- which rows -------------------------------------------------------------------------------------------
+
+
+def _possible(
+    price: ModelPrice, tiers: tuple[str, ...], input_tokens: int, start_unix: int, end_unix: int
+) -> Sequence[PriceRow]:
+    """All rows that a call of one of these tiers, with so much input or less, may be billed by."""
+    if len(price.rows) == 1:
+        return price.rows
+    return [
+        row
+        for moment in _moments(price, start_unix, end_unix)
+        for rows in _serving(_in_force(price, moment), tiers)
+        for row in _reachable(rows, input_tokens)
+    ]
 
 
 def _moments(price: ModelPrice, start_unix: int, end_unix: int) -> list[int]:

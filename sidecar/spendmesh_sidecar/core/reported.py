@@ -8,52 +8,60 @@ Counts in a stream are cumulative: of each field the largest stands, nothing is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from spendmesh_sidecar.core.types import Usage
 
 MAX_TOKENS = 10**12
 """A count above this is no count: ten thousand of the largest context windows."""
 
-OPENAI_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("prompt_tokens",),
-    "completion": ("completion_tokens",),
-    "total": ("total_tokens",),
-    "cached": ("prompt_tokens_details", "cached_tokens"),
-    "written": ("prompt_tokens_details", "cache_write_tokens"),
-    "written_long": ("prompt_tokens_details", "cache_write_tokens_details", "ttl_12h_tokens"),
-    "reasoning": ("completion_tokens_details", "reasoning_tokens"),
+Fields = Mapping[str, "str | Fields"]
+"""Where the counts of a usage object stand: its members, under our own names."""
+
+OPENAI_FIELDS: Fields = {
+    "prompt_tokens": "prompt",
+    "completion_tokens": "completion",
+    "total_tokens": "total",
+    "prompt_tokens_details": {
+        "cached_tokens": "cached",
+        "cache_write_tokens": "written",
+        "cache_write_tokens_details": {"ttl_12h_tokens": "written_long"},
+    },
+    "completion_tokens_details": {"reasoning_tokens": "reasoning"},
 }
-ANTHROPIC_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("input_tokens",),
-    "completion": ("output_tokens",),
-    "cached": ("cache_read_input_tokens",),
-    "written": ("cache_creation_input_tokens",),
-    "written_default": ("cache_creation", "ephemeral_5m_input_tokens"),
-    "written_long": ("cache_creation", "ephemeral_1h_input_tokens"),
-    "reasoning": ("output_tokens_details", "thinking_tokens"),
+ANTHROPIC_FIELDS: Fields = {
+    "input_tokens": "prompt",
+    "output_tokens": "completion",
+    "cache_read_input_tokens": "cached",
+    "cache_creation_input_tokens": "written",
+    "cache_creation": {"ephemeral_5m_input_tokens": "written_default", "ephemeral_1h_input_tokens": "written_long"},
+    "output_tokens_details": {"thinking_tokens": "reasoning"},
 }
 
 
 class Tally:
     """Usage of one answer, as far as it has been reported."""
 
-    def __init__(self, fields: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._counts: dict[str, int] = {}
         self.service_tier = ""
 
     def add(self, usage: object) -> bool:
         """Take a usage object; False if it reports nothing (absent, null, empty, or not counts)."""
-        if not isinstance(usage, dict):
-            return False
-        before = len(self._counts)
+        return self._take(usage, self._fields) if isinstance(usage, dict) else False
+
+    def _take(self, usage: Mapping[str, object], fields: Fields) -> bool:
         reported = False
-        for name, path in self._fields.items():
-            if (count := _count(usage, path)) is not None:
+        for member, name in fields.items():
+            value = usage.get(member)
+            if value is None:
+                continue
+            if not isinstance(name, str):
+                reported = (isinstance(value, dict) and self._take(value, name)) or reported
+            elif (count := _count(value)) is not None:
                 self._counts[name] = max(count, self._counts.get(name, 0))
                 reported = True
-        return reported or len(self._counts) > before
+        return reported
 
     def openai(self) -> Usage | None:
         """
@@ -104,12 +112,7 @@ def _with_reasoning(completion: int, reasoning: int) -> int:
     return completion + reasoning if reasoning > completion else completion
 
 
-def _count(usage: Mapping[str, Any], path: tuple[str, ...]) -> int | None:
-    value: Any = usage
-    for step in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(step)
+def _count(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.breaker import Permit
@@ -56,25 +57,44 @@ def bill(
     """
     booked = flight.booked
     if booked is None:
-        return Bill(None, _record(request, flight, outcome, Usage(), "void", 0, pricing))
+        return Bill(None, _record(request, flight, outcome, Usage(), "void", 0, 0, pricing))
     price = flight.priced.price
     limited = flight.priced.injected or request.bounds.max_output_tokens is not None or not request.bounds.output_field
     maximum = (booked.max_output_tokens or 0) if limited else UNLIMITED_OUTPUT_TOKENS
     found = actual(request.operation.dialect, outcome, request.bounds, maximum, price)
-    usage, excess = found.usage, found.excess
+    usage: Usage = found.usage
     source: Source = found.source
+    at_worst, excess = source == "worst" or found.deficit, found.excess
+    if request.unpriced_fields:
+        excess = False  # what such a field brings in (a stored file, a search) is in no bound
     if unknown:
         usage, source, excess = worst_tokens(price, request.bounds, booked.max_output_tokens or 0), "worst", False
-    if source == "worst" and not enforced:
-        usage, source = estimate(outcome, request.bounds), "estimated"
+        at_worst = True
+    if at_worst and not enforced:
+        usage, source, at_worst = estimate(outcome, request.bounds), "estimated", False
     if source == "void":
-        return Bill(None, _record(request, flight, outcome, usage, "void", 0, pricing), excess)
-    if source == "worst":
-        quantities = booked.worst
+        return Bill(None, _record(request, flight, outcome, usage, "void", 0, 0, pricing), excess)
+    if at_worst:
+        usage = replace(usage, output_tokens=booked.worst.output_tokens)
+        quantities = claimed = booked.worst
     else:
         nanos = cost(price, usage, flight.at_unix, request.bounds.service_tiers) if price else 0
-        quantities = Quantities(nanos, booked.worst.currency, usage.total_input_tokens, usage.output_tokens)
-    return Bill(quantities, _record(request, flight, outcome, usage, source, quantities.cost_nanos, pricing), excess)
+        claimed = Quantities(nanos, booked.worst.currency, usage.total_input_tokens, usage.output_tokens)
+        quantities = _at_most(claimed, booked.worst) if excess else claimed
+    if excess:
+        source = "estimated"
+    charged, beyond = quantities.cost_nanos, max(0, claimed.cost_nanos - booked.worst.cost_nanos)
+    return Bill(quantities, _record(request, flight, outcome, usage, source, charged, beyond, pricing), excess)
+
+
+def _at_most(claimed: Quantities, held: Quantities) -> Quantities:
+    """A claim as far as it was reserved, in each unit by itself."""
+    return Quantities(
+        min(claimed.cost_nanos, held.cost_nanos),
+        held.currency,
+        min(claimed.input_tokens, held.input_tokens),
+        min(claimed.output_tokens, held.output_tokens),
+    )
 
 
 def _record(
@@ -84,10 +104,10 @@ def _record(
     usage: Usage,
     source: Source,
     cost_nanos: int,
+    overrun_nanos: int,
     pricing: Pricing,
 ) -> Settlement:
     candidate, booked = flight.priced.candidate, flight.booked
-    reserved = booked.worst.cost_nanos if booked else 0
     return Settlement(
         reservation=flight.reservation,
         number=flight.number,
@@ -102,7 +122,7 @@ def _record(
         cost_nanos=cost_nanos,
         currency=booked.worst.currency if booked else "",
         price_version=pricing.version,
-        reserved_nanos=reserved,
-        overrun_nanos=max(0, cost_nanos - reserved),
+        reserved_nanos=booked.worst.cost_nanos if booked else 0,
+        overrun_nanos=overrun_nanos,
         error_code=outcome.error_code,
     )

@@ -245,7 +245,8 @@ class Settlement(Struct, frozen=True):
     price_version: str
     reserved_nanos: int
     overrun_nanos: int = 0
-    """Billed above the reservation: recorded, alerted, charged."""
+    """What the provider says it bills above the reservation: recorded and alerted. It is charged too, unless the
+    report is above what the request can physically have used (then `cost_nanos` is at most `reserved_nanos`)."""
     error_code: str = ""
 
 
