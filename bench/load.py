@@ -23,7 +23,7 @@ def request_bytes(path: str, stream: bool) -> bytes:
     }
     if stream:
         body["stream"] = True
-    encoded = json.dumps(body).encode()
+    encoded = json.dumps(body, separators=(",", ":")).encode()  # as httpx writes it
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\naccept: application/json\r\n"
         f"authorization: Bearer injected\r\nuser-agent: OpenAI/Python 3.54.0\r\nx-stainless-lang: python\r\n"

@@ -21,7 +21,17 @@ from spendmesh_sidecar.core.specs import BudgetSpec
 DEBOUNCE_SECONDS: Final = 0.1
 """Enough for the objects of one `kubectl apply`; Istio waits as long (PILOT_DEBOUNCE_AFTER)."""
 
+IDLE_SHARE: Final = 4
+"""The loop rests this many times as long as the last compilation took: webhook and streams share it."""
+DEBOUNCE_SECONDS_MAX: Final = 2.0
+"""A new pod's sidecar waits 4 s for its policy (KNOWN_SECONDS)."""
+
 log = logging.getLogger(__name__)
+
+
+def pause_after(took_seconds: float) -> float:
+    """How long to gather changes before the next compilation, when the last one took so long."""
+    return min(max(DEBOUNCE_SECONDS, IDLE_SHARE * took_seconds), DEBOUNCE_SECONDS_MAX)
 
 
 class Compiling:
@@ -34,6 +44,7 @@ class Compiling:
         self._hub = hub
         self._dirty = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
+        self._took_seconds = 0.0
         self.remembered: Mapping[str, BudgetSpec] = {}
         """What the books know of budgets that became unreadable before this process began."""
         self.compiled: Compiled | None = None
@@ -54,11 +65,14 @@ class Compiling:
 
     async def run(self) -> None:
         """Compile for ever, each time that something changed."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._dirty.wait()
-            await asyncio.sleep(DEBOUNCE_SECONDS)
+            await asyncio.sleep(pause_after(self._took_seconds))
             self._dirty.clear()
+            began = loop.time()
             self.compile_now()
+            self._took_seconds = loop.time() - began
 
     def compile_now(self) -> None:
         """Compile what the index holds, publish it, tell the listeners."""

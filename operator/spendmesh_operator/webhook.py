@@ -11,11 +11,11 @@ import base64
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from spendmesh_operator.injection import Decision, Injected, Refused
+from spendmesh_operator.injection import Decision, Injected, Refused, debug
 
 Json = dict[str, Any]
 
@@ -32,6 +32,16 @@ WARNINGS_MAX: Final = 8
 log = logging.getLogger(__name__)
 
 
+class Review(NamedTuple):
+    """What an AdmissionReview asks about."""
+
+    uid: str
+    pod: Json
+    namespace: str
+    subresource: str
+    """Empty, or `ephemeralcontainers` (kubectl debug)."""
+
+
 class BadReview(ValueError):
     """Not an AdmissionReview of a pod; the message says what is missing."""
 
@@ -44,11 +54,11 @@ def webhook_app(decide: Decide, is_ready: Callable[[], bool], count: Callable[[s
             # Before the first list a policy would be missing from the pod for ever.
             return web.json_response({"error": "the operator is starting: try again"}, status=503)
         try:
-            uid, pod, namespace = read_review(await request.read())
+            uid, pod, namespace, subresource = read_review(await request.read())
         except BadReview as error:
             count("invalid")
             return web.json_response({"error": str(error)}, status=400)
-        decision = decide(pod, namespace)
+        decision = debug(pod) if subresource == "ephemeralcontainers" else decide(pod, namespace)
         outcome = {"Injected": "injected", "Refused": "refused"}.get(type(decision).__name__, "left-alone")
         count(outcome)
         log.info("pod %s", outcome, extra={"namespace": namespace, "pod": _name(pod), "uid": uid})
@@ -59,8 +69,8 @@ def webhook_app(decide: Decide, is_ready: Callable[[], bool], count: Callable[[s
     return app
 
 
-def read_review(body: bytes) -> tuple[str, Json, str]:
-    """The review's uid, its pod and namespace. Raises BadReview."""
+def read_review(body: bytes) -> Review:
+    """Raises BadReview."""
     try:
         review = json.loads(body)
     except ValueError as error:
@@ -75,7 +85,7 @@ def read_review(body: bytes) -> tuple[str, Json, str]:
         raise BadReview("request.object is not a Pod")
     if not isinstance(namespace, str) or not namespace:
         raise BadReview("request.namespace is missing")
-    return uid, pod, namespace
+    return Review(uid, pod, namespace, str(request.get("subResource") or ""))
 
 
 def answer(uid: str, decision: Decision) -> Json:

@@ -28,8 +28,9 @@ from spendmesh_sidecar.errors import ClientGone, RequestRefused
 from spendmesh_sidecar.limits import Limits
 from spendmesh_sidecar.listener import DataProtocol, DataServer
 from spendmesh_sidecar.pipeline import Pipeline
+from spendmesh_sidecar.reply import Reply
 from spendmesh_sidecar.settings import Settings
-from spendmesh_sidecar.telemetry import TraceContext
+from spendmesh_sidecar.spans import TraceContext
 
 Headers = Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -56,12 +57,12 @@ class _DataHandler:
             connection.end()
 
     async def _answer(self, request: web.BaseRequest, connection: DataProtocol) -> web.StreamResponse:
-        client = _Client(request, connection)
-        dialect: Dialect = "Anthropic" if request.path.startswith("/anthropic/") else "OpenAI"
+        client = Reply(request, connection, self._settings.limits.linger_seconds)
+        dialect: Dialect = "Anthropic" if request.raw_path.startswith("/anthropic/") else "OpenAI"
         request_id = self._plane.new_id()
         try:
             self._admit_client(request)
-            if request.path.startswith("/spendmesh/"):
+            if request.raw_path.startswith("/spendmesh/"):
                 return self._own(request)
             route = _read(lambda: parse_route(request.method, request.raw_path))
             dialect = route.operation.dialect
@@ -73,7 +74,7 @@ class _DataHandler:
                 await client.send(*refusal_answer(dialect, refused.refusal, request_id))
             except ClientGone:
                 pass  # nobody to tell
-        return client.response
+        return client.written()
 
     async def _parse(self, request: web.BaseRequest, route: Route) -> ParsedRequest:
         try:
@@ -119,66 +120,10 @@ class _DataHandler:
                 raise _unauthorized(401, "show the client token as API key (Authorization: Bearer …, or x-api-key)", "")
 
     def _own(self, request: web.BaseRequest) -> web.Response:
-        if request.method == "GET" and request.path == "/spendmesh/v1/status":
+        if request.method == "GET" and request.raw_path == "/spendmesh/v1/status":
             return web.Response(body=msgspec.json.encode(self._plane.status()), content_type="application/json")
         refusal = Refusal("operation_unsupported", 404, "GET /spendmesh/v1/status is what there is")
         raise RequestRefused(refusal)
-
-
-class _Client:
-    """`Downstream` on an aiohttp request."""
-
-    def __init__(self, request: web.BaseRequest, connection: DataProtocol) -> None:
-        self._request = request
-        self._connection = connection
-        self.response: web.StreamResponse = web.Response(status=500)
-
-    @property
-    def gone(self) -> bool:
-        return self._connection.transport is None
-
-    def when_gone(self, callback: Callable[[], None] | None) -> None:
-        self._connection.when_gone = callback
-        if callback is not None and self.gone:
-            callback()
-
-    async def start(self, status: int, headers: Headers) -> None:
-        self.response = web.StreamResponse(status=status)
-        self.response.headers.extend(headers)
-        await self._prepare()
-
-    async def write(self, chunk: bytes) -> None:
-        if self.gone:
-            raise ClientGone
-        try:
-            await self.response.write(chunk)
-        except ConnectionError as error:
-            raise ClientGone from error
-
-    async def finish(self, complete: bool) -> None:
-        if not complete and self._request.transport is not None:
-            self._request.transport.abort()  # chunked framing stays unfinished: the client must not take it for whole
-            return
-        try:
-            await self.response.write_eof()
-        except ConnectionError:
-            pass  # all was said; the client did not wait for the end mark
-
-    async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        response = web.Response(status=status, body=body)
-        response.headers.extend(headers)
-        self.response = response
-        await self._prepare()
-        try:
-            await response.write_eof()
-        except ConnectionError as error:
-            raise ClientGone from error
-
-    async def _prepare(self) -> None:
-        try:
-            await self.response.prepare(self._request)
-        except ConnectionError as error:
-            raise ClientGone from error
 
 
 def _read(parse: Callable[[], T]) -> T:
@@ -199,6 +144,8 @@ async def _read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # not part of the answer
+    if request.content.is_eof():  # all of it came with its head: most requests
+        return _within(request.content.read_nowait(), limits)
     parts, size = [], 0
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -214,6 +161,12 @@ async def _read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     except (HttpProcessingError, ConnectionError, web.RequestPayloadError) as error:
         raise RequestError("request_invalid", 400, "the body is not complete", "") from error
     return b"".join(parts)
+
+
+def _within(body: bytes, limits: Limits) -> bytes:
+    if len(body) > limits.body_bytes:
+        raise _too_large(limits)
+    return body
 
 
 def _too_large(limits: Limits) -> RequestError:

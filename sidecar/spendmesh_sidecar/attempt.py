@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -27,7 +26,7 @@ from spendmesh_sidecar.core.usage import Scanner, UsageChunkFilter, scanner
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
 from spendmesh_sidecar.errors import ClientGone
-from spendmesh_sidecar.telemetry import AttemptSpan, TraceContext
+from spendmesh_sidecar.spans import AttemptSpan, TraceContext
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
 Headers = list[tuple[str, str]]
@@ -113,13 +112,11 @@ class AttemptRunner:
         return tuple(self._spans)
 
     def _begin_span(self, step: Attempt) -> AttemptSpan:
-        url = urlsplit(step.provider.base_url)
         span = AttemptSpan(
             span_id=self._plane.new_id()[:16],
             operation=self._request.operation,
             stream=self._request.stream,
-            server_address=url.hostname or "",
-            server_port=url.port or (443 if url.scheme == "https" else 80),
+            base_url=step.provider.base_url,
             dialect=step.provider.dialect,
             start_unix=self._plane.clock.unix(),
             resend=step.number - 1,

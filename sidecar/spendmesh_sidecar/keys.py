@@ -20,13 +20,16 @@ class FileKeys:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._paths: dict[str, Path] = {}
         self._cache: dict[str, tuple[int, str]] = {}
 
     def get(self, name: str) -> str | None:
         """See `KeySource.get`. A name with a path in it finds nothing."""
-        if not name or "/" in name or name.startswith("."):
-            return None
-        path = self._directory / name
+        path = self._paths.get(name)
+        if path is None:
+            if not name or "/" in name or name.startswith("."):
+                return None
+            path = self._paths[name] = self._directory / name
         try:
             changed = path.stat().st_mtime_ns
             cached = self._cache.get(name)

@@ -24,6 +24,8 @@ TOP_UP_SECONDS = 0.25
 REPORT_SECONDS = 2.0
 REPAIR_SECONDS = 0.2
 """Pause before a lost call is repeated."""
+SILENT_AFTER_SECONDS = 2.0
+"""A busy coordinator answers once a second (contract §4); one that missed two turns does not answer."""
 CONFLICT = 409
 
 log = logging.getLogger("spendmesh.leases")
@@ -52,7 +54,7 @@ class Leases:
         self._rng = rng
         self._new_nonce = new_nonce
         self._sequence = 0
-        self._replies = 0
+        self._heard_at = float("-inf")
         self._waiting: list[_Call] = []
         self._called = asyncio.Event()
         self._news = asyncio.Event()
@@ -94,16 +96,16 @@ class Leases:
         """
         loop = asyncio.get_running_loop()
         call = _Call(shortfalls, loop.time() + wait_seconds, loop.create_future())
-        replies = self._replies
         self._waiting.append(call)
         self._called.set()
         try:
             async with asyncio.timeout_at(call.until):
                 return await call.answer
         except TimeoutError:
-            if replies != self._replies:
+            now = self._clock.monotonic()
+            if now - self._heard_at < SILENT_AFTER_SECONDS:
                 return ()  # it was others' turn: that is no silence
-            self._ledger.unanswered(self._clock.monotonic())
+            self._ledger.unanswered(now)
             return None
         finally:
             if call in self._waiting:
@@ -137,7 +139,7 @@ class Leases:
                     async with asyncio.timeout_at(max(call.until for call in calls)):
                         granted = await self._serve(calls)
                 except TimeoutError:
-                    break  # each of these calls has given up by itself; a later one has set the event
+                    pass  # each of these calls gives up by itself
                 await asyncio.sleep(0)  # who was answered takes what came, or asks anew with fresh numbers
 
     async def _serve(self, calls: Sequence[_Call]) -> bool:
@@ -191,8 +193,7 @@ class Leases:
                 self._refused(refused, nonce)
                 return None
         self.reachable = True
-        self._replies += 1
-        now = self._clock.monotonic()
+        self._heard_at = now = self._clock.monotonic()
         for lease in reply.leases:
             self._ledger.merge(lease, now)
         asked = (Shortfall(want.account.budget, want.account.limit, want.need, want.want) for want in wants)

@@ -47,7 +47,7 @@ class DataProtocol(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes between two requests begin a head, which has to come to its end."""
         super().data_received(data)
-        if not self._busy and self._head_timer is None:
+        if not self._busy and self._head_timer is None and not self._messages:
             self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -36,6 +36,11 @@ class Encoder:
         )
         self._kept: dict[tuple[object, ...], str] = {}
 
+    @property
+    def kept(self) -> int:
+        """Texts of attributes that are remembered."""
+        return len(self._kept)
+
     def spans(self, exchange: ExchangeSpan) -> str:
         """One exchange with its attempts, as items of a list."""
         written = [self._exchange(exchange)]
@@ -50,6 +55,7 @@ class Encoder:
     def _exchange(self, exchange: ExchangeSpan) -> str:
         decision = exchange.decision
         same = (
+            "exchange",
             decision.policy,
             decision.tier,
             decision.reason,
@@ -79,7 +85,7 @@ class Encoder:
             f"spendmesh {exchange.operation.name}",
             _INTERNAL,
             (exchange.start_unix, exchange.end_unix),
-            f"{_text('spendmesh.request_id', exchange.request_id)},{attributes}",
+            f'{{"key":"spendmesh.request_id","value":{{"stringValue":{quoted(exchange.request_id)}}}}},{attributes}',
             failed=bool(exchange.error),
         )
 
@@ -87,7 +93,7 @@ class Encoder:
         settled = attempt.settlement
         attributes = self._identity(attempt)
         if attempt.response_id:
-            attributes += f",{_text('gen_ai.response.id', attempt.response_id)}"
+            attributes += f',{{"key":"gen_ai.response.id","value":{{"stringValue":{quoted(attempt.response_id)}}}}}'
         if attempt.first_chunk_seconds is not None:
             seconds = attempt.first_chunk_seconds
             attributes += f',{{"key":"gen_ai.response.time_to_first_chunk","value":{{"doubleValue":{seconds!r}}}}}'
@@ -102,6 +108,7 @@ class Encoder:
     def _identity(self, attempt: AttemptSpan) -> str:
         """What was asked of whom, and who answered how."""
         same = (
+            "identity",
             attempt.operation.genai_name,
             attempt.base_url,
             attempt.dialect,
@@ -130,6 +137,7 @@ class Encoder:
     def _terms(self, settled: Settlement, failed: bool) -> str:
         """By which model, tier and prices it was settled, and how it ended."""
         same = (
+            "terms",
             settled.model,
             settled.currency,
             settled.price_version,
@@ -211,8 +219,8 @@ def _attributes(values: dict[str, Value]) -> str:
 
 def _pair(key: str, value: Value) -> str:
     if isinstance(value, str):
-        return _text(key, value)
-    if isinstance(value, bool):
+        typed = f'"stringValue":{quoted(value)}'
+    elif isinstance(value, bool):
         typed = f'"boolValue":{"true" if value else "false"}'
     elif isinstance(value, int):
         typed = f'"intValue":"{value}"'
@@ -221,8 +229,4 @@ def _pair(key: str, value: Value) -> str:
     else:
         items = ",".join(f'{{"stringValue":{quoted(item)}}}' for item in value)
         typed = f'"arrayValue":{{"values":[{items}]}}'
-    return f'{{"key":"{key}","value":{{{typed}}}}}'
-
-
-def _text(key: str, value: str) -> str:
-    return f'{{"key":"{key}","value":{{"stringValue":{quoted(value)}}}}}'
+    return f'{{"key":{quoted(key)},"value":{{{typed}}}}}'

@@ -18,7 +18,7 @@ from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
 from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.metrics import ADDED_BUCKETS, DURATION_BUCKETS
-from spendmesh_sidecar.telemetry import ExchangeSpan, TraceContext
+from spendmesh_sidecar.spans import ExchangeSpan, TraceContext
 
 
 class Pipeline:
@@ -101,7 +101,7 @@ class Pipeline:
                     step = exchange.resume(*plane.clock.both())
                 case Attempt():
                     outcome = await self._attempts.run(step, client)
-                    step = exchange.observe(outcome, *plane.clock.both())
+                    step = exchange.observe(outcome, *plane.clock.both(), client_gone=client.gone)
 
     def _headers(self, answer: Answer, respond: Respond) -> list[tuple[str, str]]:
         headers = [*answer.headers, *self._exchange.response_headers(True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
@@ -34,9 +35,15 @@ FIRST_RIGHTS_SECONDS = 1.0
 log = logging.getLogger("spendmesh")
 
 
-def new_id() -> str:
-    """128 random bits in hex: request ids, trace ids, nonces."""
+def new_nonce() -> str:
+    """128 random bits in hex, of which nothing can be foreseen."""
     return secrets.token_hex(16)
+
+
+def id_source() -> Callable[[], str]:
+    """128 random bits in hex for requests, traces and spans: unique, no secrets (as OpenTelemetry's SDKs draw them)."""
+    draw = Random(secrets.randbits(256)).getrandbits  # noqa: S311
+    return lambda: f"{draw(128):032x}"
 
 
 @dataclass(slots=True)
@@ -73,15 +80,15 @@ class Sidecar:
             keys = FileKeys(settings.keys_dir) if settings.keys_dir else StaticKeys({})
         client = ControlClient(settings, token)
         metrics = Metrics()
-        ledger = Ledger(new_id())
+        ledger = Ledger(new_nonce())
         plane = DataPlane(
             clock=clock,
             rng=rng,
-            new_id=new_id,
+            new_id=id_source(),
             upstream=PooledUpstream(),
             keys=keys,
             ledger=ledger,
-            leases=Leases(client, ledger, clock, rng, new_id),
+            leases=Leases(client, ledger, clock, rng, new_nonce),
             metrics=metrics,
             telemetry=Telemetry(settings, metrics),
             limits=settings.limits,

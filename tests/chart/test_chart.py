@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +120,10 @@ def test_the_webhook_asks_for_opted_in_pods_only_and_fails_closed(render: Render
     """Not the operator's own namespace nor the cluster's: they would wait for each other."""
     webhooks = only(render(), "MutatingWebhookConfiguration")["webhooks"]
     by_name = {webhook["name"]: webhook for webhook in webhooks}
-    assert set(by_name) == {"namespace.inject.spendmesh.io", "pod.inject.spendmesh.io"}
+    assert set(by_name) == {"namespace.inject.spendmesh.io", "pod.inject.spendmesh.io", "debug.inject.spendmesh.io"}
+    debugging = by_name["debug.inject.spendmesh.io"]
+    assert debugging["rules"][0]["resources"] == ["pods/ephemeralcontainers"]
+    assert debugging["objectSelector"] == {"matchLabels": {"spendmesh.io/injected": "true"}}
     for webhook in webhooks:
         assert webhook["failurePolicy"] == "Fail" and webhook["timeoutSeconds"] == 5
         assert webhook["reinvocationPolicy"] == "IfNeeded" and webhook["sideEffects"] == "None"
@@ -138,8 +142,34 @@ def test_the_operators_own_pods_are_never_injected(render: Render) -> None:
 
 
 def test_helm_owns_no_data_of_the_certificate(render: Render) -> None:
-    """An upgrade must not take the authority away from running sidecars."""
-    assert not {"data", "stringData"} & set(only(render(), "Secret"))
+    """An upgrade must not take the authority away from running sidecars, nor must an uninstall and a new install."""
+    secret = only(render(), "Secret")
+    assert not {"data", "stringData"} & set(secret)
+    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_the_operator_may_write_the_books_of_its_cluster_name_and_no_others(render: Render) -> None:
+    """The BudgetLedger is called like the cluster, so that another name starts new books beside the old ones."""
+    rules = only(render('clusterName="prod.eu"'), "Role")["rules"]
+    named = [
+        rule["resourceNames"] for rule in rules if rule["resources"] == ["budgetledgers"] and "get" in rule["verbs"]
+    ]
+    assert named == [["prod.eu"]]
+
+
+def test_images_may_be_pinned_by_digest(render: Render) -> None:
+    digest = "sha256:" + "0" * 64
+    container = only(render(f'operator.image.digest="{digest}"', f'sidecar.image.digest="{digest}"'), "Deployment")[
+        "spec"
+    ]["template"]["spec"]["containers"][0]
+    sidecar = next(one["value"] for one in container["env"] if one["name"] == "SPENDMESH_SIDECAR_IMAGE")
+    assert (container["image"], sidecar) == (f"spendmesh-operator@{digest}", f"spendmesh-sidecar@{digest}")
+
+
+def test_a_cpu_limit_may_be_a_number(render: Render) -> None:
+    environment = only(render("sidecar.resources.limits.cpu=1"), "Deployment")
+    container = environment["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "SPENDMESH_SIDECAR_CPU_LIMIT", "value": "1"} in container["env"]
 
 
 def test_the_kinds_in_the_chart_are_the_generated_ones(chart: Path, render: Render) -> None:
@@ -173,6 +203,13 @@ def test_the_kinds_in_the_chart_are_the_generated_ones(chart: Path, render: Rend
         ('sidecar.resources={"limits":{"memory":"lots"}}', "memory"),
         ('telemetry.otlpEndpoint="collector:4317"', "otlpEndpoint"),
         ("webhook={}", "webhook"),
+        ('clusterName="a..b"', "clusterName"),
+        ('operator.image.digest="latest"', "digest"),
+        ('serviceAccount={"create":false}', "serviceAccount"),
+        ('serviceAccount.name="default"', "name"),
+        *((f"{name}=null", name) for name in ("crds", "rbac", "telemetry", "serviceAccount", "podDisruptionBudget")),
+        *((f"{name}=null", name) for name in ("operator", "sidecar", "injection", "clusterName", "scope")),
+        *((f"{name}.image=null", "image") for name in ("operator", "sidecar")),
     ],
 )
 def test_a_value_that_means_nothing_is_refused_by_name(helm_template: Template, setting: str, named: str) -> None:
@@ -199,3 +236,6 @@ def test_the_notes_say_the_next_commands(helm: Path, chart: Path) -> None:
         check=True,
     )
     assert "kubectl label namespace team-a spendmesh.io/inject=enabled" in done.stdout
+    assert "kubectl apply -f examples/support" in done.stdout
+    for folder in re.findall(r"-f (examples\S*)", done.stdout):
+        assert list((chart.parents[1] / folder).glob("*.yaml"))

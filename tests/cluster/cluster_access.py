@@ -35,7 +35,7 @@ class Cluster:
     """One cluster, as its administrator. Close it when done."""
 
     def __init__(self, kubectl: Path, helm: Path, kubeconfig: Path, node: Node | None) -> None:
-        self._kubectl, self._helm = kubectl, helm
+        self.kubectl_program, self._helm = kubectl, helm
         self.kubeconfig = kubeconfig
         self.node = node
         self._folder = Path(tempfile.mkdtemp(prefix="spendmesh-cluster-"))
@@ -76,7 +76,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """What kubectl prints. Raises PartFailed with its stderr; without `check`, stderr is part of the answer."""
-        done = run_kubectl(self._kubectl, self.kubeconfig, arguments, stdin=stdin, check=check)
+        done = run_kubectl(self.kubectl_program, self.kubeconfig, arguments, stdin=stdin, check=check)
         return done.stdout if check else done.stdout + done.stderr
 
     def get(self, *arguments: str) -> Json:
@@ -169,7 +169,7 @@ class Cluster:
             raise PartFailed(f"{container} of {namespace}/{pod} could not be killed: {done.stderr}")
 
     def _start_proxy(self) -> tuple[Running, int]:
-        command: Sequence[str | Path] = [self._kubectl, f"--kubeconfig={self.kubeconfig}", "proxy", "--port=0"]
+        command: Sequence[str | Path] = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", "proxy", "--port=0"]
         running = start("kubectl-proxy", command, self._folder, environment={"NO_PROXY": "*"})
 
         def port() -> str:

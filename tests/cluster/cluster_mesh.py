@@ -5,6 +5,7 @@ Used by the fixtures of this folder and by `make cluster` (`up.py`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -95,10 +96,9 @@ class Mesh:
         archives = build_images()
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.cluster.load_image, archives.values()))
-        arguments = " ".join(
-            f"--key {dialect}:{account}={key}" for account, key in self.keys.items() for dialect in ("any",)
-        )
-        self.cluster.apply(render("standin.yaml", image=APP_IMAGE, arguments=arguments))
+        arguments = " ".join(f"--key any:{account}={key}" for account, key in self.keys.items())
+        digest = hashlib.sha256(arguments.encode()).hexdigest()[:16]  # other accounts start another stand-in
+        self.cluster.apply(render("standin.yaml", image=APP_IMAGE, arguments=arguments, digest=digest))
         config = collector_config("0.0.0.0:4318", "http://127.0.0.1:9100")
         self.cluster.apply(render("collector.yaml", image=APP_IMAGE, collector=COLLECTOR_IMAGE, config=config))
 

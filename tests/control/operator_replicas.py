@@ -139,12 +139,12 @@ class Installation:
 
     def set_webhook_port(self, port: int) -> None:
         """443 is what the chart says."""
-        patch = [
-            {"op": "replace", "path": f"/webhooks/{index}/clientConfig/service/port", "value": port}
-            for index in range(2)
-        ]
         name = f"{RELEASE}.{self.namespace}"
         where = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+        patch = [
+            {"op": "replace", "path": f"/webhooks/{index}/clientConfig/service/port", "value": port}
+            for index in range(len(self.get(where)["webhooks"]))
+        ]
         self.plane.api.call("PATCH", where, patch, "application/json-patch+json")
 
     def lease(self) -> Json:

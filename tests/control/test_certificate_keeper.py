@@ -143,3 +143,26 @@ def test_a_damaged_secret_is_told_and_kept(control_plane: ControlPlane) -> None:
             await kube.close()
 
     asyncio.run(run())
+
+
+def test_a_secret_that_is_gone_is_told_with_what_to_do(
+    control_plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator has no right to make it; a new authority is not what running sidecars trust."""
+    cluster = Cluster(control_plane, "certs-gone")
+    control_plane.kubectl("delete", "secret", "tls", "-n", cluster.namespace)
+
+    async def run() -> None:
+        kube = await Kube.connect(str(control_plane.kubeconfig))
+        running = asyncio.create_task(cluster.keeper(kube, True).run())
+        try:
+            async with asyncio.timeout(10):
+                while "helm upgrade" not in caplog.text:
+                    await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await kube.close()
+
+    asyncio.run(run())
+    assert "restart the workloads" in caplog.text

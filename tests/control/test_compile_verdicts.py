@@ -265,6 +265,13 @@ def test_own_prices_are_exact_and_what_is_left_out_is_not_free() -> None:
             "maxOutputTokens": 100,
         },
         {"model": "gpt-5", "currency": "USD", "inputPerMillion": "1", "outputPerMillion": "2"},
+        {
+            "model": "dear-writes",
+            "currency": "USD",
+            "inputPerMillion": "1",
+            "outputPerMillion": "2",
+            "cacheWritePerMillion": "3",
+        },
     ]
     policy = policy_of(compiled(pod(), provider(prices=prices), routing()))
     by_model = {price.model: price for price in policy.providers[0].prices}
@@ -282,7 +289,7 @@ def test_own_prices_are_exact_and_what_is_left_out_is_not_free() -> None:
     assert (by_model["gpt-5"].context_tokens, by_model["gpt-5"].max_output_tokens) == (400_000, 128_000)
     anthropic = policy_of(compiled(pod(), provider("openai", "Anthropic", prices=prices), routing()))
     long = {price.model: price.rows[0].prices.cache_write_long for price in anthropic.providers[0].prices}
-    assert long["plain"] == 100_000_000
+    assert (long["plain"], long["dear-writes"]) == (100_000_000, 3_000_000_000)
 
 
 # --- attachment without effect --------------------------------------------------------------------------

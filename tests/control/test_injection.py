@@ -348,6 +348,15 @@ def test_no_proxy_from_env_from_is_referred_to() -> None:
     assert after["no_proxy"] == "$(no_proxy),$(NO_PROXY),127.0.0.1"
 
 
+def test_that_env_wins_over_env_from_is_said() -> None:
+    """What envFrom brings cannot be seen here; kubelet lets env win, so a user's own address would vanish silently."""
+    source = [{"configMapRef": {"name": "settings"}}]
+    decision = injected(pod(containers=[{"name": "app", "image": "a", "envFrom": source}]))
+    (said,) = decision.warnings
+    assert "container app uses envFrom" in said and "OPENAI_BASE_URL" in said
+    assert injected(decision.pod).warnings == ()
+
+
 # --- any pod ----------------------------------------------------------------------------------------------
 
 _NAMES = st.sampled_from(["app", "worker", "istio-proxy", "spendmesh-sidecar", "x"])

@@ -294,6 +294,25 @@ def test_helm_upgrade_keeps_authority_and_ca_bundle(cluster: Installation) -> No
     assert all(one["clientConfig"].get("caBundle") for one in cluster.get(where)["webhooks"])
 
 
+def test_a_debug_container_may_not_reach_the_keys(cluster: Installation, app: tuple[Json, str]) -> None:
+    """`kubectl debug` changes a pod that runs: the webhook for new pods does not see it."""
+    cluster.lead_webhook_to(cluster.follower())
+    path = f"/api/v1/namespaces/{TEAM}/pods/{app[0]['metadata']['name']}/ephemeralcontainers"
+
+    def attach(name: str, **container: Any) -> tuple[int, str]:
+        body = {"spec": {"ephemeralContainers": [{"name": name, "image": "busybox", **container}]}}
+        status, answer = cluster.plane.api.request(
+            "PATCH", path, body, content_type="application/strategic-merge-patch+json"
+        )
+        return status, str(answer.get("message", ""))
+
+    wait_until(lambda: attach("harmless")[0] == 200, "the webhook answers", 20)
+    status, said = attach("mounts", volumeMounts=[{"name": "spendmesh-keys", "mountPath": "/keys"}])
+    assert status == 403 and "spendmesh-keys" in said
+    status, said = attach("targets", targetContainerName="spendmesh-sidecar")
+    assert status == 403 and "targets spendmesh-sidecar" in said
+
+
 def test_metrics_are_told_and_hold_no_user_value(cluster: Installation, app: tuple[Json, str]) -> None:
     leader = cluster.leader()
     assert leader is not None
@@ -346,6 +365,7 @@ def test_logs_hold_no_token(cluster: Installation, app: tuple[Json, str]) -> Non
 
 
 def test_helm_uninstall_keeps_kinds_and_books(cluster: Installation) -> None:
-    """What was spent survives an uninstall."""
+    """What was spent survives an uninstall, and so does the authority that running sidecars trust."""
     cluster.helm("uninstall", RELEASE)
     assert cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default")["spec"]["books"]
+    assert cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")["data"]["ca.crt"]

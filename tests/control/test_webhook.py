@@ -58,6 +58,24 @@ def test_a_pod_that_needs_nothing_is_allowed_without_a_patch() -> None:
     assert answer == {"uid": "u1", "allowed": True}
 
 
+@pytest.mark.parametrize(
+    ("container", "named"),
+    [
+        ({"volumeMounts": [{"name": "spendmesh-keys", "mountPath": "/k"}]}, "spendmesh-keys"),
+        ({"targetContainerName": "spendmesh-sidecar"}, "targets spendmesh-sidecar"),
+    ],
+)
+def test_a_debug_container_that_reaches_the_sidecar_is_refused(container: Json, named: str) -> None:
+    """The sidecar's keys and its files are nobody else's; other debugging is none of our business."""
+    once = mutate(pod(), ENABLED, CONFIG)
+    spec = once.pod["spec"]  # type: ignore[union-attr]
+    for added, allowed in (({}, True), (container, False)):
+        running = pod(**{**spec, "ephemeralContainers": [{"name": "debugger", **added}]})
+        answer = json.loads(post(review(object=running, subResource="ephemeralcontainers"))[1])["response"]
+        assert answer["allowed"] is allowed and "patch" not in answer
+        assert allowed or named in answer["status"]["message"]
+
+
 def test_a_refusal_says_what_to_change() -> None:
     _, body, counted = post(review(object=pod(hostNetwork=True)))
     answer = json.loads(body)["response"]

@@ -413,6 +413,7 @@ def test_a_service_tier_without_a_price_is_refused() -> None:
     priority = replace(request, bounds=replace(request.bounds, service_tiers=("priority", "standard")))
     run = World().run(priority)
     assert run.code == "field_not_allowed" and "service_tier=priority" in run.message
+    assert "built-in price table" in run.message, "advice that can be followed: a ModelProvider's prices have no tiers"
     assert World(policy(budgets=())).run(priority, [success()]).code == ""
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from exchange_world import CONNECT, RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
+from spendmesh_sidecar.core.outcome import answered, broken
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
-from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome
+from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome, Respond
 
 
 def retry(**changes: object) -> RetrySpec:
@@ -267,6 +268,29 @@ def test_a_probe_that_streams_for_minutes_ends_with_its_first_byte() -> None:
     assert world.run(chat(model="spendmesh/economy"), [success()]).models == ["openai/small-1"]
     slow.observe(success(), world.now + 100, 0)
     slow.close(world.now)
+
+
+def test_nobody_tries_again_for_a_client_that_has_left() -> None:
+    """A second target would be called, and billed, for nobody."""
+    world = World()
+    exchange = world.sent(chat())
+    left = world.held
+    step = exchange.observe(failure(503), world.now, 0, client_gone=True)
+    assert isinstance(step, Respond)
+    exchange.close(world.now)
+    assert (len(exchange.decision.settlements), world.held, world.used()) == (1, 0, left)
+
+
+@pytest.mark.parametrize("status", [None, 200, 429, 500, 504])
+def test_an_answer_that_stalls_to_the_deadline_is_a_timeout_whatever_its_head_said(status: int | None) -> None:
+    run = no_retries().run(chat(), [broken(Kind.TIMEOUT, status=status)])
+    assert run.exchange.refusal is not None
+    assert (run.code, run.exchange.refusal.status) == ("attempt_timeout", 504)
+
+
+def test_a_whole_504_of_the_provider_is_passed_on() -> None:
+    run = no_retries().run(chat(), [answered("OpenAI", 504, [], b"{}", 0)])
+    assert run.exchange.refusal is None
 
 
 def test_a_target_that_reports_the_impossible_is_ejected_at_once() -> None:

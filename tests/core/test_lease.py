@@ -35,7 +35,7 @@ def test_nothing_and_everything_can_be_held(amount: int) -> None:
 
 @pytest.mark.parametrize("amount", [-1, 101])
 def test_more_than_is_held_cannot_be_resolved(amount: int) -> None:
-    lease = book(held=100)
+    lease = book(held=100, reservations=1)
     with pytest.raises(LedgerError, match="holds 100"):
         lease.settle(amount, 0)
     with pytest.raises(LedgerError, match="holds 100"):
@@ -45,7 +45,7 @@ def test_more_than_is_held_cannot_be_resolved(amount: int) -> None:
 
 @pytest.mark.parametrize(("actual", "overrun"), [(0, 0), (100, 0), (101, 1)])
 def test_overrun_is_what_was_billed_above_the_reservation(actual: int, overrun: int) -> None:
-    lease = book(held=100)
+    lease = book(held=100, reservations=1)
     lease.settle(100, actual)
     assert (lease.used, lease.held, lease.overrun) == (actual, 0, overrun)
 
@@ -92,7 +92,7 @@ def test_a_fenced_lease_gives_nothing_back() -> None:
 
 
 def test_what_was_reported_is_not_counted_again() -> None:
-    lease = book(held=100)
+    lease = book(held=100, reservations=1)
     lease.settle(100, 60)
     assert lease.unreported == 60
     lease.report(0.0)
@@ -113,7 +113,7 @@ def test_a_closing_report_is_the_last_and_nothing_revives_it() -> None:
 
 
 def test_an_ended_lease_closes_only_when_nothing_is_held() -> None:
-    lease = book(held=1)
+    lease = book(held=1, reservations=1)
     first = lease.report(100.0)
     assert first is not None and not first.closed
     lease.acknowledge(state(1))
@@ -121,3 +121,20 @@ def test_an_ended_lease_closes_only_when_nothing_is_held() -> None:
     lease.void(1)
     last = lease.report(100.0)
     assert last is not None and (last.closed, last.sequence) == (True, 2)
+
+
+def test_a_call_that_holds_nothing_keeps_its_lease_open() -> None:
+    """An Observe limit without rights holds nothing, and what the call costs must still be reported."""
+    lease = book(granted=0)
+    lease.hold(0)
+    first = lease.report(100.0)
+    assert first is not None and not first.closed
+    lease.acknowledge(state(1))
+    lease.settle(0, 70)
+    last = lease.report(100.0)
+    assert last is not None and (last.closed, last.used, last.overrun) == (True, 70, 70)
+
+
+def test_what_was_never_reserved_cannot_be_resolved() -> None:
+    with pytest.raises(LedgerError, match="0 calls"):
+        book().void(0)

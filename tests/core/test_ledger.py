@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
@@ -13,7 +14,7 @@ from spendmesh_sidecar.core.lease import LedgerError
 from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Lease, LeaseState, Want
-from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec
+from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 
 HOUR = 3_600_000
@@ -98,6 +99,83 @@ def test_a_lease_of_another_unit_or_currency_is_not_used() -> None:
     assert not ledger.merge(lease(1_000, currency="EUR"), 0.0)
     assert not ledger.merge(lease(1_000, unit="Requests", currency=""), 0.0)
     assert ledger.reserve(charge(1), "a", 0.0)
+
+
+def test_a_lease_of_another_meaning_is_given_back_whole() -> None:
+    """Rights that cannot be used here must not stay charged until the period ends."""
+    ledger = Ledger("me", BUDGETS, 0.0)
+    assert not ledger.merge(lease(1_000, currency="EUR"), 0.0)
+    [report] = ledger.reports(0.0)
+    assert (report.lease, report.used, report.held, report.closed) == ("one", 0, 0, True)
+    acknowledge(ledger, 0.0)
+    assert ledger.settled_up
+
+
+MEANINGS = {
+    "unit": limit("monthly", 500, unit="TotalTokens"),
+    "currency": replace(limit("monthly", USD), currency="EUR"),
+    "window": replace(limit("monthly", USD), window=WindowSpec(period="Day")),
+    "zone": replace(limit("monthly", USD), window=WindowSpec(period="Month", time_zone="Europe/Berlin")),
+}
+
+
+@pytest.mark.parametrize("changed", MEANINGS.values(), ids=MEANINGS)
+@pytest.mark.parametrize("gap", [True, False], ids=["removed first", "in one step"])
+def test_a_limit_that_comes_back_with_another_meaning_is_not_paid_from_its_old_lease(
+    changed: LimitSpec, gap: bool
+) -> None:
+    """Nano-dollars are no tokens: the old rights go back, what was held on them settles there."""
+    ledger = funded(1_000)
+    ledger.reserve(charge(400), "open", 0.0)
+    if gap:
+        ledger.set_budgets((), 1.0)
+    ledger.set_budgets((budget(changed),), 2.0)
+    other = (Charge(MONTH, changed.unit, 1),)
+    assert ledger.shortfalls(other, 2.0)
+    assert status(ledger, 2.0)[0].free == 0
+    ledger.merge(lease(9_000), 2.0)
+    assert ledger.shortfalls(other, 2.0), "a late message of the old lease changes nothing"
+    ledger.set_budgets((budget(changed),), 3.0)
+    ledger.set_budgets(BUDGETS, 3.0)
+    assert ledger.shortfalls(charge(1), 3.0), "nor does the way back"
+    ledger.settle("open", cost(300), 4.0)
+    [report] = ledger.reports(4.0)
+    assert (report.lease, report.used, report.closed) == ("one", 300, True)
+
+
+def test_demand_of_another_meaning_is_forgotten() -> None:
+    ledger = funded(USD)
+    ledger.reserve(charge(USD), "large", 0.0)
+    ledger.set_budgets((budget(MEANINGS["unit"]),), 1.0)
+    assert [(want.need, want.want) for want in ledger.wants(1.0)] == [(0, 5)]
+
+
+def test_observed_use_of_another_meaning_is_not_carried_over() -> None:
+    ledger = Ledger("me", (budget(limit("monthly", USD), mode="Observe"),), 0.0)
+    for name in ("a", "b"):
+        ledger.reserve((Charge(MONTH, "Cost", 700, observed=True),), name, 0.0)
+    ledger.settle("a", cost(700), 0.0)
+    ledger.set_budgets((budget(MEANINGS["unit"], mode="Observe"),), 1.0)
+    ledger.settle("b", cost(700), 1.0)
+    ledger.merge(lease(10, unit="TotalTokens", currency=""), 1.0)
+    [report] = ledger.reports(1.0)
+    assert (report.used, report.would_block) == (0, 0)
+
+
+def test_calls_that_wait_are_asked_for_in_one_want_for_each_account() -> None:
+    """Each call has reckoned with what is free; only one of them can have it."""
+    ledger = funded(100)
+    lacking = [ledger.shortfalls(charge(amount), 0.0)[0] for amount in (300, 400, 500)]
+    fits = Shortfall("team-a/team", "monthly", 0, 900)
+    [want] = ledger.wants_for([*lacking, fits], 0.0)
+    assert want.need == 300 + 400 + 500 - 100
+    assert want.want >= 300 + 400 + 500 + 1_000 - 100
+    [alone] = ledger.wants_for([fits], 0.0)
+    assert (alone.need, alone.want) == (0, LIMIT_AHEAD)
+
+
+LIMIT_AHEAD = 10 * USD // 100 - 100
+"""The first want of a holder without calls, less what is free."""
 
 
 def test_repeated_and_older_messages_change_nothing() -> None:
@@ -246,7 +324,7 @@ def test_after_silence_the_coordinator_is_asked_again() -> None:
 
 @pytest.mark.parametrize(
     ("amount", "charged", "counted"),
-    [(1_000, 10 * USD, 0), (1_001, 10 * USD, 1), (1_001, 10 * USD - 1, 0), (1_002, 10 * USD - 1, 1), (5_000, 0, 0)],
+    [(1_000, 10 * USD + 1, 0), (1_001, 10 * USD, 1), (1_001, 10 * USD - 1, 0), (1_002, 10 * USD - 1, 1), (5_000, 0, 0)],
 )
 def test_an_observed_limit_counts_only_what_it_would_have_refused(amount: int, charged: int, counted: int) -> None:
     """What fits the rights here, or those that could still be granted, would have been let through."""

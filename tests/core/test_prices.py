@@ -101,6 +101,50 @@ def test_a_providers_own_price_comes_before_the_built_in_one() -> None:
     assert PRICING.version == "table 1"
 
 
+def with_tiers(*rows: PriceRow) -> Pricing:
+    entry = ListedModel(match=ModelMatch(equals=("gpt-4o",)), price=model(*rows, name="gpt-4o"))
+    return Pricing([PriceList(id="openai", models=(entry,))])
+
+
+def test_tiers_that_the_own_price_lacks_cost_the_dearer_of_it_and_the_built_in_one() -> None:
+    """A project may be served as priority without asking; an own price of one row does not make that cheaper."""
+    pricing = with_tiers(row(2), row(1, tier="flex"), row(6, tier="priority"))
+    own = provider(model(row(3), name="gpt-4o"))
+    price = pricing.resolve(own, "gpt-4o")
+    assert price is not None
+    anything = ("standard", "flex", "priority")
+    for served, dollars in [("", 6), ("default", 3), ("flex", 3), ("priority", 6)]:
+        usage = Usage(input_tokens=MILLION, service_tier=served)
+        assert cost(price, usage, NOW, anything) == dollars * DOLLAR
+    assert worst_cost(price, Bounds(MILLION, service_tiers=anything), 0, NOW) == 6 * DOLLAR
+    assert unpriced_tiers(price, Bounds(1, service_tiers=("priority", "standard"))) == ()
+    assert pricing.resolve(own, "gpt-4o") is price, "worked out once"
+    other = provider(model(row(7), name="gpt-4o"))
+    changed = pricing.resolve(other, "gpt-4o")
+    assert (
+        changed is not None and cost(changed, Usage(input_tokens=MILLION, service_tier="priority"), NOW) == 7 * DOLLAR
+    )
+
+
+def test_added_tiers_follow_the_steps_and_dates_of_both_prices() -> None:
+    pricing = with_tiers(row(1), row(4, tier="priority"), row(8, tier="priority", above=1_000))
+    price = pricing.resolve(
+        provider(model(row(2), row(6, since=NOW), row(9, since=NOW, above=500), name="gpt-4o")), "gpt-4o"
+    )
+    assert price is not None
+    for tokens, at, dollars in [(500, NOW - 1, 4), (1_001, NOW - 1, 8), (500, NOW, 6), (501, NOW, 9), (1_001, NOW, 9)]:
+        usage = Usage(input_tokens=tokens, service_tier="priority")
+        assert cost(price, usage, at, ("standard", "priority")) == dollars * DOLLAR * tokens // MILLION
+
+
+def test_an_own_tier_is_left_alone_and_prices_in_two_currencies_are_not_joined() -> None:
+    pricing = with_tiers(row(2), row(6, tier="priority"))
+    own = model(row(3), row(4, tier="priority"), name="gpt-4o")
+    euros = ModelPrice(model="gpt-4o", currency="EUR", rows=(row(3),))
+    assert pricing.resolve(provider(own), "gpt-4o") == own
+    assert pricing.resolve(provider(euros), "gpt-4o") == euros
+
+
 def test_the_first_entry_that_recognizes_a_name_speaks() -> None:
     for name, expected in [
         ("gpt-4o-mini", "mini"),

@@ -258,5 +258,5 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestLedger = LedgerMachine.TestCase

@@ -9,8 +9,10 @@ from typing import Any
 import openai
 import pytest
 
+from raw_provider import RawConnection, RawProvider
 from sidecar_manifests import provider, retries, routing
 from sidecar_world import World, chat, eventually, message
+from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule, Settings as StandInSettings
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +156,50 @@ async def test_a_lone_provider_that_cannot_be_reached_is_said_in_our_own_words(e
             await raw(world)
     assert (failed.value.status_code, failed.value.code) == (503, "target_unavailable")
     assert await world.settled() == 0
+
+
+async def stalled_error(connection: RawConnection) -> None:
+    await connection.request()
+    await connection.send(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 100\r\n\r\n{")
+    await connection.gone()
+
+
+async def test_an_error_whose_body_stalls_is_a_timeout_in_our_own_words(empty_world: World) -> None:
+    stalling = RawProvider(stalled_error)
+    await empty_world.serve(stalling)
+    world = await empty_world.start(sidecar=False)
+    await world.apply(provider("openai", f"{stalling.url}/v1"))
+    await world.start_sidecar(limits=Limits(request_seconds=0.2))
+    with pytest.raises(openai.InternalServerError) as failed:
+        await raw(world)
+    assert (failed.value.status_code, failed.value.code) == (504, "attempt_timeout")
+    assert failed.value.response.headers["x-spendmesh-attempts"] == "1"
+
+
+async def test_a_client_that_leaves_during_a_failing_try_is_not_failed_over(empty_world: World) -> None:
+    """The next target would be called, and billed, for nobody."""
+    released = asyncio.Event()
+
+    async def fail_late(connection: RawConnection) -> None:
+        await connection.request()
+        await released.wait()
+        await connection.send(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
+        await connection.gone()
+
+    failing = RawProvider(fail_late)
+    await empty_world.serve(failing)
+    world = await empty_world.start(sidecar=False, standin=TWO_PROVIDERS)
+    backup, route = with_backup(world)
+    await world.apply(provider("openai", f"{failing.url}/v1"), backup, route, retries(attempts=1))
+    await world.start_sidecar()
+    call = asyncio.create_task(raw(world))
+    await eventually(lambda: failing.requests)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await eventually(lambda: world.sidecar.plane.draining)
+    released.set()
+    await world.quiet()
+    assert world.provider_requests() == []
 
 
 async def test_a_failing_target_is_ejected_and_others_take_over_until_it_recovers(empty_world: World) -> None:

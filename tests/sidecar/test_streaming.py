@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx2
 import openai
@@ -191,6 +192,23 @@ async def test_a_client_that_leaves_during_a_pause_gets_no_further_attempt(world
     assert len(world.provider_requests()) == 1
 
 
+async def test_what_came_before_a_cut_reaches_a_slow_reader(empty_world: World) -> None:
+    """A cut loses no byte that the provider had sent, and never looks like an end."""
+    world, torrent = empty_world, Torrent()
+    torrent.PIECES, torrent.cut = 20, True
+    await world.start(sidecar=False)
+    await world.serve(torrent)
+    await world.apply(provider("openai", f"{torrent.url}/v1"))
+    await world.start_sidecar()
+    async with world.http.post(f"{world.url}/openai/v1/chat/completions", json=chat(stream=True)) as response:
+        await eventually(lambda: not world.sidecar.plane.active, "the sidecar still waits for the reader")
+        size = 0
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+    assert size == 20 * len(torrent.PIECE)
+
+
 async def test_a_reader_that_does_not_read_holds_the_provider_back(empty_world: World) -> None:
     """The sidecar keeps no more of a stream than its buffers hold."""
     world, torrent = empty_world, Torrent()
@@ -227,6 +245,7 @@ class Torrent(Rogue):
     PIECE = b": " + b"x" * 65_000 + b"\n\n"
     PIECES = 500
     held_back = False
+    cut = False
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
@@ -237,6 +256,11 @@ class Torrent(Rogue):
             done, _ = await asyncio.wait({writing}, timeout=0.2)
             self.held_back = self.held_back or not done
             await writing
+        if self.cut:
+            await eventually(lambda: request.transport is None or not request.transport.get_write_buffer_size())
+            assert request.transport is not None
+            request.transport.close()
+            return response
         await response.write(b"data: [DONE]\n\n")
         return response
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.types import Decision, Kind, Operation, Settlement, Usage
 from spendmesh_sidecar.metrics import Metrics
+from spendmesh_sidecar.otlp import MAX_KEPT, Encoder
 from spendmesh_sidecar.settings import Settings
-from spendmesh_sidecar.telemetry import MAX_QUEUED, AttemptSpan, ExchangeSpan, Telemetry, TraceContext, encode
+from spendmesh_sidecar.spans import AttemptSpan, ExchangeSpan, TraceContext
+from spendmesh_sidecar.telemetry import MAX_QUEUED, Telemetry
 
 CHAT = Operation("chat", "OpenAI", "POST", "/chat/completions", True, "chat")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -40,7 +43,7 @@ def exchange(*, sampled: bool = True, attempts: int = 1) -> ExchangeSpan:
         for n in range(1, attempts + 1)
     )
     spans = tuple(
-        AttemptSpan("b" * 15 + str(s.number), CHAT, False, "api.example", 443, "OpenAI", 1.0, 2.0, settlement=s)
+        AttemptSpan("b" * 15 + str(s.number), CHAT, False, "https://api.example/v1", "OpenAI", 1.0, 2.0, settlement=s)
         for s in settlements
     )
     context = TraceContext(TRACE, PARENT, sampled)
@@ -48,13 +51,20 @@ def exchange(*, sampled: bool = True, attempts: int = 1) -> ExchangeSpan:
     return ExchangeSpan(context, "a" * 16, "r", CHAT, "chat", 1.0, 2.5, 200, "", decision, ("team-a/team",), spans)
 
 
+def written(*exchanges: ExchangeSpan, encoder: Encoder | None = None) -> list[dict[str, Any]]:
+    encoder = encoder or Encoder([("service.name", "sidecar")])
+    [resource] = json.loads(encoder.request([encoder.spans(each) for each in exchanges]))["resourceSpans"]
+    assert attributes(resource["resource"]) == {"service.name": "sidecar"}
+    [scope] = resource["scopeSpans"]
+    return scope["spans"]
+
+
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return {item["key"]: next(iter(item["value"].values())) for item in span["attributes"]}
 
 
 def test_tokens_and_cost_stand_on_attempts_only_so_that_sums_over_spans_are_true() -> None:
-    encoded = json.loads(encode({"attributes": []}, [exchange(attempts=2)]))
-    parent, *attempts = encoded["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    parent, *attempts = written(exchange(attempts=2))
     assert not {key for key in attributes(parent) if "cost" in key or "usage" in key}
     assert [int(attributes(a)["spendmesh.cost.nanos"]) for a in attempts] == [2**53 + 1, 2**53 + 2]
     assert {attributes(a)["gen_ai.usage.input_tokens"] for a in attempts} == {"125"}
@@ -63,9 +73,91 @@ def test_tokens_and_cost_stand_on_attempts_only_so_that_sums_over_spans_are_true
 
 
 def test_64_bit_integers_are_strings_as_the_proto3_json_mapping_demands() -> None:
-    span = json.loads(encode({"attributes": []}, [exchange()]))["resourceSpans"][0]["scopeSpans"][0]["spans"][1]
+    _, span = written(exchange())
     assert span["startTimeUnixNano"] == "1000000000"
     assert {"key": "spendmesh.cost.nanos", "value": {"intValue": str(2**53 + 1)}} in span["attributes"]
+
+
+def test_a_span_says_who_was_asked_for_what_and_how_it_ended() -> None:
+    parent, attempt = written(exchange())
+    assert (parent["name"], attempt["name"]) == ("spendmesh chat", "chat medium-1")
+    assert attributes(parent) == {
+        "spendmesh.request_id": "r",
+        "spendmesh.policy": "team-a/p@1",
+        "spendmesh.tier": "standard",
+        "spendmesh.task": "chat",
+        "spendmesh.reason": "default",
+        "spendmesh.budget": {"values": [{"stringValue": "team-a/team"}]},
+        "spendmesh.attempts": "1",
+        "http.response.status_code": "200",
+    }
+    assert attributes(attempt) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "medium-1",
+        "gen_ai.usage.input_tokens": "125",
+        "gen_ai.usage.output_tokens": "7",
+        "gen_ai.usage.cache_read.input_tokens": "20",
+        "gen_ai.usage.cache_write.input_tokens": "5",
+        "gen_ai.usage.cache_creation.input_tokens": "5",
+        "server.address": "api.example",
+        "server.port": "443",
+        "spendmesh.cost.nanos": str(2**53 + 1),
+        "spendmesh.cost.currency": "USD",
+        "spendmesh.price.version": "own",
+        "spendmesh.usage.source": "exact",
+        "spendmesh.tier": "standard",
+        "spendmesh.attempt": "1",
+        "http.response.status_code": "200",
+    }
+    assert (attempt["status"], attempt["flags"]) == ({}, 1)
+
+
+def test_what_differs_between_two_calls_is_never_taken_from_the_first() -> None:
+    """Texts of attributes are kept: each member that can differ alone must make another text."""
+    first = exchange()
+    (one,) = first.attempts
+    settled = one.settlement
+    assert settled is not None
+    usage = replace(settled.usage, service_tier="priority")
+    changes: list[dict[str, Any]] = [
+        {"model": "m2"}, {"currency": "EUR"}, {"price_version": "v2"}, {"source": "worst"}, {"tier": "premium"},
+        {"number": 2}, {"usage": usage}, {"status": 503}, {"kind": Kind.TRANSIENT}, {"status": None},
+        {"kind": Kind.TRANSIENT, "error_code": "overloaded"},
+    ]  # fmt: skip
+    attempts = [replace(one, settlement=replace(settled, **change)) for change in changes]
+    differing: list[dict[str, Any]] = [
+        {"operation": replace(CHAT, genai_name="embeddings")}, {"base_url": "http://b.example:8080/v1"},
+        {"dialect": "Anthropic"}, {"stream": True}, {"resend": 1}, {"response_model": "m3"},
+        {"finish_reasons": ("stop",)}, {"finish_reasons": ("length",)}, {"response_id": "a"}, {"settlement": None},
+        {"first_chunk_seconds": 0.25},
+    ]  # fmt: skip
+    attempts += [replace(one, **change) for change in differing]
+    exchanges = [replace(first, attempts=(attempt,)) for attempt in attempts]
+    outer: list[dict[str, Any]] = [
+        {"task": "t"}, {"budgets": ()}, {"budgets": ("a/b",)}, {"status": 402}, {"error": "x"}, {"request_id": "r2"},
+        {"decision": replace(first.decision, policy="p2")}, {"decision": replace(first.decision, tier="t2")},
+        {"decision": replace(first.decision, reason="asked")}, {"decision": replace(first.decision, attempts=3)},
+    ]  # fmt: skip
+    exchanges += [replace(first, **change) for change in outer]
+    shared = Encoder([("service.name", "sidecar")])
+    together = written(first, *exchanges, first, encoder=shared)
+    assert together == [span for each in (first, *exchanges, first) for span in written(each)]
+
+
+def test_kept_texts_are_bounded_whatever_clients_choose() -> None:
+    encoder = Encoder([("service.name", "sidecar")])
+    for number in range(3 * MAX_KEPT):
+        [parent, _] = written(replace(exchange(), task=f"task-{number}"), encoder=encoder)
+        assert attributes(parent)["spendmesh.task"] == f"task-{number}"
+    assert encoder.kept <= MAX_KEPT
+
+
+@pytest.mark.parametrize("text", ['quote " backslash \\', "line\nend\x00\x1f", "grüße 🙂", "half \ud800 sign"])
+def test_any_text_makes_a_request_that_a_collector_can_read(text: str) -> None:
+    [parent, attempt] = written(replace(exchange(), task=text, error=text), exchange())[:2]
+    assert attributes(parent)["spendmesh.task"] == text.replace("\ud800", "?")
+    assert parent["status"] == {"code": 2} and attempt["status"] == {}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """
-What the sidecar's `Upstream` promises, against a raw server: framings, splits, cuts at each byte, limits, reuse, TLS, leaks.
+What the sidecar's `Upstream` promises, against a raw server: framings, splits, cuts at each byte, limits, reuse, TLS.
 
 On asyncio's own loop and on uvloop, which the sidecar runs on.
 """
@@ -167,8 +167,11 @@ async def test_exactly_the_given_request_is_written() -> None:
     host = provider.url.removeprefix("http://").encode()
     assert provider.requests == [
         [
-            b"POST /v1/messages?beta=true HTTP/1.1\r\nhost: " + host + b"\r\nx-api-key: k\r\naccept: */*\r\n"
-            b"content-length: %d\r\n\r\n" % len(BODY) + BODY,
+            b"POST /v1/messages?beta=true HTTP/1.1\r\nhost: "
+            + host
+            + b"\r\ncontent-length: %d\r\n" % len(BODY)
+            + b"x-api-key: k\r\naccept: */*\r\n\r\n"
+            + BODY,
             b"GET /v1/models/a%20b HTTP/1.1\r\nhost: " + host + b"\r\n\r\n",
             b"POST / HTTP/1.1\r\nhost: " + host + b"\r\ncontent-length: 0\r\n\r\n",
         ]

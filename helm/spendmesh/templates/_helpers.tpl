@@ -34,7 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
 {{- define "spendmesh.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
 {{- printf "%s:%s" .image.repository (.image.tag | default .chart.AppVersion) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Kinds that people write. */}}
@@ -73,7 +77,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* What both entries of the webhook share. */}}
+{{/* What all entries of the webhook share. */}}
 {{- define "spendmesh.webhookCommon" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
@@ -89,8 +93,6 @@ clientConfig:
     namespace: {{ .Release.Namespace }}
     path: /inject
     port: 443
-rules:
-  - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods], scope: Namespaced}
 matchConditions:
   - name: not-a-mirror-of-a-static-pod
     expression: "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)"

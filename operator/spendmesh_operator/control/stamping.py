@@ -30,6 +30,7 @@ class Stamping:
         self._client = client
         self._clock = clock
         self._book = StampBook()
+        self._numbered: tuple[int, PolicyView] | None = None
         self._kept: dict[str, tuple[Stamp, float]] = {}
         self._kept_of: PolicyView | None = None
         self._last_error = ""
@@ -68,7 +69,11 @@ class Stamping:
         """As the leader. A sidecar that saw a later epoch proves that the store went back in time."""
         if seen_epoch > self._coordinator.epoch:
             await self._coordinator.raise_epoch(seen_epoch)
-        self._book.in_force(self._coordinator.epoch, self._hub.view.digests)
+        epoch, view = self._coordinator.epoch, self._hub.view
+        if self._numbered is None or self._numbered[0] != epoch or self._numbered[1] is not view:
+            # Once for all streams: each of thousands asks after every compilation.
+            self._book.in_force(epoch, view.digests)
+            self._numbered = epoch, view
         return self._book.stamp(digest)
 
     def _say(self, error: str) -> None:

@@ -12,6 +12,6 @@ cluster, a file or a clock.
 """
 
 from spendmesh_operator.injection.additions import InjectionConfig, ProviderKey
-from spendmesh_operator.injection.mutate import Decision, Injected, LeftAlone, Refused, mutate
+from spendmesh_operator.injection.mutate import Decision, Injected, LeftAlone, Refused, debug, mutate
 
-__all__ = ["Decision", "Injected", "InjectionConfig", "LeftAlone", "ProviderKey", "Refused", "mutate"]
+__all__ = ["Decision", "Injected", "InjectionConfig", "LeftAlone", "ProviderKey", "Refused", "debug", "mutate"]

@@ -14,6 +14,7 @@ from spendmesh_operator.injection import names
 
 Json = dict[str, Any]
 
+_GROUPS = ("initContainers", "containers", "ephemeralContainers")
 _PORTS = (names.PORT_DATA, names.PORT_ADMIN)
 _MUST_BE_ABSENT = ("args", "command", "envFrom", "lifecycle", "stdin", "tty", "volumeDevices", "workingDir")
 _MUST_BE_EQUAL = ("image", "restartPolicy", "ports")
@@ -53,6 +54,12 @@ def misused_names(pod: Json) -> str | None:
                     f"container {container.get('name')} mounts volume {mount['name']}: volumes whose names begin "
                     f"with {names.VOLUME_PREFIX} are the sidecar's alone (keys are in them); rename the volume"
                 )
+    for container in spec.get("ephemeralContainers") or []:
+        if container.get("targetContainerName") == names.CONTAINER:
+            return (
+                f"container {container.get('name')} targets {names.CONTAINER}: it would see the sidecar's files, and "
+                "keys are in them; target a container of the application"
+            )
     return None
 
 
@@ -100,7 +107,7 @@ def _short(value: object) -> str:
 
 
 def _others(spec: Json) -> Iterator[Json]:
-    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+    for container in (one for group in _GROUPS for one in spec.get(group) or []):
         if container.get("name") != names.CONTAINER:
             yield container
 

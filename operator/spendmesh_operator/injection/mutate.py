@@ -87,6 +87,14 @@ def mutate(
     return _finished(pod, init_containers, volumes, bootstrap)
 
 
+def debug(pod: Json) -> LeftAlone | Refused:
+    """Decide about a running pod that gets an ephemeral container: it may not reach what only the sidecar may see."""
+    pod = {**pod, "spec": pod.get("spec") or {}}
+    if reason := conflicts.misused_names(pod) or conflicts.impossible(pod):
+        return Refused(reason)
+    return LeftAlone("no ephemeral container reaches the sidecar")
+
+
 def _unwanted(pod: Json, namespace_labels: Mapping[str, str]) -> str | None:
     own = (pod["metadata"].get("labels") or {}).get(names.LABEL_INJECT)
     wish = own or namespace_labels.get(names.LABEL_INJECT)

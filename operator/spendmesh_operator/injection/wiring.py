@@ -1,8 +1,9 @@
 """
 The environment of the application's own containers: where the model APIs are, dummy keys, and NO_PROXY.
 
-Nothing that a user has set is overwritten, with one exception that contract §1 asks for: 127.0.0.1 is added to
-NO_PROXY and no_proxy, or a proxy would be asked for the sidecar's address.
+Nothing that a user has set in `env` is overwritten, with one exception that contract §1 asks for: 127.0.0.1 is added
+to NO_PROXY and no_proxy, or a proxy would be asked for the sidecar's address. What `envFrom` brings is not known here,
+and kubelet lets `env` win over it: then the person who applied the pod is warned.
 """
 
 from __future__ import annotations
@@ -35,9 +36,13 @@ def wire(container: Json) -> tuple[Json, list[str]]:
         for name, address in BASE_URLS.items()
         if name in present and _literal(environment, name) != address
     ]
-    for name, value in {**BASE_URLS, **KEYS}.items():
-        if name not in present:
-            environment.append({"name": name, "value": value})
+    missing = {name: value for name, value in {**BASE_URLS, **KEYS}.items() if name not in present}
+    environment += [{"name": name, "value": value} for name, value in missing.items()]
+    if missing and container.get("envFrom"):
+        warnings.append(
+            f"container {container.get('name')} uses envFrom: if that sets {', '.join(missing)}, the sidecar's value "
+            "wins; to keep your own, set it in env"
+        )
     environment = _with_loopback_excluded(environment, has_env_from=bool(container.get("envFrom")))
     return {**container, "env": environment}, warnings
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from spendmesh_operator.kube import paths
 from spendmesh_operator.kube.certificates import Material, UnreadableMaterial, from_secret, renewed
-from spendmesh_operator.kube.client import Conflict, Kube, KubeError
+from spendmesh_operator.kube.client import Conflict, Kube, KubeError, NotFound
 
 Json = dict[str, Any]
 
@@ -69,6 +69,12 @@ class CertificateKeeper:
                 await self.check()
             except Conflict:
                 continue  # another replica was faster: read what it wrote
+            except NotFound as error:
+                log.error(
+                    "certificates: %s: `helm upgrade` makes the Secret and the webhook anew. With a new Secret comes "
+                    "a new authority: restart the workloads then, their sidecars trust the old one only",
+                    error,
+                )
             except (KubeError, UnreadableMaterial) as error:
                 log.error("certificates: %s", error)
             await asyncio.sleep(CHECK_SECONDS if self._ready.is_set() else FIRST_CHECK_SECONDS)

@@ -110,8 +110,9 @@ class ModelPrice(Node):
     """Price of a million input tokens written to the provider's cache for its usual time. Absent: as inputPerMillion.
     Example: "3.75\""""
     cache_write_one_hour_per_million: Price | None = None
-    """Price of a million input tokens written to the provider's cache for one hour. Absent: twice inputPerMillion for
-    Anthropic, otherwise as cacheWritePerMillion. Example: "6.00\""""
+    """Price of a million input tokens written to the provider's cache for one hour. Absent: for Anthropic twice
+    inputPerMillion, as it publishes, and never less than cacheWritePerMillion; otherwise as cacheWritePerMillion.
+    Example: "6.00\""""
     context_tokens: Tokens | None = None
     """Most tokens that a request and its answer may have together; it bounds the worst case that is reserved.
     Absent: as in the built-in table. Example: 128000"""

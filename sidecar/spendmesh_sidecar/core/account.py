@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Want
-from spendmesh_sidecar.core.specs import LimitSpec
+from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 
 ASK_AGAIN_SECONDS = 1.0
@@ -26,6 +26,15 @@ TIGHT_DIVISOR = 10
 """Less than a tenth left to grant: nobody asks far ahead, and idle holders keep nothing."""
 
 
+Meaning = tuple[str, str, WindowSpec]
+"""Unit, currency and window of a limit. With another one it is another account, whatever its name (contract §4)."""
+
+
+def meaning_of(limit: LimitSpec) -> Meaning:
+    """What a limit's amounts are in."""
+    return limit.unit, limit.currency, limit.window
+
+
 @dataclass(slots=True)
 class Account:
     """State of one (budget, limit, per)."""
@@ -34,6 +43,8 @@ class Account:
     demand: Demand
     limit: LimitSpec | None = None
     """None: no budget in force has it (a policy change on its way)."""
+    meaning: Meaning | None = None
+    """Of the limit that was last in force: what all amounts here are in."""
     enforced: bool = True
     leases: dict[str, LeaseBook] = field(default_factory=dict)
     unleased: int = 0
@@ -48,6 +59,19 @@ class Account:
     _denied_at: float = 0.0
     _leased: bool = False
     """Some lease was held once: an idle account then asks for nothing."""
+
+    def put_in_force(self, limit: LimitSpec, *, enforced: bool, now: float) -> None:
+        """A policy has this limit. Under another meaning than before nothing is taken over: no right, no use."""
+        meaning = meaning_of(limit)
+        if self.meaning not in (None, meaning):
+            for lease in self.leases.values():
+                lease.supersede()
+            self.demand = Demand(now)
+            self.unleased = self.would_block = 0
+            self._granted_when_asked = None
+            self._leased = False
+        self.limit, self.meaning, self.enforced = limit, meaning, enforced
+        self.forget_denial()
 
     def current(self, now: float) -> LeaseBook | None:
         """The lease that a reservation uses now: the open one with the most free rights."""

@@ -191,8 +191,8 @@ def _unpriceable(
     if tiers := unpriced_tiers(price, request.bounds):
         return refuse(
             "field_not_allowed",
-            f"{tiers[0]} has no price for model {model!r}, and a budget in money applies. Leave it out, or add that "
-            f"service tier to the prices of ModelProvider {candidate.provider.ref}.",
+            f"{tiers[0]} has no price for model {model!r} of ModelProvider {candidate.provider.ref}, and a budget in "
+            "money applies. Leave it out, or ask for a model that the built-in price table has with that tier.",
             param="service_tier",
         )
     return None

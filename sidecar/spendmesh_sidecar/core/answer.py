@@ -42,7 +42,8 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
         return None
     target = tries.last.candidate.key
     attempts = f"{tries.number} attempt{'s' if tries.number != 1 else ''}"
-    if outcome.kind is Kind.TIMEOUT and not outcome.complete and (outcome.status is None or outcome.status < 400):
+    unanswered = not outcome.complete and (outcome.status is None or outcome.status < 400)
+    if outcome.kind is Kind.TIMEOUT and (outcome.broken or unanswered):
         return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
     if outcome.error_code == KEY_MISSING:
         ref = tries.last.candidate.provider.ref

@@ -139,13 +139,13 @@ class Exchange:
         if self._flight is not None and self._tries is not None:
             self._flight.permit = self._tries.begun(self._flight.permit, now)
 
-    def observe(self, outcome: Outcome, now: float, now_unix: int) -> Step:
-        """After `Attempt`: settle it, and decide whether another try is made."""
+    def observe(self, outcome: Outcome, now: float, now_unix: int, *, client_gone: bool = False) -> Step:
+        """After `Attempt`: settle it, and decide whether another try is made. For a client that has left none is."""
         self._enter(_Phase.ATTEMPTING, now)
         assert self._tries is not None
         self._settle(outcome, now)
         self._last = outcome
-        delay = self._tries.next_delay(outcome, now)
+        delay = None if client_gone else self._tries.next_delay(outcome, now)
         if delay is None:
             return self._finish()
         if delay > 0:

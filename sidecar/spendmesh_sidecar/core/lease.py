@@ -36,11 +36,15 @@ class LeaseBook:
     released: int = 0
     used: int = 0
     held: int = 0
+    reservations: int = 0
+    """Open ones, also those that hold nothing (a price of zero, an Observe limit without rights): each may yet cost."""
     overrun: int = 0
     would_block: int = 0
     fenced: bool = False
     retired: bool = False
-    """Takes no new reservation and closes as soon as nothing is held."""
+    """Takes no new reservation and closes as soon as none is open."""
+    superseded: bool = False
+    """Granted for another unit, currency or window than the limit has now: `retired` for good."""
     done: bool = False
     """The closing report is acknowledged."""
     _sent: LeaseReport | None = None
@@ -64,6 +68,10 @@ class LeaseBook:
         """True while its period runs and nothing forbids a new reservation."""
         return self.starts_at <= now < self.ends_at and not (self.fenced or self.retired)
 
+    def supersede(self) -> None:
+        """Never spend from this lease again; it closes as soon as nothing is held."""
+        self.retired = self.superseded = True
+
     @property
     def free(self) -> int:
         """Rights that are neither used nor held; never negative (an overrun is a debt, not a right)."""
@@ -74,6 +82,7 @@ class LeaseBook:
         if amount < 0 or amount > self.free:
             raise LedgerError(f"lease {self.id} cannot hold {amount}: {self.free} is free")
         self.held += amount
+        self.reservations += 1
 
     def settle(self, held: int, actual: int) -> None:
         """Replace what was held by what it cost; above the reservation is overrun, and charged all the same."""
@@ -86,9 +95,10 @@ class LeaseBook:
         self._let_go(held)
 
     def _let_go(self, held: int) -> None:
-        if held < 0 or held > self.held:
-            raise LedgerError(f"lease {self.id} holds {self.held}, not {held}")
+        if self.reservations < 1 or held < 0 or held > self.held:
+            raise LedgerError(f"lease {self.id} holds {self.held} for {self.reservations} calls, not {held}")
         self.held -= held
+        self.reservations -= 1
 
     def give_back(self, amount: int) -> int:
         """Return up to `amount` of what is free; answers how much."""
@@ -103,7 +113,7 @@ class LeaseBook:
 
     def revive(self) -> None:
         """Undo `retired` unless the closing report was made: the account is in force again."""
-        if self._sent is None or not self._sent.closed:
+        if not self.superseded and (self._sent is None or not self._sent.closed):
             self.retired = False
 
     def report(self, now: float) -> LeaseReport | None:
@@ -115,7 +125,7 @@ class LeaseBook:
         if self.done:
             return None
         last = self._sent
-        closing = self.held == 0 and (self.retired or self.fenced or now >= self.ends_at)
+        closing = self.reservations == 0 and (self.retired or self.fenced or now >= self.ends_at)
         if last is not None and (not self._acknowledged or (not closing and _content(last) == self._content())):
             return last
         self._sent = LeaseReport(

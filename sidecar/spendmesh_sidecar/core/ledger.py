@@ -65,8 +65,7 @@ class Ledger:
                 ref = AccountRef(budget=budget.name, limit=limit.name)
                 in_force.add(ref)
                 account = self._account(ref, now)
-                account.limit, account.enforced = limit, budget.mode == "Enforce"
-                account.forget_denial()
+                account.put_in_force(limit, enforced=budget.mode == "Enforce", now=now)
                 if not self.draining:
                     for lease in account.leases.values():
                         lease.revive()
@@ -149,7 +148,7 @@ class Ledger:
             amount = actual.in_unit(entry.unit)
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
-            else:
+            elif entry.account.meaning is None or entry.account.meaning[0] == entry.unit:
                 entry.account.unleased += amount
                 entry.account.carry_over(now)
 
@@ -175,21 +174,27 @@ class Ledger:
     def merge(self, lease: Lease, now: float) -> bool:
         """
         Take over a lease message, new, repeated or late. False: not ours, closed before, or of another meaning.
+
+        One of another meaning, or of a limit that no policy had, is only kept to be closed.
         """
         if lease.nonce != self.nonce or lease.id in self._closed:
             return False
         account = self._account(lease.account, now)
-        limit = account.limit
-        if limit is not None and (limit.unit, limit.currency) != (lease.unit, lease.currency):
-            return False
+        usable = account.meaning is not None and account.meaning[:2] == (lease.unit, lease.currency)
         book = account.leases.get(lease.id)
-        if book is None:
+        if book is not None:
+            usable = usable and not book.superseded
+            grown = book.merge(lease, now)
+        else:
             starts_at, ends_at = now + lease.starts_in_ms / 1000, now + lease.ends_in_ms / 1000
             book = LeaseBook(lease.id, lease.account, lease.granted, starts_at, ends_at, lease.state, lease.released)
-            book.retired = limit is None or self.draining
+            book.retired = account.limit is None or self.draining
+            grown = True
             account.add(book)
-            account.forget_denial()
-        elif book.merge(lease, now):
+        if not usable:
+            book.supersede()
+            return False
+        if grown:
             account.forget_denial()
         account.carry_over(now)
         self._silent_until = 0.0

@@ -50,7 +50,7 @@ def status(ledger: Ledger, now: float) -> tuple[AccountStatus, ...]:
 def _status(account: Account, now: float) -> AccountStatus:
     assert account.limit is not None
     state = account.state(now)
-    leases = account.leases.values()
+    leases = [lease for lease in account.leases.values() if not lease.superseded]
     return AccountStatus(
         budget=account.ref.budget,
         limit=account.ref.limit,
@@ -63,7 +63,7 @@ def _status(account: Account, now: float) -> AccountStatus:
         free=account.free(now),
         overrun=sum(lease.overrun for lease in leases),
         would_block=sum(lease.would_block for lease in leases) + account.would_block,
-        leases=len(account.leases),
+        leases=len(leases),
         fenced=any(lease.fenced for lease in leases),
         amount=state.amount if state else None,
         settled=account.settled(now) if state else None,

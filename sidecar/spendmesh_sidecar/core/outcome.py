@@ -116,10 +116,10 @@ def broken(
     committed: bool = False,
 ) -> Outcome:
     """The outcome of an attempt without a whole answer. Usage that was final before the break stays final."""
-    return _observed(kind, observation or Observation(), status, committed)
+    return _observed(kind, observation or Observation(), status, committed, broken=True)
 
 
-def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool) -> Outcome:
+def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool, *, broken: bool = False) -> Outcome:
     return Outcome(
         kind=kind,
         status=status,
@@ -131,6 +131,7 @@ def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool
         finish_reasons=seen.finish_reasons,
         response_id=seen.response_id,
         response_model=seen.response_model,
+        broken=broken,
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from spendmesh_sidecar.core.money import cost_nanos
 from spendmesh_sidecar.core.specs import ListedModel, ModelPrice, PriceList, PriceRow, ProviderSpec, TokenPrices
 from spendmesh_sidecar.core.types import Bounds, Usage
@@ -31,11 +33,23 @@ class Pricing:
         self.version = version
         self._lists = {prices.id: prices.models for prices in lists}
         self._found: dict[tuple[str, str], ModelPrice | None] = {}
+        self._completed: dict[tuple[str, str], tuple[ModelPrice, ModelPrice]] = {}
 
     def resolve(self, provider: ProviderSpec, model: str) -> ModelPrice | None:
-        """The provider's own price of exactly this model, else the built-in one."""
+        """
+        The provider's own price of exactly this model, else the built-in one.
+
+        Service tiers that only the built-in price has are added to the own one, at the dearer of both: a project may
+        be served by them without asking.
+        """
         own = next((price for price in provider.prices if price.model == model), None)
-        return own if own is not None and own.rows else self.listed(provider, model)
+        if own is None or not own.rows:
+            return self.listed(provider, model)
+        key = (provider.alias, model)
+        known = self._completed.get(key)
+        if known is None or known[0] is not own:
+            known = self._completed[key] = own, _with_tiers_of(self.listed(provider, model), own)
+        return known[1]
 
     def listed(self, provider: ProviderSpec, model: str) -> ModelPrice | None:
         """The built-in price alone: the first entry of the provider's list that recognizes the name."""
@@ -50,6 +64,36 @@ class Pricing:
         name = model.lower()
         entry = next((entry for entry in self._lists.get(list_id, ()) if _recognizes(entry, name)), None)
         return entry.price if entry is not None and entry.price.rows else None
+
+
+def _with_tiers_of(listed: ModelPrice | None, own: ModelPrice) -> ModelPrice:
+    priced = {row.service_tier for row in own.rows}
+    if listed is None or listed.currency != own.currency or STANDARD not in priced:
+        return own
+    added: list[PriceRow] = []
+    for tier in sorted({row.service_tier for row in listed.rows} - priced):
+        rows = [row for row in own.rows if row.service_tier == STANDARD]
+        rows += [row for row in listed.rows if row.service_tier == tier]
+        added += [
+            PriceRow(
+                prices=_dearer(_at(own, STANDARD, since, above), _at(listed, tier, since, above)),
+                since=since,
+                service_tier=tier,
+                above_input_tokens=above,
+            )
+            for since in sorted({row.since for row in rows})
+            for above in sorted({row.above_input_tokens for row in rows})
+        ]
+    return replace(own, rows=(*own.rows, *added))
+
+
+def _at(price: ModelPrice, tier: str, since: int, above: int) -> TokenPrices:
+    return _reached(_in_force(price, since)[tier], above + 1)[0].prices
+
+
+def _dearer(one: TokenPrices, other: TokenPrices) -> TokenPrices:
+    names = TokenPrices.__struct_fields__
+    return TokenPrices(**{name: max(getattr(one, name), getattr(other, name)) for name in names})
 
 
 def _recognizes(entry: ListedModel, name: str) -> bool:

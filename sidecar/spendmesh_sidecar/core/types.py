@@ -150,6 +150,8 @@ class Outcome(Struct, frozen=True):
     finish_reasons: tuple[str, ...] = ()
     response_id: str = ""
     response_model: str = ""
+    broken: bool = False
+    """The answer did not come to its end: there is none to pass on, whatever its head said."""
 
 
 # --- the next step ----------------------------------------------------------------------------------------

@@ -1,0 +1,268 @@
+"""Calls that wait for rights: asked for together, answered apart, and never taken for the coordinator's silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from exchange_world import MONTH, USD, budget, limit
+from fake_bank import Bank
+from sidecar_world import eventually
+from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.control_client import ControlClient, ControlRefused
+from spendmesh_sidecar.core.charges import Charge
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.protocol import AcquireReply, AcquireRequest, ReportReply, ReportRequest
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 10 * USD
+BUDGETS = (budget(limit("monthly", LIMIT)),)
+SOON = 0.1
+
+
+class Counter:
+    """A coordinator that answers a question when the test says so, by the rules of `Bank`."""
+
+    def __init__(self, share: int) -> None:
+        self.bank = Bank(BUDGETS, share=share)
+        self.asked: list[AcquireRequest] = []
+        self._open: dict[str, asyncio.Future[AcquireReply]] = {}
+        self.at_once = False
+        self.refuses: ControlRefused | None = None
+
+    async def acquire(self, request: AcquireRequest) -> AcquireReply:
+        self.asked.append(request)
+        if self.at_once:
+            return self._decide(request)
+        self._open[request.id] = asyncio.get_running_loop().create_future()
+        return await self._open[request.id]
+
+    async def report(self, request: ReportRequest) -> ReportReply:
+        return ReportReply(leases=self.bank.report(request.nonce, request.reports))
+
+    def answer(self, number: int = -1) -> None:
+        """Answer one question, the newest if nothing is said."""
+        request = self.asked[number]
+        future = self._open.pop(request.id)
+        if future.done():
+            return  # nobody waits for it any more
+        if self.refuses is not None:
+            future.set_exception(self.refuses)
+        else:
+            future.set_result(self._decide(request))
+
+    def answer_from_now_on(self) -> None:
+        """Answer what is open, and every later question at once."""
+        self.at_once = True
+        for request in [request for request in self.asked if request.id in self._open]:
+            self.answer(self.asked.index(request))
+
+    def _decide(self, request: AcquireRequest) -> AcquireReply:
+        leases, denials = self.bank.acquire(request.nonce, request.wants)
+        return AcquireReply(leases=leases, denials=denials)
+
+    @property
+    def waits(self) -> bool:
+        """Some question is open."""
+        return bool(self._open)
+
+    @property
+    def needs(self) -> list[int]:
+        """Of each question so far."""
+        return [sum(want.need for want in request.wants) for request in self.asked]
+
+
+class Watch(Clock):
+    """Time that can be put forward."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+class Desk:
+    """`Leases` between a ledger and that coordinator, with calls as an exchange makes them."""
+
+    def __init__(self, share: int = 0) -> None:
+        self.counter = Counter(share)
+        self.clock = Watch()
+        self.ledger = Ledger("first", BUDGETS, self.clock.monotonic())
+        self.nonces = iter(("second", "third"))
+        client = cast(ControlClient, self.counter)
+        self.leases = Leases(client, self.ledger, self.clock, Random(3), lambda: next(self.nonces))
+        self._calls = 0
+
+    async def start(self) -> None:
+        """With the first top-up answered, and none due for a while."""
+        starting = asyncio.create_task(self.leases.start())
+        await eventually(lambda: self.counter.asked)
+        self.counter.answer()
+        await starting
+        self.counter.asked.clear()
+
+    async def call(self, amount: int, wait: float = 5.0) -> str:
+        """Reserve, asking as often as there is time; how it went."""
+        self._calls += 1
+        name, until = f"call-{self._calls}", self.clock.monotonic() + wait
+        while lacking := self.ledger.reserve((Charge(MONTH, "Cost", amount),), name, self.clock.monotonic()):
+            left = until - self.clock.monotonic()
+            if left <= 0:
+                return "in flight"
+            denials = await self.leases.acquire(lacking, left)
+            if denials is None:
+                return "silence"
+            if denials:
+                return denials[0].reason
+        return "served"
+
+    def calls(self, *amounts: int, **options: Any) -> list[asyncio.Task[str]]:
+        return [asyncio.create_task(self.call(amount, **options)) for amount in amounts]
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    """Nothing is granted but what a call needs, so that each question is a call's."""
+    async for made in opened(Desk()):
+        yield made
+
+
+@pytest.fixture
+async def generous_desk() -> AsyncIterator[Desk]:
+    """Rights are granted ahead."""
+    async for made in opened(Desk(share=2)):
+        yield made
+
+
+async def opened(desk: Desk) -> AsyncIterator[Desk]:
+    await desk.start()
+    yield desk
+    desk.counter.answer_from_now_on()
+    await desk.leases.stop(0.0)
+
+
+def free(desk: Desk) -> int:
+    return desk.ledger.accounts[MONTH].free(desk.clock.monotonic())
+
+
+async def test_calls_that_wait_are_asked_for_together(desk: Desk) -> None:
+    """A busy coordinator answers once a second: twelve calls at once must not take twelve turns."""
+    had = free(desk)
+    calls = desk.calls(*[USD // 2] * 12)
+    await eventually(lambda: desk.counter.asked)
+    desk.counter.answer()
+    while not all(call.done() for call in calls):
+        await eventually(lambda: desk.counter.waits or all(call.done() for call in calls))
+        if desk.counter.waits:
+            desk.counter.answer()
+    assert {call.result() for call in calls} == {"served"}
+    assert len(desk.counter.asked) <= 2
+    assert sum(desk.counter.needs) == 12 * (USD // 2) - had, "what is free is reckoned once"
+
+
+async def test_who_comes_while_a_question_is_open_is_in_the_next(desk: Desk) -> None:
+    first = desk.calls(USD)
+    await eventually(lambda: desk.counter.asked)
+    others = desk.calls(USD, 2 * USD, USD)
+    await asyncio.sleep(0)
+    desk.counter.answer()
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    assert desk.counter.needs[1] == 4 * USD
+    desk.counter.answer()
+    assert await asyncio.gather(*first, *others) == ["served"] * 4
+
+
+async def test_together_too_much_is_asked_for_in_halves_and_who_fits_is_served(desk: Desk) -> None:
+    desk.counter.at_once = True
+    calls = desk.calls(*[2 * USD] * 8)
+    results = await asyncio.gather(*calls)
+    assert results.count("served") == 5, "ten dollars hold five calls"
+    assert set(results) == {"served", "in_flight"}
+
+
+async def test_one_call_that_never_fits_does_not_stand_in_the_way_of_others(desk: Desk) -> None:
+    desk.counter.at_once = True
+    assert await asyncio.gather(*desk.calls(LIMIT + 1, USD, LIMIT + 2, USD)) == [
+        "too_large",
+        "served",
+        "too_large",
+        "served",
+    ]
+
+
+async def test_many_calls_on_an_empty_budget_are_answered_with_few_questions(desk: Desk) -> None:
+    desk.counter.at_once = True
+    desk.counter.bank.reasons[MONTH] = "exhausted"
+    assert set(await asyncio.gather(*desk.calls(*[USD] * 64))) == {"exhausted"}
+    assert len(desk.counter.asked) <= 8
+
+
+async def test_a_turn_that_comes_too_late_is_not_the_coordinators_silence(desk: Desk) -> None:
+    """It answers, only not this call in time: try again soon, and nothing shrinks for it."""
+    [first] = desk.calls(USD)
+    await eventually(lambda: desk.counter.asked)
+    [late] = desk.calls(USD, wait=SOON)
+    await asyncio.sleep(0)
+    desk.counter.answer()
+    assert await late == "in flight"
+    assert not desk.ledger.silent(desk.clock.monotonic())
+    assert await first == "served"
+
+
+async def test_no_answer_at_all_is_silence(desk: Desk) -> None:
+    desk.clock.ahead += 2.0
+    assert await asyncio.gather(*desk.calls(USD, USD, wait=SOON)) == ["silence"] * 2
+    assert desk.ledger.silent(desk.clock.monotonic())
+
+
+async def test_after_a_silence_the_next_call_is_asked_for(desk: Desk) -> None:
+    desk.clock.ahead += 2.0
+    assert await asyncio.gather(*desk.calls(USD, wait=SOON)) == ["silence"]
+    desk.counter.at_once = True
+    assert await asyncio.gather(*desk.calls(USD)) == ["served"]
+
+
+async def test_a_call_does_not_wait_for_a_top_up(generous_desk: Desk) -> None:
+    desk = generous_desk
+    desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())
+    await eventually(lambda: desk.counter.asked)
+    assert desk.counter.needs == [0], "a top-up, which stays open"
+    [call] = desk.calls(USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    desk.counter.answer()
+    assert await call == "served"
+
+
+async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk) -> None:
+    desk = generous_desk
+    desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())
+    await eventually(lambda: desk.counter.asked)
+    [call] = desk.calls(USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    desk.counter.refuses = ControlRefused(409, "fenced")
+    desk.counter.answer(0)
+    desk.counter.answer(1)
+    assert await call == "silence"
+    assert desk.ledger.nonce == "second"
+
+
+async def test_a_refusal_of_all_is_not_remembered_for_one(desk: Desk) -> None:
+    """What is too much for ten calls together may be there for one."""
+    desk.counter.bank.reasons[MONTH] = "exhausted"
+    calls = desk.calls(USD, USD)
+    await eventually(lambda: desk.counter.asked)
+    assert desk.counter.needs[0] > USD
+    desk.counter.answer()
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    [lack] = desk.ledger.shortfalls((Charge(MONTH, "Cost", USD),), desk.clock.monotonic())
+    assert desk.ledger.standing_denials((lack,), desk.clock.monotonic()) == ()
+    desk.counter.bank.reasons.clear()
+    desk.counter.answer()
+    desk.counter.answer_from_now_on()
+    assert await asyncio.gather(*calls) == ["served"] * 2
