@@ -13,7 +13,7 @@ from random import Random
 
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.core import ledger_view
-from spendmesh_sidecar.core.breaker import Breakers
+from spendmesh_sidecar.core.breaker import Breakers, State
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
@@ -25,7 +25,7 @@ from spendmesh_sidecar.policy_source import Installed
 from spendmesh_sidecar.telemetry import Telemetry
 from spendmesh_sidecar.upstream import Upstream
 
-_BREAKER_STATES = {"serving": 0, "probing": 1, "ejected": 2}
+_BREAKER_STATES: dict[State, int] = {"serving": 0, "probing": 1, "ejected": 2}
 
 
 @dataclass(slots=True)
@@ -86,11 +86,20 @@ class DataPlane:
         now = self.clock.monotonic()
         return {
             "spendmesh_breaker_state": [
-                ((("target", key),), _BREAKER_STATES[breaker.state(now)]) for key, breaker in self.breakers.items()
+                ((("target", key),), _BREAKER_STATES[state]) for key, state in self._breaker_states(now).items()
             ],
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
         }
+
+    def _breaker_states(self, now: float) -> dict[str, State]:
+        """By target of the policy. Other names come from clients: together they are `other`, as bad as the worst."""
+        targets = self.installed.policy.targets if self.installed else frozenset()
+        states: dict[str, State] = {}
+        for key, breaker in self.breakers.items():
+            name, state = key if key in targets else "other", breaker.state(now)
+            states[name] = max(state, states.get(name, state), key=_BREAKER_STATES.__getitem__)
+        return states
 
     def status(self) -> dict[str, object]:
         """`/status`: policy, rights and breakers in the words of the tests. No key, no user value."""
@@ -110,6 +119,6 @@ class DataPlane:
             },
             "control": {"leases": "reachable" if self.leases.reachable else "unreachable", "nonce": self.ledger.nonce},
             "rights": [asdict(account) for account in ledger_view.status(self.ledger, now)],
-            "breakers": {key: breaker.state(now) for key, breaker in self.breakers.items()},
+            "breakers": self._breaker_states(now),
             "requests": {"active": self.active, "draining": self.draining, "reserved": self.ledger.open_reservations},
         }

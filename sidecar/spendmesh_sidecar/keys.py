@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
+
+LOOK_AGAIN_SECONDS = 1.0
+"""A new key acts after this; the kubelet itself takes a minute or two to bring it."""
 
 
 class KeySource(Protocol):
@@ -16,28 +19,30 @@ class KeySource(Protocol):
 
 
 class FileKeys:
-    """Keys mounted from Secrets: one file per provider, re-read when the kubelet swaps it."""
+    """Keys mounted from Secrets: one file per provider, re-read when the kubelet has swapped it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, now: Callable[[], float]) -> None:
         self._directory = directory
-        self._paths: dict[str, Path] = {}
-        self._cache: dict[str, tuple[int, str]] = {}
+        self._now = now
+        self._read: dict[str, tuple[float, int, str]] = {}
 
     def get(self, name: str) -> str | None:
         """See `KeySource.get`. A name with a path in it finds nothing."""
-        path = self._paths.get(name)
-        if path is None:
-            if not name or "/" in name or name.startswith("."):
-                return None
-            path = self._paths[name] = self._directory / name
+        now = self._now()
+        known = self._read.get(name)
+        if known is not None and now < known[0]:
+            return known[2] or None
+        if not name or "/" in name or name.startswith("."):
+            return None
+        path = self._directory / name
         try:
             changed = path.stat().st_mtime_ns
-            cached = self._cache.get(name)
-            if cached is None or cached[0] != changed:
-                cached = self._cache[name] = (changed, path.read_text(encoding="utf-8").strip())
+            key = known[2] if known is not None and known[1] == changed else path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
+            self._read.pop(name, None)
             return None
-        return cached[1] or None
+        self._read[name] = now + LOOK_AGAIN_SECONDS, changed, key
+        return key or None
 
 
 class StaticKeys:

@@ -18,6 +18,7 @@ from spendmesh_sidecar import protocol
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused, ControlUnavailable
 from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.types import Shortfall
 
 TOP_UP_SECONDS = 0.25
@@ -30,7 +31,7 @@ CONFLICT = 409
 
 log = logging.getLogger("spendmesh.leases")
 
-Denials = tuple[protocol.Denial, ...]
+Denials = tuple[Denial, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,15 @@ class _Call:
     shortfalls: tuple[Shortfall, ...]
     until: float
     answer: asyncio.Future[Denials | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The coordinator's word on one question."""
+
+    denials: Denials
+    useful: bool
+    """Whether what was needed can be spent here. Not so if the lease has ended by our clock, or was closed before."""
 
 
 class Leases:
@@ -146,21 +156,30 @@ class Leases:
         """
         Ask once for all calls, since a busy coordinator answers once a second. False: not even the first had success.
 
-        If all together are refused, ask for the first half, down to one call, which then has its answer.
+        If all together are refused, ask for the first half, down to one call, which then has its answer. Rights that
+        come and cannot be spent are asked for once more: each further question would only tie up more of the limit.
         """
+        useless = 0
         while calls := [call for call in calls if not call.answer.done()]:
             lacking = (lack for call in calls for lack in call.shortfalls)
-            reply = await self._exchange(self._ledger.wants_for(lacking, self._clock.monotonic()))
-            if reply is None:
+            wants = self._ledger.wants_for(lacking, self._clock.monotonic())
+            answer = await self._exchange(wants)
+            if answer is None:
                 self._answer(calls, None)
-            elif not reply.denials:
-                self._answer(self._waiting, ())
-            elif len(calls) == 1:
-                self._answer(calls, reply.denials)
+            elif answer.denials and len(calls) > 1:
+                calls = calls[: len(calls) // 2]
+            elif answer.denials:
+                self._answer(calls, answer.denials)
                 self._answer_alike()
                 return False
+            elif answer.useful:
+                self._answer(self._waiting, ())
             else:
-                calls = calls[: len(calls) // 2]
+                await self.report()  # a lease that has ended here is closed with it, and its rights go back
+                useless += 1
+                if useless > 1:
+                    self._answer(calls, tuple(Denial(account=want.account, reason="in_flight") for want in wants))
+                    return False
         return True
 
     def _answer(self, calls: Sequence[_Call], denials: Denials | None) -> None:
@@ -177,7 +196,7 @@ class Leases:
             if standing := self._ledger.standing_denials(call.shortfalls, now):
                 self._answer((call,), standing)
 
-    async def _exchange(self, wants: tuple[protocol.Want, ...]) -> protocol.AcquireReply | None:
+    async def _exchange(self, wants: tuple[protocol.Want, ...]) -> _Answer | None:
         """One acquire, repeated under one id until it is answered or the caller's time is up."""
         self._sequence += 1
         nonce = self._ledger.nonce
@@ -194,13 +213,16 @@ class Leases:
                 return None
         self.reachable = True
         self._heard_at = now = self._clock.monotonic()
+        before = [self._ledger.free(want.account, now) for want in wants]
         for lease in reply.leases:
             self._ledger.merge(lease, now)
+        grown = (self._ledger.free(want.account, now) > free for want, free in zip(wants, before, strict=True))
+        useful = all(more or not want.need for want, more in zip(wants, grown, strict=True))
         asked = (Shortfall(want.account.budget, want.account.limit, want.need, want.want) for want in wants)
         self._ledger.denied(reply.denials, now, tuple(asked))
         if any(denial.reason == "in_flight" for denial in reply.denials):
             self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
-        return reply
+        return _Answer(reply.denials, useful)
 
     async def _top_up(self) -> None:
         if wants := self._ledger.wants(self._clock.monotonic()):

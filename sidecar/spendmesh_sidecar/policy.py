@@ -59,6 +59,12 @@ class Policy(Spec, frozen=True, kw_only=True):
     retry: RetrySpec = RetrySpec()
     observed_retry: RetrySpec | None = None
 
+    @property
+    def targets(self) -> frozenset[str]:
+        """`alias/model` of every target that the routing names."""
+        tiers = self.routing.tiers if self.routing else ()
+        return frozenset(f"{target.provider}/{target.model}" for tier in tiers for target in tier.targets)
+
 
 class PriceTable(Spec, frozen=True, kw_only=True):
     """The built-in dated prices (from genai-prices), or the part of them that a policy can need."""

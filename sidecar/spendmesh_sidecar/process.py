@@ -77,7 +77,7 @@ class Sidecar:
         """
         clock, rng = clock or Clock(), rng or SystemRandom()
         if keys is None:
-            keys = FileKeys(settings.keys_dir) if settings.keys_dir else StaticKeys({})
+            keys = FileKeys(settings.keys_dir, clock.monotonic) if settings.keys_dir else StaticKeys({})
         client = ControlClient(settings, token)
         metrics = Metrics()
         ledger = Ledger(new_nonce())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from control_plane import ControlPlane
+from ledger_samples import ManualClock, SamplePublished, acquire, budget, sample_policy, want
+from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.kube.client import Kube, KubeUnavailable
 from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
+from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.store import Conflict, Unavailable
 
 Json = dict[str, Any]
@@ -100,3 +104,27 @@ def test_without_the_right_nothing_is_assumed(kinds: ControlPlane) -> None:
             await kube.close()
 
     asyncio.run(refused())
+
+
+def test_another_cluster_name_starts_new_books_and_the_old_ones_stay(kinds: ControlPlane) -> None:
+    """As values.yaml says: spend so far is no longer counted until the name is set back; nothing stands still."""
+
+    async def work(kube: LosingKube, _: BudgetLedgerStore) -> None:
+        async def charged_under(domain: str, request: str, amount: int) -> int:
+            store = BudgetLedgerStore(kube, "default", domain)
+            policy = SamplePublished(sample_policy(budget(1000)))
+            settings = CoordinatorSettings(commit_interval_seconds=0.0, sweep_seconds=3600.0)
+            at = Coordinator(store, ManualClock(), random.Random(1), lambda _: policy, domain, settings)
+            await at.start()
+            try:
+                if amount:
+                    await at.acquire(PodIdentity("team-a", "p", "u"), acquire(request, "n", want(amount)))
+                return sum(state.charged for state in at.states().values())
+            finally:
+                await at.stop()
+
+        assert await charged_under("domain-one", "r1", 700) == 700
+        assert await charged_under("domain-two", "r2", 400) == 400
+        assert await charged_under("domain-one", "", 0) == 700
+
+    run(kinds, "domains", work)

@@ -6,7 +6,15 @@ import random
 
 import pytest
 
-from spendmesh_sidecar.core.breaker import PROBE_LEASE_SECONDS, Breaker, BreakerError, Breakers, Permit, Verdict
+from spendmesh_sidecar.core.breaker import (
+    MAX_BREAKERS,
+    PROBE_LEASE_SECONDS,
+    Breaker,
+    BreakerError,
+    Breakers,
+    Permit,
+    Verdict,
+)
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 SPEC = BreakerSpec(consecutive_5xx_errors=3, base_ejection_ms=5_000, max_ejection_ms=30_000)
@@ -196,3 +204,19 @@ def test_zero_switches_ejection_off_also_for_what_is_ejected() -> None:
     assert breakers.of("b/m", off).reopens_in(0.0) == 0
     assert breakers.of("b/m", off).permit(0.0) is not None
     assert dict(breakers.items()).keys() == {"a/m", "b/m"}
+
+
+def test_names_that_clients_invent_are_forgotten_before_what_has_failed() -> None:
+    """Model names come from clients: thousands of them leave a bounded number of breakers, and no ejection goes."""
+    breakers = Breakers()
+    for _ in range(3):
+        result(breakers.of("policy/target", SPEC), Verdict.FAILURE, 0.0)
+    result(breakers.of("policy/shaky", SPEC), Verdict.FAILURE, 0.0)
+    for number in range(2 * MAX_BREAKERS):
+        breakers.of(f"made-up/{number}", SPEC)
+    assert len(dict(breakers.items())) == MAX_BREAKERS
+    assert {"policy/target", "policy/shaky", f"made-up/{2 * MAX_BREAKERS - 1}"} <= dict(breakers.items()).keys()
+    for number in range(2 * MAX_BREAKERS):
+        result(breakers.of(f"failing/{number}", SPEC), Verdict.FAILURE, 0.0)
+    assert len(dict(breakers.items())) == MAX_BREAKERS
+    assert breakers.of("policy/target", SPEC).state(0.0) == "ejected"

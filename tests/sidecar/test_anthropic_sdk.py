@@ -7,7 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from sidecar_world import World, message
+from sidecar_beside import message
+from sidecar_world import World
 
 pytestmark = pytest.mark.anyio
 

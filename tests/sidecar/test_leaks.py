@@ -13,8 +13,9 @@ import openai
 import psutil
 import pytest
 
+from sidecar_beside import chat, eventually, message
 from sidecar_manifests import retries
-from sidecar_world import World, chat, eventually, message
+from sidecar_world import World
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

@@ -8,10 +8,11 @@ from random import Random
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, budget, limit
 from fake_bank import Bank
-from sidecar_world import eventually
+from sidecar_beside import eventually
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused
 from spendmesh_sidecar.core.charges import Charge
@@ -34,6 +35,9 @@ class Counter:
         self.asked: list[AcquireRequest] = []
         self._open: dict[str, asyncio.Future[AcquireReply]] = {}
         self.at_once = False
+        self.late = False
+        """Its clock is behind: it grants rights of a period that has ended here."""
+        self.closed = 0
         self.refuses: ControlRefused | None = None
 
     async def acquire(self, request: AcquireRequest) -> AcquireReply:
@@ -44,6 +48,7 @@ class Counter:
         return await self._open[request.id]
 
     async def report(self, request: ReportRequest) -> ReportReply:
+        self.closed += sum(report.closed for report in request.reports)
         return ReportReply(leases=self.bank.report(request.nonce, request.reports))
 
     def answer(self, number: int = -1) -> None:
@@ -65,6 +70,8 @@ class Counter:
 
     def _decide(self, request: AcquireRequest) -> AcquireReply:
         leases, denials = self.bank.acquire(request.nonce, request.wants)
+        if self.late:
+            leases = tuple(replace(lease, ends_in_ms=0) for lease in leases)
         return AcquireReply(leases=leases, denials=denials)
 
     @property
@@ -250,6 +257,17 @@ async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk)
     desk.counter.answer(1)
     assert await call == "silence"
     assert desk.ledger.nonce == "second"
+
+
+@pytest.mark.parametrize("amounts", [[USD], [USD] * 8], ids=["one call", "many"])
+async def test_rights_that_cannot_be_spent_here_are_not_asked_for_again_and_again(
+    desk: Desk, amounts: list[int]
+) -> None:
+    """One call must not tie up a whole limit in a lease that has ended by the sidecar's clock."""
+    desk.counter.at_once = desk.counter.late = True
+    assert set(await asyncio.gather(*desk.calls(*amounts))) == {"in_flight"}
+    assert len(desk.counter.asked) == 2
+    assert desk.counter.closed, "so that the rights go back"
 
 
 async def test_a_refusal_of_all_is_not_remembered_for_one(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Policies change under running calls, parts go away and come back, processes die: nothing spent is given back."""
+"""Parts go away and come back, processes die: calls go on as far as they may, and nothing spent is given back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 import openai
 import pytest
 
-from sidecar_manifests import budget, routing
-from sidecar_world import OPENAI_KEY, POD, Rogue, World, chat, eventually
+from sidecar_beside import Rogue, chat, eventually
+from sidecar_manifests import budget
+from sidecar_world import OPENAI_KEY, World
 from spendmesh_sidecar.settings import Address
 from spendmesh_standin import FaultRule
 
@@ -28,80 +28,6 @@ NANOS = 10**9
 async def tier(world: World) -> str:
     answer = await world.openai.chat.completions.with_raw_response.create(**chat())
     return answer.headers["x-spendmesh-tier"]
-
-
-# --- policy -----------------------------------------------------------------------------------------------
-
-
-async def test_a_policy_edit_takes_effect_without_a_restart(world: World) -> None:
-    assert await tier(world) == "standard"
-    await world.apply(routing(defaultTier="economy"))
-    await world.programmed()
-    assert await tier(world) == "economy"
-    answer = await world.openai.chat.completions.with_raw_response.create(**chat())
-    assert answer.headers["x-spendmesh-policy"] == "team-a/support@2"
-
-
-async def test_a_call_in_flight_ends_under_the_policy_it_began_with(world: World) -> None:
-    world.standin.faults(FaultRule("withhold", stream=True))
-    stream = await world.openai.chat.completions.create(**chat("[[out=3]]"), stream=True)
-    first = await anext(aiter(stream))
-    del world.objects[("ModelBudget", "team")]
-    await world.apply(budget(name="other"))
-    await world.programmed()
-    world.standin.acknowledge(first.id, 10)
-    assert [chunk async for chunk in stream]
-    await world.stop_sidecar()
-    settled = {view.key.budget: view.state.settled for view in world.control.coordinator.views()}
-    assert settled["team-a/team"] == world.invoice_nanos > 0
-    assert settled.get("team-a/other", 0) == 0
-
-
-async def test_an_object_that_breaks_keeps_its_last_good_meaning(world: World) -> None:
-    await world.apply(routing(defaultTier="no-such-tier"))
-    (verdict,) = [v for key, v in world.control.compiled.verdicts.items() if key.kind == "RoutingPolicy"]
-    assert not verdict.accepted
-    assert await tier(world) == "standard"
-
-
-@pytest.mark.parametrize(
-    ("change", "wrong", "reason"),
-    [
-        ({"requires": ("telepathy/1",)}, {}, "telepathy/1"),
-        ({"price_table": "0" * 64}, {}, "price table"),
-        ({"namespace": "team-b"}, {"digest": "f" * 64}, "digest"),
-        ({"providers": ()}, {}, "providers"),
-    ],
-    ids=["feature", "prices", "digest", "reference"],
-)
-async def test_a_policy_that_cannot_be_accepted_is_refused_and_the_old_one_stays(
-    world: World, change: dict[str, Any], wrong: dict[str, Any], reason: str
-) -> None:
-    before = (await world.status())["policy"]
-    policy = world.sidecar.plane.installed.policy
-    sent = world.publish(msgspec.structs.replace(policy, **change), **wrong)
-    if reason == "price table":  # nobody has it: asked for again, never obeyed
-        await eventually(lambda: world.sidecar.policy.last_error)
-    else:
-        nack = await eventually(lambda: world.control.hub.nacks().get(POD.identity.uid))
-        assert nack.digest == sent and reason in nack.error
-    assert (await world.status())["policy"] == before
-    assert await tier(world) == "standard"
-
-
-async def test_without_any_policy_a_call_is_refused_and_the_sidecar_is_not_ready(empty_world: World) -> None:
-    world = await empty_world.start(sidecar=False)
-    await world.stop_control()
-    starting = asyncio.create_task(world.start_sidecar(first_policy_seconds=0.2))
-    try:
-        with pytest.raises(openai.InternalServerError) as refused:
-            await starting
-            await world.openai.chat.completions.create(**chat())
-        assert refused.value.code == "policy_missing"
-        async with world.http.get(f"{world.admin_url}/readyz") as response:
-            assert response.status == 503
-    finally:
-        await starting
 
 
 # --- control goes away ------------------------------------------------------------------------------------
@@ -301,7 +227,7 @@ async def test_a_control_process_killed_and_restarted_gives_nothing_back(empty_w
     refused = ""
     while refused not in ("budget_exceeded", "request_exceeds_budget"):
         try:
-            await world.openai.chat.completions.create(**chat("[[out=100]]"))
+            await world.openai.chat.completions.create(**chat("[[out=250]]"))
         except openai.APIStatusError as error:
             refused = error.code or ""
             await asyncio.sleep(0.02)
@@ -329,7 +255,18 @@ async def test_a_key_that_is_rotated_is_used_without_a_restart(empty_world: Worl
     await world.start_sidecar_process()
     key = tmp_path / "keys" / "openai"
     key.write_text("sk-wrong")
-    with pytest.raises(openai.AuthenticationError):
-        await tier(world)
+
+    async def refused() -> bool:
+        try:
+            await tier(world)
+        except openai.AuthenticationError:
+            return True
+        return False
+
+    await eventually(refused, "the old key is still used")
     key.write_text(OPENAI_KEY)
-    assert await tier(world) == "standard"
+
+    async def served() -> bool:
+        return not await refused()
+
+    await eventually(served, "the new key is not used")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, POD, World, eventually
+from sidecar_beside import eventually
+from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, POD, World
 from spendmesh_sidecar.keys import StaticKeys
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,9 @@ import httpx2
 import openai
 import pytest
 
+from sidecar_beside import anthropic_client, chat, eventually, message
 from sidecar_manifests import budget, manifest, retries
-from sidecar_world import World, anthropic_client, chat, eventually, message
+from sidecar_world import World
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 
@@ -211,7 +212,7 @@ async def test_a_limit_in_another_unit_holds_too(empty_world: World, unit: str, 
     window = {"type": "Calendar", "period": "Day", "timeZone": "Etc/UTC"}
     limit = {"name": "monthly", "unit": unit, "amount": amount, "window": window}
     world = await empty_world.start(manifest("ModelBudget", "team", {"limits": [limit]}))
-    error = await exhaust(world, max_tokens=100)
+    error = await exhaust(world, 95, max_tokens=100)
     assert error.status_code == 402
     await world.close_the_books()
     assert 0.9 * amount <= world.account().state.settled <= amount
@@ -261,11 +262,11 @@ async def test_an_unpriced_model_is_refused_under_a_budget_in_money(world: World
     assert world.provider_requests() == []
 
 
-async def exhaust(world: World, **more: Any) -> openai.APIStatusError:
+async def exhaust(world: World, output: int = 250, **more: Any) -> openai.APIStatusError:
     """Call until a call is refused for good: what others hold, or what has not been reported yet, is no end."""
     while True:
         try:
-            await world.openai.chat.completions.create(**chat("[[out=60]]", **more))
+            await world.openai.chat.completions.create(**chat(f"[[out={output}]]", **more))
         except openai.APIStatusError as error:
             if error.code != "budget_in_flight":
                 return error

@@ -7,7 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from sidecar_world import World, chat
+from sidecar_beside import chat
+from sidecar_world import World
 from spendmesh_sidecar.limits import Limits
 
 pytestmark = pytest.mark.anyio

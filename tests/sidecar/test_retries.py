@@ -10,8 +10,9 @@ import openai
 import pytest
 
 from raw_provider import RawConnection, RawProvider
+from sidecar_beside import chat, eventually, message
 from sidecar_manifests import provider, retries, routing
-from sidecar_world import World, chat, eventually, message
+from sidecar_world import World
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule, Settings as StandInSettings
 
@@ -218,6 +219,17 @@ async def test_a_failing_target_is_ejected_and_others_take_over_until_it_recover
 
     await eventually(back, "the target was not tried again")
     assert (await world.status())["breakers"]["openai/medium-1"] == "serving"
+
+
+async def test_model_names_from_clients_are_no_labels_of_their_own(empty_world: World) -> None:
+    """Contract §5: labels are bounded; what no policy names is shown together."""
+    world = await empty_world.start(retries(attempts=0, failures=1))
+    world.standin.faults(FaultRule("status", status=500, first=1))
+    for model in ("gpt-4o", "gpt-4o-mini", "medium-1"):
+        await asyncio.gather(raw(world, model=model), return_exceptions=True)
+    assert (await world.status())["breakers"] == {"other": "ejected", "openai/medium-1": "serving"}
+    shown = [name for name in await world.metrics() if name.startswith("spendmesh_breaker_state")]
+    assert len(shown) == 2
 
 
 async def test_when_every_target_is_ejected_the_client_is_told_when_to_come_back(empty_world: World) -> None:

@@ -9,8 +9,9 @@ import anthropic
 import openai
 import pytest
 
+from sidecar_beside import Rogue, chat, message
 from sidecar_manifests import provider, routing
-from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, POD, Rogue, World, chat, message
+from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, POD, World
 
 pytestmark = pytest.mark.anyio
 

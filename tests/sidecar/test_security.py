@@ -15,8 +15,9 @@ import openai
 import pytest
 from msgspec.structs import replace
 
+from sidecar_beside import Rogue, attributes, chat, eventually, message
 from sidecar_manifests import provider, retries, routing
-from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, Rogue, World, attributes, chat, eventually, message
+from sidecar_world import ANTHROPIC_KEY, OPENAI_KEY, World
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar_world import World, attributes, chat, eventually, message
+from sidecar_beside import attributes, chat, eventually, message
+from sidecar_world import World
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from aiohttp import web
 
+from sidecar_beside import DEADLINE_SECONDS, Rogue, chat, eventually, message
 from sidecar_manifests import provider
-from sidecar_world import DEADLINE_SECONDS, Rogue, World, chat, eventually, message
+from sidecar_world import World
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 

@@ -129,12 +129,16 @@ def admit(
 
 
 def _needs(budgets: tuple[BudgetSpec, ...]) -> _Needs:
-    limits = [limit for budget in budgets if budget.mode == "Enforce" for limit in budget.limits]
-    return _Needs(
-        frozenset(limit.currency for limit in limits if limit.unit == "Cost"),
-        any(limit.unit in ("Cost", "OutputTokens", "TotalTokens") for limit in limits),
-        bool(limits),
-    )
+    currencies: set[str] = set()
+    output = some = False
+    for budget in budgets:
+        if budget.mode == "Enforce":
+            for limit in budget.limits:
+                some = True
+                output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
+                if limit.unit == "Cost":
+                    currencies.add(limit.currency)
+    return _Needs(frozenset(currencies), output, some)
 
 
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]

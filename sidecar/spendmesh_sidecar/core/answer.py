@@ -65,22 +65,25 @@ def response_headers(
     request_id: str, decision: Decision, refusal: Refusal | None, left: str, *, final: bool
 ) -> list[tuple[str, str]]:
     """`x-spendmesh-*` of contract §2; what is not known is left out."""
-    headers = {
-        "request-id": request_id,
-        "policy": decision.policy,
-        "tier": decision.tier,
-        "model": decision.model,
-        "reason": decision.reason,
-        "attempts": str(decision.attempts),
-        "cost": _cost(decision.settlements) if final else "",
-        "budget-remaining": left,
-        "error": refusal.code if refusal else "",
-    }
-    return [(f"x-spendmesh-{name}", value) for name, value in headers.items() if value]
+    headers = (
+        ("x-spendmesh-request-id", request_id),
+        ("x-spendmesh-policy", decision.policy),
+        ("x-spendmesh-tier", decision.tier),
+        ("x-spendmesh-model", decision.model),
+        ("x-spendmesh-reason", decision.reason),
+        ("x-spendmesh-attempts", str(decision.attempts)),
+        ("x-spendmesh-cost", _cost(decision.settlements) if final else ""),
+        ("x-spendmesh-budget-remaining", left),
+        ("x-spendmesh-error", refusal.code if refusal else ""),
+    )
+    return [header for header in headers if header[1]]
 
 
 def _cost(settlements: tuple[Settlement, ...]) -> str:
     """The sum over all attempts; one figure for each currency, none for calls without a price."""
+    if len(settlements) == 1:
+        one = settlements[0]
+        return format_nanos(one.cost_nanos, one.currency) if one.currency else ""
     sums: dict[str, int] = {}
     for one in settlements:
         if one.currency:

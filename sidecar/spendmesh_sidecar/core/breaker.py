@@ -24,6 +24,10 @@ PROBE_LEASE_SECONDS = 60.0
 otherwise eject for ever (resilience4j #544). Linkerd and Polly wait one ejection or break, 5 s to 60 s."""
 
 
+MAX_BREAKERS = 256
+"""Targets that are remembered: model names come from clients, and a policy has a few dozen targets."""
+
+
 class Rng(Protocol):
     """Chance, handed in: `random.Random` in the shell, seeded in tests."""
 
@@ -88,6 +92,13 @@ class Breaker:
     def state(self, now: float) -> State:
         """As metrics and `/status` say it."""
         return "probing" if self._state == "ejected" and now >= self._ejected_until else self._state
+
+    @property
+    def worth(self) -> int:
+        """How much is lost with it: 0 nothing (a new one would be the same), 1 a count of failures, 2 an ejection."""
+        if self._state != "serving":
+            return 2
+        return 1 if self._failures or self.generation else 0
 
     def reopens_in(self, now: float) -> float:
         """Seconds until a call may be let through; 0 when one may now."""
@@ -182,7 +193,11 @@ class _NoChance:
 
 @dataclass(slots=True)
 class Breakers:
-    """The breakers of one sidecar by target (`alias/model`); they outlive policy swaps."""
+    """
+    The breakers of one sidecar by target (`alias/model`); they outlive policy swaps.
+
+    Past `MAX_BREAKERS` the oldest that has nothing to remember makes room, else the oldest that serves.
+    """
 
     _breakers: dict[str, Breaker] = field(default_factory=dict)
 
@@ -190,11 +205,16 @@ class Breakers:
         """The target's breaker, under the spec now in force."""
         breaker = self._breakers.get(key)
         if breaker is None:
+            if len(self._breakers) >= MAX_BREAKERS:
+                self._forget_one()
             breaker = self._breakers[key] = Breaker(spec)
         elif breaker.spec is not spec:
             breaker.spec = spec
         return breaker
 
     def items(self) -> Iterator[tuple[str, Breaker]]:
-        """All targets that were ever called, for metrics and `/status`."""
+        """All targets that are remembered, for metrics and `/status`."""
         yield from self._breakers.items()
+
+    def _forget_one(self) -> None:
+        del self._breakers[min(self._breakers, key=lambda key: self._breakers[key].worth)]

@@ -102,6 +102,11 @@ class Ledger:
 
     # --- one attempt ------------------------------------------------------------------------------------------
 
+    def free(self, ref: AccountRef, now: float) -> int:
+        """The largest reservation that fits on an account now."""
+        account = self.accounts.get(ref)
+        return account.free(now) if account else 0
+
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
         lacking: list[Shortfall] = []

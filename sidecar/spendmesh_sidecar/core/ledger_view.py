@@ -13,7 +13,7 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.refusals import format_amount
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.router import Ceiling
-from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -
 
     Empty when nothing is known: an answer that was not checked against a budget carries no figure.
     """
-    best: tuple[int, int, str] | None = None
+    best: tuple[int, int, BudgetSpec, LimitSpec] | None = None
     for budget in budgets:
         if budget.mode != "Enforce":
             continue
@@ -119,5 +119,8 @@ def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -
             left = max(0, state.amount - account.settled(now))
             # left / amount compared without division: a/b < c/d is a*d < c*b
             if best is None or left * best[1] < best[0] * max(1, state.amount):
-                best = left, max(1, state.amount), f"{format_amount(left, limit)}; {budget.name}/{limit.name}"
-    return best[2] if best else ""
+                best = left, max(1, state.amount), budget, limit
+    if best is None:
+        return ""
+    left, _, budget, limit = best
+    return f"{format_amount(left, limit)}; {budget.name}/{limit.name}"

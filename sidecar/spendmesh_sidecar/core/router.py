@@ -184,9 +184,9 @@ def choose_tier(
 
 def matches(pattern: str, name: str) -> bool:
     """A glob with `*` only, in linear time: the pattern comes from users."""
+    if "*" not in pattern:
+        return name == pattern
     head, *rest = pattern.split("*")
-    if not rest:
-        return name == head
     *middle, tail = rest
     if not name.startswith(head) or len(name) < len(head) + len(tail) or not name.endswith(tail):
         return False

@@ -68,10 +68,12 @@ def read_hints(headers: Headers) -> Hints:
             continue
         if hint in values:
             raise invalid(f"Header {name} is there twice; send it once", name)
-        value = unicodedata.normalize("NFC", raw_value.strip())
+        value = raw_value.strip()
+        if not value.isascii():
+            value = unicodedata.normalize("NFC", value)
         if len(value) > MAX_HINT_CHARACTERS:
             raise invalid(f"Header {name} has more than {MAX_HINT_CHARACTERS} characters", name)
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        if not value.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
             raise invalid(f"Header {name} holds control characters or is not UTF-8", name)
         values[hint] = value
     return Hints(**values)
@@ -182,4 +184,7 @@ def _number(text: str) -> float | None:
 
 
 def _first(headers: Headers, wanted: str) -> str | None:
-    return next((value.strip() for name, value in headers if name.lower() == wanted), None)
+    for name, value in headers:
+        if name.lower() == wanted:
+            return value.strip()
+    return None

@@ -40,4 +40,9 @@ def _with_usage(options: Raw | None) -> bytes:
 
 
 def _object(members: dict[str, bytes | Raw]) -> bytes:
-    return b"{" + b",".join(msgspec.json.encode(name) + b":" + bytes(raw) for name, raw in members.items()) + b"}"
+    parts: list[bytes | Raw] = []
+    for name, raw in members.items():
+        parts += (b",", msgspec.json.encode(name), b":", raw)
+    parts[:1] = [b"{"]
+    parts.append(b"}")
+    return b"".join(parts)
