@@ -50,6 +50,14 @@ def test_malformed_requests_are_refused(name: str) -> None:
     assert caught.value.message
 
 
+def test_row_23_a_repeated_name_among_very_many_is_found_in_time() -> None:
+    """Row 23: the event loop is everybody's, so that a malformed body may not cost more than reading it."""
+    chat = parse("POST", "/openai/v1/chat/completions").operation
+    names = b",".join(b'"k%d":1' % number for number in range(150_000))
+    with pytest.raises(RequestError, match="k149999: is there twice"):
+        parse_request(chat, b"{" + names + b',"k149999":2}', [])
+
+
 def test_row_23_deep_nesting_and_other_encodings_are_refused() -> None:
     """Row 23: nesting beyond the limit, at any size, and bytes that are not UTF-8, never reach a provider."""
     chat = parse("POST", "/openai/v1/chat/completions").operation
