@@ -1,5 +1,5 @@
 """
-`Upstream` on kept-alive connections of our own: a quarter of the CPU that aiohttp's `ClientSession` takes.
+`Upstream` on kept-alive connections of our own, in place of aiohttp's `ClientSession`.
 
 Redirects are not followed, cookies not kept, proxies not used, bodies not unpacked, and nothing is sent twice: a
 request whose connection broke may have been billed.

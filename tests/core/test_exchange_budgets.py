@@ -289,6 +289,18 @@ def test_a_field_that_no_bound_knows_makes_no_report_impossible(budgets: tuple[B
         assert world.used(spec.limits[0].name, spec.name) == 2 * (cost if spec is MONTHLY else 40_000)
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2)])
+def test_a_price_that_begins_while_a_call_runs_is_settled_at_the_dearer(before: int, after: int) -> None:
+    """Nobody says by which of the two a provider bills, and the dearer one was reserved."""
+    old, new = price("medium-1", before, before), price("medium-1", after, after)
+    dated = replace(old, rows=(*old.rows, replace(new.rows[0], since=UNIX + 60)))
+    world = World(policy(providers=(replace(OPENAI, prices=(dated,)), BACKUP)))
+    exchange = world.sent(chat())
+    exchange.observe(success(500, 50), world.now, UNIX + 60)
+    exchange.close(world.now)
+    assert world.used() == 550 * 4_000
+
+
 def test_a_report_that_is_proven_false_is_charged_at_the_worst_case() -> None:
     world = World()
     lie = replace(success(), usage=Usage(), output_bytes=20)
@@ -324,6 +336,29 @@ def test_without_a_clients_maximum_the_models_is_injected() -> None:
 def test_a_clients_maximum_is_left_alone() -> None:
     run = World().run(chat(maximum=77), [success()])
     assert [attempt.max_output_tokens for attempt in run.attempts] == [None]
+
+
+def test_a_clients_maximum_is_cut_to_what_the_model_that_policy_chose_can_write() -> None:
+    """A Downgrade or a rule must not turn a call into the smaller model's 400; what was asked by name is left alone."""
+    world = World()
+    run = world.run(chat(maximum=5_000), [success(500, 50)])
+    assert [attempt.max_output_tokens for attempt in run.attempts] == [1_000]
+    assert run.acquires[0].shortfalls[0].need == 1_000 * 2_000 + 1_000 * 8_000
+    named = world.run(chat(model="named-1", maximum=5_000), [success(500, 50)])
+    assert [attempt.max_output_tokens for attempt in named.attempts] == [None]
+    short = small(1_000 * 2_000 + 900 * 8_000)
+    assert short.run(chat(maximum=5_000)).code == "request_exceeds_budget", "it does not shrink to a budget"
+
+
+@pytest.mark.parametrize("unit", ["InputTokens", "OutputTokens", "TotalTokens"])
+def test_a_field_that_cannot_be_bounded_is_refused_under_a_limit_in_tokens(unit: str) -> None:
+    """A file by its id may be any number of tokens."""
+    field = "messages[0].content[1].type=file"
+    world = World(policy(budgets=(budget(limit("tokens", 10_000, unit=unit)),)))
+    run = world.run(chat(unpriced_fields=(field,)))
+    assert run.code == "field_not_allowed" and field in run.message and "tokens" in run.message
+    calls = World(policy(budgets=(budget(limit("calls", 10, unit="Requests")),)))
+    assert calls.run(chat(unpriced_fields=(field,)), [success()]).code == ""
 
 
 def test_nothing_is_injected_where_no_limit_needs_a_bound() -> None:

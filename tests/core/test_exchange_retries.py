@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -268,6 +269,31 @@ def test_a_probe_that_streams_for_minutes_ends_with_its_first_byte() -> None:
     assert world.run(chat(model="spendmesh/economy"), [success()]).models == ["openai/small-1"]
     slow.observe(success(), world.now + 100, 0)
     slow.close(world.now)
+
+
+def test_a_retry_after_holds_also_by_way_of_another_target() -> None:
+    world = World(policy(retry=retry(attempts=3, min_retry_count=20)))
+    world.attempt_seconds = 0.0
+    called: list[tuple[str, float]] = []
+
+    def busy(attempt: Attempt) -> Outcome:
+        called.append((attempt.provider.alias, world.now))
+        return throttled(10.0)
+
+    run = world.run(chat(), busy)
+    assert len({alias for alias, _ in called}) == 2 and len(called) == 4
+    for alias in ("openai", "backup"):
+        times = [at for name, at in called if name == alias]
+        assert all(later - earlier >= 10.0 for earlier, later in itertools.pairwise(times)), called
+    assert run.exchange.retry_denied == "attempts"
+
+
+def test_a_target_whose_retry_after_is_too_long_is_not_come_back_to() -> None:
+    """The last word is the provider's: nobody waits longer than the policy says."""
+    world = World(policy(retry=retry(attempts=3, min_retry_count=20)))
+    run = world.run(chat(), [throttled(60.0), throttled(60.0)])
+    assert run.models == ["openai/medium-1", "backup/medium-2"]
+    assert run.exchange.retry_denied == "retry_after" and run.waits == []
 
 
 def test_nobody_tries_again_for_a_client_that_has_left() -> None:

@@ -301,3 +301,17 @@ def test_comparing_models() -> None:
     assert not never_dearer(model(row(1), row(9, since=NOW)), model(row(2)), NOW)
     euros = ModelPrice(model="m", currency="EUR", rows=(row(9),))
     assert not never_dearer(cheap, euros, NOW)
+
+
+def test_never_dearer_holds_for_long_input_every_tier_and_prices_to_come() -> None:
+    """A ceiling is a promise about the call, not about its first token."""
+    asked = model(row(2))
+    assert not never_dearer(model(row(1), row(3, above=1_000)), asked, NOW)
+    assert never_dearer(model(row(1), row(2, above=1_000)), asked, NOW)
+    assert never_dearer(model(row(1), row(3, above=1_000)), model(row(2), row(3, above=1_000)), NOW)
+    assert not never_dearer(model(row(1), row(3, above=500)), model(row(2), row(3, above=1_000)), NOW)
+    assert not never_dearer(model(row(1), row(3, tier="priority")), asked, NOW)
+    assert never_dearer(model(row(1), row(3, tier="priority")), model(row(2), row(4, tier="priority")), NOW)
+    assert not never_dearer(model(row(1), row(3, since=NOW + 60)), asked, NOW)
+    assert not never_dearer(model(row(2)), model(row(2), row(1, since=NOW + 60)), NOW)
+    assert never_dearer(model(row(1), row(3, since=NOW + 86_400)), asked, NOW)

@@ -77,7 +77,15 @@ class CertificateKeeper:
                 )
             except (KubeError, UnreadableMaterial) as error:
                 log.error("certificates: %s", error)
-            await asyncio.sleep(CHECK_SECONDS if self._ready.is_set() else FIRST_CHECK_SECONDS)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next check is due: soon while there is nothing to serve with, and for a new leader."""
+        led = self._leads()
+        for _ in range(round(CHECK_SECONDS / FIRST_CHECK_SECONDS)):
+            await asyncio.sleep(FIRST_CHECK_SECONDS)
+            if not self._ready.is_set() or (self._leads() and not led):
+                return
 
     async def check(self) -> None:
         """Load what is stored; as the leader renew what is due and publish the authorities in the webhook."""

@@ -67,6 +67,8 @@ class Priced(Struct, frozen=True):
     """The client's maximum, or the one for it; None: the operation has no output."""
     injected: bool = False
     """The maximum is ours: it is set in the request, and may shrink to what fits."""
+    clamped: bool = False
+    """The client's maximum is more than the model that policy chose can write: the model's own is sent."""
 
 
 class Plan(Struct, frozen=True):
@@ -89,6 +91,8 @@ class _Needs(Struct, frozen=True):
     """Of limits in Cost; empty: no price is needed."""
     output: bool
     """Some limit needs a bound of the output."""
+    tokens: bool
+    """Some limit counts tokens: what a request brings in has to be bounded."""
     any: bool
 
 
@@ -130,15 +134,16 @@ def admit(
 
 def _needs(budgets: tuple[BudgetSpec, ...]) -> _Needs:
     currencies: set[str] = set()
-    output = some = False
+    output = tokens = some = False
     for budget in budgets:
         if budget.mode == "Enforce":
             for limit in budget.limits:
                 some = True
                 output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
+                tokens = tokens or limit.unit.endswith("Tokens")
                 if limit.unit == "Cost":
                     currencies.add(limit.currency)
-    return _Needs(frozenset(currencies), output, some)
+    return _Needs(frozenset(currencies), output, tokens, some)
 
 
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]
@@ -166,16 +171,20 @@ def _priced(request: ParsedRequest, chosen: Route, needs: _Needs, pricing: Prici
 def _unpriceable(
     request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs
 ) -> Refusal | None:
-    if not needs.currencies:
+    if not (needs.currencies or needs.tokens):
         return None
-    fields = refused(request.unpriced_fields, candidate.provider.allowed_fields)
-    if fields:
+    if fields := refused(request.unpriced_fields, candidate.provider.allowed_fields):
+        kind = (
+            "priced, and a budget in money applies" if needs.currencies else "bounded, and a budget in tokens applies"
+        )
         return refuse(
             "field_not_allowed",
-            f"{fields[0]} cannot be priced, and a budget in money applies. Leave it out, or have the platform team add "
-            f"it to allowedFields of ModelProvider {candidate.provider.ref}.",
+            f"{fields[0]} cannot be {kind}. Leave it out, or have the platform team add it to allowedFields of "
+            f"ModelProvider {candidate.provider.ref}.",
             param=fields[0],
         )
+    if not needs.currencies:
+        return None
     model = candidate.target.model
     if price is None:
         return refuse(
@@ -206,8 +215,11 @@ def _bounded(request: ParsedRequest, candidate: Candidate, price: ModelPrice | N
     bounds = request.bounds
     if not bounds.output_field or not request.operation.billed:
         return Priced(candidate, price, None)
-    if bounds.max_output_tokens is not None:
-        return Priced(candidate, price, bounds.max_output_tokens)
+    asked, most = bounds.max_output_tokens, price.max_output_tokens if price else None
+    if asked is not None:
+        if most is not None and most < asked and candidate.target.model != request.model:
+            return Priced(candidate, price, most, clamped=True)
+        return Priced(candidate, price, asked)
     maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
     return Priced(candidate, price, maximum, injected=needs.output)
 

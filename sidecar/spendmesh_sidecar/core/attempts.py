@@ -64,6 +64,10 @@ class Attempts:
     passed_over: dict[str, PassedOver] = field(default_factory=dict)
     """Targets that were ejected when they were looked at."""
     _failures: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+    """When a target's Retry-After is over: a minimum, by whatever way one comes back to it."""
+    _chosen: Priced | None = None
+    """Of the retry that was paid for."""
     _leave: bool = False
     _paid: Withdrawal | None = None
 
@@ -74,12 +78,25 @@ class Attempts:
 
     def pick(self, now: float) -> Priced | None:
         """The healthy target to try now; the others' reasons go to `passed_over`."""
+        if self._chosen is not None and self.healthy(self._chosen, now):
+            return self._chosen
+        return self._healthy(now, 0.0)
+
+    def _healthy(self, now: float, longest: float) -> Priced | None:
+        """The first healthy target that may be called within so many seconds."""
         for priced in self._order():
-            if self.healthy(priced, now):
+            key, wait, pause = priced.candidate.key, self._breaker_wait(priced, now), self._pause(priced, now)
+            if not self.healthy(priced, now):
+                self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
+            elif pause > longest:
+                self.passed_over[key] = PassedOver(key, f"asked not to be called for {pause:.1f} s more")
+            else:
                 return priced
-            key, wait = priced.candidate.key, self._breaker_wait(priced, now)
-            self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
         return None
+
+    def _pause(self, priced: Priced, now: float) -> float:
+        """Seconds until the target's Retry-After is over, also when another one was tried since."""
+        return max(0.0, self._not_before.get(priced.candidate.key, now) - now)
 
     def healthy(self, priced: Priced, now: float) -> bool:
         """Whether a target may be tried now."""
@@ -93,7 +110,7 @@ class Attempts:
         """The try is sent now. None: breakers are only observed."""
         self.number += 1
         self.last = priced
-        self._paid = None
+        self._paid = self._chosen = None
         if self.number == 1 and first_of_client:
             self.budget.deposit(now)
         if self.observed:
@@ -137,18 +154,18 @@ class Attempts:
             return "attempts"
         longest = self.spec.max_backoff_ms / 1000
         asked = _seconds(outcome.retry_after_seconds)
+        self._not_before[key] = now + asked
         self._leave = outcome.kind is Kind.CONNECT or asked > longest or left == 1
-        chosen = self.pick(now)
+        chosen = self._healthy(now, longest)
         if chosen is None:
-            return "no_target"
-        delay = 0.0
+            return "retry_after" if any(self.healthy(priced, now) for priced in self.targets) else "no_target"
+        delay = self._pause(chosen, now)
         if chosen is self.last:
-            if asked > longest:
-                return "retry_after"
-            delay = asked + self._jitter(longest - asked)
+            delay += self._jitter(longest - delay)
         if now + delay >= self.deadline:
             return "deadline"
         self._paid = self.budget.try_withdraw(now)
+        self._chosen = chosen if self._paid is not None else None
         return "budget" if self._paid is None else delay
 
     def refund(self) -> None:

@@ -143,7 +143,7 @@ class Exchange:
         """After `Attempt`: settle it, and decide whether another try is made. For a client that has left none is."""
         self._enter(_Phase.ATTEMPTING, now)
         assert self._tries is not None
-        self._settle(outcome, now)
+        self._settle(outcome, now, now_unix)
         self._last = outcome
         delay = None if client_gone else self._tries.next_delay(outcome, now)
         if delay is None:
@@ -166,7 +166,7 @@ class Exchange:
         self._now = now
         self._phase = _Phase.DONE
         if self._flight is not None:
-            self._settle(Outcome(Kind.CLIENT_GONE, committed=True), now, unknown=True)
+            self._settle(Outcome(Kind.CLIENT_GONE, committed=True), now, None)
         if self._tries is not None:
             self._tries.refund()
 
@@ -260,15 +260,15 @@ class Exchange:
             tier=priced.candidate.tier,
             provider=priced.candidate.provider,
             model=priced.candidate.target.model,
-            max_output_tokens=booked.max_output_tokens if booked and priced.injected else None,
+            max_output_tokens=booked.max_output_tokens if booked and (priced.injected or priced.clamped) else None,
             include_usage=self._plan.include_usage,
             timeout_seconds=self._tries.deadline - now,
         )
 
-    def _settle(self, outcome: Outcome, now: float, *, unknown: bool = False) -> None:
+    def _settle(self, outcome: Outcome, now: float, now_unix: int | None) -> None:
         flight, self._flight = self._flight, None
         assert flight is not None and self._tries is not None
-        found = bill(self.request, flight, outcome, self._pricing, enforced=self._enforced, unknown=unknown)
+        found = bill(self.request, flight, outcome, self._pricing, enforced=self._enforced, ended_unix=now_unix)
         if flight.booked is not None:
             if found.quantities is None:
                 self._ledger.void(flight.reservation)

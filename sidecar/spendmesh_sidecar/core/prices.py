@@ -8,15 +8,22 @@ Pure arithmetic over price rows; where the rows come from (a provider's own pric
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.money import cost_nanos
+from spendmesh_sidecar.core.price_rows import (
+    STANDARD as STANDARD,
+    in_force,
+    moments,
+    possible,
+    reached,
+    serving,
+)
 from spendmesh_sidecar.core.specs import ListedModel, ModelPrice, PriceList, PriceRow, ProviderSpec, TokenPrices
 from spendmesh_sidecar.core.types import Bounds, Usage
 
-STANDARD = "standard"
 LASTING_SECONDS = 3_600
 """The latest end of a call after its start: six times the SDKs' own timeout of 600 s."""
 MAX_CACHED_NAMES = 1_024
@@ -88,7 +95,7 @@ def _with_tiers_of(listed: ModelPrice | None, own: ModelPrice) -> ModelPrice:
 
 
 def _at(price: ModelPrice, tier: str, since: int, above: int) -> TokenPrices:
-    return _reached(_in_force(price, since)[tier], above + 1)[0].prices
+    return reached(in_force(price, since)[tier], above + 1)[0].prices
 
 
 def _dearer(one: TokenPrices, other: TokenPrices) -> TokenPrices:
@@ -145,7 +152,7 @@ def worst_cost(
             cost_nanos(
                 ((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output))
             )
-            for row in _possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
+            for row in possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
         ]
     )
 
@@ -192,16 +199,16 @@ def cost(price: ModelPrice, usage: Usage, at_unix: int, asked_tiers: tuple[str, 
     """
     if len(price.rows) == 1:  # whatever is asked and served, it has one price
         return _row_cost(price.rows[0], usage)
-    rows = _in_force(price, at_unix)
+    rows = in_force(price, at_unix)
     served = _TIER_NAMES.get(usage.service_tier, usage.service_tier)
     if not served:
-        serving = _serving(rows, asked_tiers)
+        sets = serving(rows, asked_tiers)
     elif served in asked_tiers or served in rows:
-        serving = _serving(rows, (served,))
+        sets = serving(rows, (served,))
     else:
-        serving = list(rows.values())
+        sets = list(rows.values())
     total = usage.total_input_tokens
-    return max(_row_cost(row, usage) for steps in serving for row in _reached(steps, total))
+    return max(_row_cost(row, usage) for steps in sets for row in reached(steps, total))
 
 
 def _row_cost(row: PriceRow, usage: Usage) -> int:
@@ -215,64 +222,6 @@ def _row_cost(row: PriceRow, usage: Usage) -> int:
             (usage.output_tokens, prices.output),
         )
     )
-
-
-# --- which rows -------------------------------------------------------------------------------------------
-
-
-def _possible(
-    price: ModelPrice, tiers: tuple[str, ...], input_tokens: int, start_unix: int, end_unix: int
-) -> Sequence[PriceRow]:
-    """All rows that a call of one of these tiers, with so much input or less, may be billed by."""
-    if len(price.rows) == 1:
-        return price.rows
-    return [
-        row
-        for moment in _moments(price, start_unix, end_unix)
-        for rows in _serving(_in_force(price, moment), tiers)
-        for row in _reachable(rows, input_tokens)
-    ]
-
-
-def _moments(price: ModelPrice, start_unix: int, end_unix: int) -> list[int]:
-    """The start, and every moment until the end at which a price begins."""
-    return [start_unix, *sorted({row.since for row in price.rows if start_unix < row.since <= end_unix})]
-
-
-def _in_force(price: ModelPrice, at_unix: int) -> dict[str, list[PriceRow]]:
-    """Of each service tier the set that has begun last; before the first one, that one."""
-    begun: dict[str, int] = {}
-    for row in price.rows:
-        known = begun.get(row.service_tier)
-        if known is None or known < row.since <= at_unix or (row.since < known and known > at_unix):
-            begun[row.service_tier] = row.since
-    sets: dict[str, list[PriceRow]] = {}
-    for row in price.rows:
-        if row.since == begun[row.service_tier]:
-            sets.setdefault(row.service_tier, []).append(row)
-    return sets
-
-
-def _serving(rows: dict[str, list[PriceRow]], tiers: Iterable[str]) -> list[list[PriceRow]]:
-    """Sets of the tiers that may serve. A tier that is not priced apart costs what standard does, else the dearest."""
-    found: dict[str, list[PriceRow]] = {}
-    for tier in tiers:
-        name = tier if tier in rows else STANDARD
-        found.update({name: rows[name]} if name in rows else rows)
-    return list(found.values())
-
-
-def _reachable(steps: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
-    """All steps of one tier that so much input, or less, may be billed by."""
-    lowest = min(row.above_input_tokens for row in steps)
-    return [row for row in steps if row.above_input_tokens == lowest or row.above_input_tokens < total_input_tokens]
-
-
-def _reached(steps: list[PriceRow], total_input_tokens: int) -> list[PriceRow]:
-    """The step of one tier that so much input is billed by."""
-    reachable = _reachable(steps, total_input_tokens)
-    highest = max(row.above_input_tokens for row in reachable)
-    return [row for row in reachable if row.above_input_tokens == highest]
 
 
 # --- comparing models -------------------------------------------------------------------------------------
@@ -289,12 +238,27 @@ def blended(price: ModelPrice, now_unix: int) -> int:
 
 
 def never_dearer(candidate: ModelPrice, asked: ModelPrice, now_unix: int) -> bool:
-    """No token of any class costs more at `candidate`; prices in two currencies cannot be compared."""
+    """
+    No token of any class costs more at `candidate`, in no service tier, at no length of input, until a call's latest
+    end; prices in two currencies cannot be compared.
+    """
     if candidate.currency != asked.currency:
         return False
-    mine, theirs = _plain(candidate, now_unix), _plain(asked, now_unix)
-    return all(getattr(mine, name) <= getattr(theirs, name) for name in TokenPrices.__struct_fields__)
+    steps = {row.above_input_tokens for price in (candidate, asked) for row in price.rows}
+    end_unix = now_unix + LASTING_SECONDS
+    for moment in {*moments(candidate, now_unix, end_unix), *moments(asked, now_unix, end_unix)}:
+        theirs = in_force(asked, moment)
+        for tier, mine in in_force(candidate, moment).items():
+            others = serving(theirs, (tier,))[0]
+            for total in (above + 1 for above in steps):
+                if not _covers(reached(others, total)[0].prices, reached(mine, total)[0].prices):
+                    return False
+    return True
+
+
+def _covers(prices: TokenPrices, others: TokenPrices) -> bool:
+    return all(getattr(others, name) <= getattr(prices, name) for name in TokenPrices.__struct_fields__)
 
 
 def _plain(price: ModelPrice, now_unix: int) -> TokenPrices:
-    return _reached(_serving(_in_force(price, now_unix), (STANDARD,))[0], 0)[0].prices
+    return reached(serving(in_force(price, now_unix), (STANDARD,))[0], 0)[0].prices

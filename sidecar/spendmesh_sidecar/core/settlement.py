@@ -48,12 +48,19 @@ class Bill(Struct, frozen=True):
 
 
 def bill(
-    request: ParsedRequest, flight: Flight, outcome: Outcome, pricing: Pricing, *, enforced: bool, unknown: bool = False
+    request: ParsedRequest,
+    flight: Flight,
+    outcome: Outcome,
+    pricing: Pricing,
+    *,
+    enforced: bool,
+    ended_unix: int | None,
 ) -> Bill:
     """
-    The charge for an attempt. `unknown`: nobody saw how it ended, so nothing speaks for less than the worst.
+    The charge for an attempt. `ended_unix` None: nobody saw how it ended, so nothing speaks for less than the worst.
 
-    Without an enforced budget there is no proven worst case worth recording: unknown use is estimated.
+    Where a price began while it ran, the dearer of both counts. Without an enforced budget there is no proven worst
+    case worth recording: unknown use is estimated.
     """
     booked = flight.booked
     if booked is None:
@@ -67,7 +74,7 @@ def bill(
     at_worst, excess = source == "worst" or found.deficit, found.excess
     if request.unpriced_fields:
         excess = False  # what such a field brings in (a stored file, a search) is in no bound
-    if unknown:
+    if ended_unix is None:
         usage, source, excess = worst_tokens(price, request.bounds, booked.max_output_tokens or 0), "worst", False
         at_worst = True
     if at_worst and not enforced:
@@ -78,7 +85,8 @@ def bill(
         usage = replace(usage, output_tokens=booked.worst.output_tokens)
         quantities = claimed = booked.worst
     else:
-        nanos = cost(price, usage, flight.at_unix, request.bounds.service_tiers) if price else 0
+        moments = {flight.at_unix, ended_unix or flight.at_unix}
+        nanos = max(cost(price, usage, at, request.bounds.service_tiers) for at in moments) if price else 0
         claimed = Quantities(nanos, booked.worst.currency, usage.total_input_tokens, usage.output_tokens)
         quantities = _at_most(claimed, booked.worst) if excess else claimed
     if excess:
