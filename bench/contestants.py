@@ -92,11 +92,11 @@ class Contestant:
     ready_seconds: float | None = None
 
     def cpu_seconds(self) -> float:
-        """User and system time of the process with all its threads."""
+        """User and system time of the process with all its threads, as the scheduler counts it (nanoseconds)."""
         if self.pid is None:
             return 0.0
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def rss_mb(self) -> float:
         """Resident memory."""
@@ -162,8 +162,14 @@ def envoy(port: int, folder: Path) -> Iterator[Contestant]:
 
 
 @contextmanager
-def spendmesh(port: int, folder: Path, collector: str) -> Iterator[Contestant]:
-    """Our sidecar with whole policy, a real control process, and spans on their way to `collector`."""
+def spendmesh(
+    port: int, folder: Path, collector: str, name: str = "spendmesh", source: str = ""
+) -> Iterator[Contestant]:
+    """
+    Our sidecar with whole policy, a real control process, and spans on their way to `collector`.
+
+    `source` is the folder of another `spendmesh_sidecar` to run in place of the installed one.
+    """
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)
     write_policy(folder, port, "1000000")
@@ -182,6 +188,7 @@ def spendmesh(port: int, folder: Path, collector: str) -> Iterator[Contestant]:
             "SPENDMESH_LISTEN": "127.0.0.1:0",
             "SPENDMESH_ADMIN_LISTEN": "127.0.0.1:0",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+            **({"PYTHONPATH": source} if source else {}),
         }
         began = time.perf_counter()
         arguments = [sys.executable, "-m", "spendmesh_sidecar"]
@@ -190,7 +197,7 @@ def spendmesh(port: int, folder: Path, collector: str) -> Iterator[Contestant]:
             ready = time.perf_counter() - began
             data_port = int(str(listening["listen"]).rsplit(":", 1)[1])
             (folder / "admin").write_text(str(listening["admin"]), encoding="utf-8")
-            yield Contestant("spendmesh", data_port, "/openai/v1/chat/completions", process.pid, ready)
+            yield Contestant(name, data_port, "/openai/v1/chat/completions", process.pid, ready)
 
 
 def write_policy(folder: Path, port: int, amount: str) -> None:

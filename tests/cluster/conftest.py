@@ -18,6 +18,17 @@ ACCOUNTS = ("team-a", "plain", "budget", "leader", "killed", "storm", "edit", "a
 """Namespaces with an account of their own at the stand-in, so that each test's sums are its own."""
 
 
+SETUP_SECONDS = 900
+"""For one test with its fixtures: the first of a cold run builds four images on two cores."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of this folder have their own time limit."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(SETUP_SECONDS))
+
+
 def _unavailable(reason: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"in CI nothing is skipped: {reason}", pytrace=False)

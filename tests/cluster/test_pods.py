@@ -113,7 +113,8 @@ def test_a_pod_is_born_and_governed_while_the_operator_is_away(mesh: Mesh) -> No
     scale = ("-n", SYSTEM, "scale", f"deployment/{RELEASE}")
     mesh.cluster.kubectl(*scale, "--replicas=0")
     try:
-        eventually(lambda: not mesh.operator_pods(), "no operator runs", 60)
+        everything = ("pod", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")
+        mesh.cluster.kubectl("wait", "--for=delete", *everything, "--timeout=60s")
         open_gate = ("patch", "pod", "app", "--type=json", "-p", '[{"op": "remove", "path": "/spec/schedulingGates"}]')
         for namespace in apps:
             mesh.cluster.kubectl("-n", namespace, *open_gate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
@@ -68,3 +70,12 @@ def test_another_interval_starts_an_empty_window() -> None:
     budgets = RetryBudgets()
     budgets.of(spec()).deposit(0.0)
     assert budgets.of(spec(budget_interval_ms=10_000)).balance(0.0) == 0
+
+
+def test_first_tries_that_nobody_counts_are_forgotten_too() -> None:
+    """A provider that never fails: no retry ever asks for the total, and memory must not grow with time."""
+    budget = RetryBudget(spec())
+    for second in range(0, 100_000, 3):
+        budget.deposit(float(second))
+    assert len(pickle.dumps(budget)) < 2_000
+    assert budget.balance(100_000.0) > 0

@@ -98,9 +98,16 @@ class Account:
 
     def settled(self, now: float) -> int:
         """Spent by everyone as far as known here: the coordinator's figure and our own use that it may not have."""
-        state = self.state(now)
-        lease = self.current(now)
+        state, lease = self.state(now), self.current(now)
         return (state.settled if state else 0) + (lease.unreported if lease else 0)
+
+    def standing(self, now: float) -> tuple[int, int] | None:
+        """The account's whole amount and what is `settled` of it; None while nothing is known of it."""
+        lease = self.current(now)
+        if lease is not None and lease.state is not None:
+            return lease.state.amount, lease.state.settled + lease.unreported
+        state = self.state(now)
+        return (state.amount, self.settled(now)) if state is not None else None
 
     def denied(self, denial: Denial, need: int, now: float) -> None:
         """Remember a refusal: for top-ups, and for calls that would get the same answer."""

@@ -109,14 +109,7 @@ class Ledger:
 
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
-        lacking: list[Shortfall] = []
-        for charge in charges:
-            if charge.observed:
-                continue
-            need = charge.amount - self._account(charge.account, now).free(now)
-            if need > 0:
-                lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
-        return tuple(lacking)
+        return _lacking([(charge, self._account(charge.account, now).current(now)) for charge in charges])
 
     def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
         """
@@ -127,15 +120,15 @@ class Ledger:
         """
         if reservation in self._reservations:
             raise LedgerError(f"reservation {reservation} is open already")
-        if lacking := self.shortfalls(charges, now):
+        accounts = [self._account(charge.account, now) for charge in charges]
+        places = [(charge, account.current(now)) for charge, account in zip(charges, accounts, strict=True)]
+        if lacking := _lacking(places):
             return lacking
         entries: list[_Entry] = []
-        for charge in charges:
-            account = self._account(charge.account, now)
+        for account, (charge, lease) in zip(accounts, places, strict=True):
             account.demand.note(charge.amount, now)
             if charge.observed:
                 account.note_would_block(charge.amount, now)
-            lease = account.current(now)
             held = min(charge.amount, lease.free) if lease else 0
             if lease is not None:
                 lease.hold(held)
@@ -285,3 +278,13 @@ class Ledger:
 def _retire(account: Account) -> None:
     for lease in account.leases.values():
         lease.retired = True
+
+
+def _lacking(places: Iterable[tuple[Charge, LeaseBook | None]]) -> tuple[Shortfall, ...]:
+    """What enforced charges lack in the leases that they would be held in."""
+    lacking: list[Shortfall] = []
+    for charge, lease in places:
+        need = charge.amount - (lease.free if lease is not None else 0)
+        if need > 0 and not charge.observed:
+            lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
+    return tuple(lacking)

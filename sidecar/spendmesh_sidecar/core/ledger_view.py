@@ -113,13 +113,14 @@ def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -
             continue
         for limit in budget.limits:
             account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
-            state = account.state(now) if account else None
-            if account is None or state is None:
+            standing = account.standing(now) if account else None
+            if standing is None:
                 continue
-            left = max(0, state.amount - account.settled(now))
+            amount, settled = standing
+            left = max(0, amount - settled)
             # left / amount compared without division: a/b < c/d is a*d < c*b
-            if best is None or left * best[1] < best[0] * max(1, state.amount):
-                best = left, max(1, state.amount), budget, limit
+            if best is None or left * best[1] < best[0] * max(1, amount):
+                best = left, max(1, amount), budget, limit
     if best is None:
         return ""
     left, _, budget, limit = best

@@ -32,13 +32,18 @@ class _Window:
         return int(now * 1000) // self.slot_ms
 
     def add(self, count: int, slot: int) -> None:
+        if slot not in self._counts and len(self._counts) >= self.slots:
+            self._forget(slot - self.slots + 1)  # where nothing is ever retried, nobody asks for a total
         self._counts[slot] = self._counts.get(slot, 0) + count
 
     def total(self, now: float) -> int:
         oldest = self.slot(now) - self.slots + 1
         if any(slot < oldest for slot in self._counts):
-            self._counts = {slot: count for slot, count in self._counts.items() if slot >= oldest}
+            self._forget(oldest)
         return sum(self._counts.values())
+
+    def _forget(self, oldest: int) -> None:
+        self._counts = {slot: count for slot, count in self._counts.items() if slot >= oldest}
 
 
 class Withdrawal(Struct, frozen=True):

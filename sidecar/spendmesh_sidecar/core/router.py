@@ -26,12 +26,10 @@ class Candidate(Struct, frozen=True):
 
     target: TargetSpec
     provider: ProviderSpec
-    tier: str = ""
-
-    @property
-    def key(self) -> str:
-        """`alias/model`: the name of its breaker, and what `x-spendmesh-model` says."""
-        return f"{self.provider.alias}/{self.target.model}"
+    tier: str
+    """Empty: as asked."""
+    key: str
+    """`alias/model`: the name of its breaker, and what `x-spendmesh-model` says."""
 
 
 class PassedOver(Struct, frozen=True):
@@ -109,7 +107,7 @@ def as_asked(request: ParsedRequest, policy: str, providers: tuple[ProviderSpec,
             passed.append(PassedOver(f"{provider.alias}/{request.model}", f"speaks {provider.dialect}"))
             continue
         target = TargetSpec(name=request.model, provider=provider.alias, model=request.model)
-        return Route(policy, "", "asked", (Candidate(target, provider),), tuple(passed))
+        return Route(policy, "", "asked", (_candidate(target, provider, ""),), tuple(passed))
     return _no_capable(policy, dialect, passed)
 
 
@@ -154,8 +152,12 @@ def _capable(
         elif request.provider and provider.alias != request.provider:
             passed.append(PassedOver(name, f"provider {request.provider} was asked for"))
         else:
-            found.append(Candidate(target, provider, tier.name))
+            found.append(_candidate(target, provider, tier.name))
     return tuple(found)
+
+
+def _candidate(target: TargetSpec, provider: ProviderSpec, tier: str) -> Candidate:
+    return Candidate(target, provider, tier, f"{provider.alias}/{target.model}")
 
 
 def choose_tier(
