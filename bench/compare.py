@@ -1,7 +1,7 @@
 """
 Is a change faster? Two or more source trees of the sidecar, in turns within one run, so that noise meets all alike.
 
-    .venv/bin/python bench/compare.py before=/tmp/before/sidecar after=sidecar
+    .venv/bin/python bench/compare.py before=../before/sidecar after=sidecar
 
 Copy the tree before you change it. The ratio is the median over rounds of each tree's CPU time to the first one's.
 """
@@ -57,9 +57,8 @@ def main() -> None:
                 uvloop.run(load.streams(one.port, load.request_bytes(one.path, stream=True), STREAMS, 1))
                 events[one.name].append((one.cpu_seconds() - before) / (STREAMS * STREAM_EVENTS) * 1e6)
         first = field[0].name
-        print(
-            "| | CPU µs/request, median (best) | ratio | CPU µs/stream event | ratio | RSS MB |\n|---|---|---|---|---|---|"
-        )
+        print("| | CPU µs/request, median (best) | ratio | CPU µs/stream event | ratio | RSS MB |")
+        print("|---|---|---|---|---|---|")
         for one in field:
             cells = [one.name]
             for found in (calls, events):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
@@ -20,7 +19,7 @@ from spendmesh_sidecar.answers import refusal_answer
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.operations.errors import RequestError
-from spendmesh_sidecar.core.operations.routes import Route, parse as parse_route
+from spendmesh_sidecar.core.operations.routes import parse as parse_route
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import ParsedRequest, Refusal
 from spendmesh_sidecar.dataplane import DataPlane
@@ -33,7 +32,6 @@ from spendmesh_sidecar.settings import Settings
 from spendmesh_sidecar.spans import TraceContext
 
 Headers = Sequence[tuple[str, str]]
-T = TypeVar("T")
 
 
 def data_server(plane: DataPlane, settings: Settings) -> DataServer:
@@ -64,28 +62,27 @@ class _DataHandler:
             self._admit_client(request)
             if request.raw_path.startswith("/spendmesh/"):
                 return self._own(request)
-            route = _read(lambda: parse_route(request.method, request.raw_path))
+            route = parse_route(request.method, request.raw_path)
             dialect = route.operation.dialect
-            parsed = await self._parse(request, route)
-            await self._pipeline(request, parsed, request_id).run(client)
+            headers = tuple(request.headers.items())
+            body = await _read_body(request, self._settings.limits)
+            parsed = parse_request(route.operation, body, headers, route.alias)
+            await self._pipeline(request, parsed, headers, request_id).run(client)
+        except RequestError as error:
+            refusal = Refusal(code=error.code, status=error.status, message=error.message, param=error.param)
+            await self._refuse(client, dialect, refusal, request_id)
         except RequestRefused as refused:
-            self._plane.metrics.add("spendmesh_refusals_total", (("code", refused.refusal.code),))
-            try:
-                await client.send(*refusal_answer(dialect, refused.refusal, request_id))
-            except ClientGone:
-                pass  # nobody to tell
+            await self._refuse(client, dialect, refused.refusal, request_id)
         return client.written()
 
-    async def _parse(self, request: web.BaseRequest, route: Route) -> ParsedRequest:
+    async def _refuse(self, client: Reply, dialect: Dialect, refusal: Refusal, request_id: str) -> None:
+        self._plane.metrics.add("spendmesh_refusals_total", (("code", refusal.code),))
         try:
-            if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise RequestError("request_invalid", 400, "send the body uncompressed", "Content-Encoding")
-            body = await _read_body(request, self._settings.limits)
-        except RequestError as error:
-            raise _refused(error) from error
-        return _read(lambda: parse_request(route.operation, body, tuple(request.headers.items()), route.alias))
+            await client.send(*refusal_answer(dialect, refusal, request_id))
+        except ClientGone:
+            pass  # nobody to tell
 
-    def _pipeline(self, request: web.BaseRequest, parsed: ParsedRequest, request_id: str) -> Pipeline:
+    def _pipeline(self, request: web.BaseRequest, parsed: ParsedRequest, headers: Headers, request_id: str) -> Pipeline:
         plane = self._plane
         if plane.installed is None or plane.pricing is None:
             raise RequestRefused(
@@ -105,7 +102,7 @@ class _DataHandler:
         trace = TraceContext.parse(request.headers.get("traceparent", ""), request.headers.get("tracestate", ""))
         if trace is None:
             trace = TraceContext(trace_id=plane.new_id(), parent_id="")
-        return Pipeline(plane, exchange, parsed, tuple(request.headers.items()), trace, request_id)
+        return Pipeline(plane, exchange, parsed, headers, trace, request_id)
 
     def _admit_client(self, request: web.BaseRequest) -> None:
         """Browsers and other machines are no clients: no Origin, only our own names as Host, the token if set."""
@@ -126,19 +123,10 @@ class _DataHandler:
         raise RequestRefused(refusal)
 
 
-def _read(parse: Callable[[], T]) -> T:
-    try:
-        return parse()
-    except RequestError as error:
-        raise _refused(error) from error
-
-
-def _refused(error: RequestError) -> RequestRefused:
-    return RequestRefused(Refusal(code=error.code, status=error.status, message=error.message, param=error.param))
-
-
 async def _read_body(request: web.BaseRequest, limits: Limits) -> bytes:
-    """The whole body, within size and time. Raises RequestError."""
+    """The whole body, uncompressed, within size and time. Raises RequestError."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RequestError("request_invalid", 400, "send the body uncompressed", "Content-Encoding")
     if (request.content_length or 0) > limits.body_bytes:
         raise _too_large(limits)
     if request.headers.get("Expect", "").lower() == "100-continue":

@@ -12,7 +12,7 @@ from cluster_access import Cluster
 from cluster_mesh import APP_IMAGE, Mesh, examples_for_standin, render
 from go_toolchain import PartsUnavailable
 from node import Node
-from parts_fixtures import programs_or_skip
+from parts_fixtures import programs_or_skip, skip_or_fail
 
 ACCOUNTS = ("team-a", "plain", "budget", "leader", "killed", "storm", "edit", "away", "away-budget", "jobs", "probe")
 """Namespaces with an account of their own at the stand-in, so that each test's sums are its own."""
@@ -29,12 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SETUP_SECONDS))
 
 
-def _unavailable(reason: str) -> None:
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"in CI nothing is skipped: {reason}", pytrace=False)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster of KUBECONFIG if that is set, else a real node of this run."""
@@ -42,7 +36,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         try:
             cluster = Cluster.of_user(Path(given).resolve())
         except PartsUnavailable as unavailable:
-            _unavailable(str(unavailable))
+            skip_or_fail(str(unavailable))
     else:
         programs_or_skip("node", "helm", "collector")
         node: Node = request.getfixturevalue("node")
@@ -57,7 +51,7 @@ def mesh(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Mesh]:
     mesh = Mesh(cluster, ACCOUNTS)
     if os.environ.get("KUBECONFIG"):
         if cluster.node is None and mesh.installed():
-            _unavailable("Spendmesh is installed on this cluster already: the tests would uninstall it")
+            skip_or_fail("Spendmesh is installed on this cluster already: the tests would uninstall it")
         mesh.wipe()
     request.config.stash[MESH] = mesh
     mesh.prepare()

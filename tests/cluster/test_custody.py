@@ -59,7 +59,8 @@ def test_its_service_account_cannot_read_the_secret(searched: App) -> None:
     script = (
         "import ssl, urllib.request as r, urllib.error as e\n"
         "at = '/var/run/secrets/kubernetes.io/serviceaccount/'\n"
-        "url = 'https://kubernetes.default.svc/api/v1/namespaces/' + open(at + 'namespace').read() + '/secrets/model-keys'\n"
+        "url = 'https://kubernetes.default.svc/api/v1/namespaces/' + open(at + 'namespace').read()\n"
+        "url += '/secrets/model-keys'\n"
         "ask = r.Request(url, headers={'Authorization': 'Bearer ' + open(at + 'token').read()})\n"
         "try: print(r.urlopen(ask, context=ssl.create_default_context(cafile=at + 'ca.crt')).status)\n"
         "except e.HTTPError as error: print(error.code)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,9 +22,14 @@ def programs_or_skip(*groups: str) -> dict[str, Path]:
     try:
         return parts.ensure(*groups)
     except PartsUnavailable as unavailable:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"in CI nothing is skipped: {unavailable}", pytrace=False)
-        pytest.skip(str(unavailable))
+        skip_or_fail(str(unavailable))
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skips the test with the reason, or fails it if CI is `true`: there nothing is skipped."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"in CI nothing is skipped: {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
