@@ -230,7 +230,8 @@ class _Passage:
         assert self._scanner is not None
         usage_filter = UsageChunkFilter() if self._take_out_usage else None
         async for chunk in response.chunks():
-            self._first(chunk)
+            if self._span.first_chunk_seconds is None:
+                self._first(chunk)
             self._scanner.feed(chunk)
             passed = usage_filter.feed(chunk) if usage_filter else chunk
             if not self._runner.committed:

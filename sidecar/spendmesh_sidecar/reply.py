@@ -71,10 +71,15 @@ class Reply:
 
     async def write(self, chunk: bytes) -> None:
         """See `Downstream.write`."""
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone
         if self._framing == "chunked" and chunk:
-            await self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         elif self._framing == "close":
-            await self._write(chunk)
+            transport.write(chunk)
+        if self._connection.writing_paused:  # the client reads slowly: so does the provider's stream then
+            await self._drain()
 
     async def finish(self, complete: bool) -> None:
         """See `Downstream.finish`."""
@@ -115,6 +120,12 @@ class Reply:
         else:
             ours += f"date: {rfc822_formatted_time()}\r\n"
         return head(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", headers, ours)
+
+    async def _drain(self) -> None:
+        try:
+            await self._request.writer.drain()
+        except ConnectionError as error:
+            raise ClientGone from error
 
     async def _write(self, data: bytes) -> None:
         try:

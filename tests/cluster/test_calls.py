@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_a_policy_edit_takes_effect_without_a_restart(app: App, support: Mesh) -
     for tier in ("premium", "standard"):
         patch = f'{{"spec": {{"defaultTier": "{tier}"}}}}'
         support.cluster.kubectl("-n", "team-a", "patch", "rpol/support", "--type=merge", "-p", patch)
-        eventually(lambda tier=tier: tier_is(tier), f"calls go to {tier}", 15)
+        eventually(functools.partial(tier_is, tier), f"calls go to {tier}", 15)
     after = app.pod()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     statuses = [*after["status"]["initContainerStatuses"], *after["status"]["containerStatuses"]]

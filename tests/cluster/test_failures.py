@@ -27,29 +27,37 @@ def header(outcome: Json, name: str) -> str:
     return value
 
 
+LEADER_CALLS = 180
+
+
 # --- the control plane ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def leader_killed(mesh: Mesh) -> tuple[list[Json], str, int]:
-    """Calls of a budgeted pod during which the leading replica is deleted without grace; the old leader's name, and
-    what the books said before."""
+    """Some 25 seconds of calls of a budgeted pod, during which the leading replica is killed; the old leader's name,
+    and what the books said before."""
     mesh.namespace("leader")
     mesh.policies("leader", budget="5")
     app = mesh.start_app("leader")
     old = mesh.ready_leader()
-    job = app.start_job("chat", count=120, workers=2, model="auto", max_tokens=32, messages=QUESTION)
+    mesh.faults({"action": "slow", "account": "leader", "ttft_seconds": 0.25})
+    job = app.start_job("chat", count=LEADER_CALLS, workers=2, model="auto", max_tokens=32, messages=QUESTION)
     job.wait_for(30)
     before = account(mesh.cluster, "leader/pool", "total").ledger
     mesh.keep_operator_logs()
+    if mesh.cluster.node is not None:
+        mesh.cluster.kill_container(SYSTEM, old, "operator")  # it says no word to anybody
     mesh.cluster.kubectl("-n", SYSTEM, "delete", "pod", old, "--grace-period=0", "--force", "--wait=false")
-    return job.finish(), old, before
+    outcomes = job.finish()
+    mesh.faults()
+    return outcomes, old, before
 
 
 def test_calls_go_on_while_the_leader_is_killed(leader_killed: tuple[list[Json], str, int], mesh: Mesh) -> None:
     """Every call is answered: nothing on a request's path asks the control plane."""
     outcomes, old, _ = leader_killed
-    assert Counter(outcome.get("status") for outcome in outcomes) == {200: 120}
+    assert Counter(outcome.get("status") for outcome in outcomes) == {200: LEADER_CALLS}
     assert eventually(lambda: mesh.leader() not in ("", old), "another replica leads", 40)
 
 
@@ -128,7 +136,11 @@ def test_a_sidecar_killed_in_the_middle_of_a_stream_gives_nothing_back(mesh: Mes
     app = mesh.start_app("killed")
     assert app.ask("First. [[out=10]]", max_tokens=16)["status"] == 200
     mesh.faults({"action": "withhold", "account": "killed", "stream": True})
-    arguments = {"model": "auto", "max_tokens": 400, "messages": [{"role": "user", "content": "Tell. [[out=300]]"}]}
+    arguments: Json = {
+        "model": "auto",
+        "max_tokens": 400,
+        "messages": [{"role": "user", "content": "Tell. [[out=300]]"}],
+    }
     job = app.start_job("chat", stream=True, **arguments)
 
     def serial() -> str:

@@ -25,7 +25,16 @@ def test_the_operator_was_never_forbidden_anything(support: Mesh) -> None:
     lines = [line for log in support.kept_logs for line in log.splitlines()]
     assert [line for line in lines if "this replica leads" in line]
     wrong = re.compile(r"forbidden|unauthorized|\b40[13]\b|traceback", re.IGNORECASE)
-    assert [line for line in lines if wrong.search(line)] == []
+    assert [line for line in lines if wrong.search(_without_clock(line))] == []
+
+
+def _without_clock(line: str) -> str:
+    """Milliseconds and ids may read 403 too."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return line
+    return json.dumps({name: value for name, value in fields.items() if name not in ("time", "uid")})
 
 
 def _crd_uids(mesh: Mesh) -> dict[str, str]:

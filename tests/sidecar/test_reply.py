@@ -194,3 +194,26 @@ async def test_a_client_that_has_left_is_said_to_be_gone() -> None:
         client.writer.transport.abort()
         await asyncio.wait_for(told.wait(), 10)
     assert seen == [True, "told at once", "gone", "gone"]
+
+
+async def test_a_slow_client_holds_the_stream_back_and_loses_nothing() -> None:
+    size, written = 2**25, 0
+    done = asyncio.Event()
+
+    async def answer(reply: Reply) -> None:
+        nonlocal written
+        await reply.start(200, DATED)
+        while written < size:
+            written += 2**16
+            await reply.write(bytes(2**16))
+        await reply.finish(complete=True)
+        done.set()
+
+    async with serving(answer) as client:
+        client.ask("GET / HTTP/1.1", "connection: close")
+        await client.head()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(done.wait(), 0.3)  # nobody reads: it must not be able to finish
+        assert written < size
+        assert len(await client.rest()) > size
+        assert done.is_set()

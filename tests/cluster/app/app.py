@@ -25,7 +25,7 @@ class Caller:
     def __init__(self) -> None:
         self.openai = openai.OpenAI()
         self.anthropic = anthropic.Anthropic()
-        self.apis = {
+        self.apis: dict[str, Any] = {
             "chat": self.openai.chat.completions,
             "embeddings": self.openai.embeddings,
             "messages": self.anthropic.messages,
