@@ -63,6 +63,8 @@ lock:  ## Pin every dependency with hashes again (versions and hashes only, no r
 	@for extra in sidecar operator cli dev bench; do \
 	  uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --no-header -q -o requirements/$$extra.txt || exit 1; done
+	@printf 'openai\nanthropic\naiohttp\n' | uv pip compile - -c requirements/dev.txt --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o tests/cluster/app/requirements.txt
 
 clean:  ## Remove what the other targets made in this folder (the cache of built parts stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -170,6 +170,13 @@ class Mesh:
         self.cluster.apply(render("policy.yaml", namespace=namespace, standin=STANDIN_URL))
         if budget:
             self.cluster.apply(render("budget.yaml", namespace=namespace, amount=budget))
+        eventually(lambda: self._accepted(namespace), f"the policy of {namespace} is accepted", 60)
+
+    def _accepted(self, namespace: str) -> bool:
+        """A pod mounts the keys of the policy that was known when it was created: so that has to come first."""
+        objects = self.cluster.get("spendmesh", "-n", namespace)["items"]
+        found = [{c["type"]: c["status"] for c in o.get("status", {}).get("conditions", [])} for o in objects]
+        return bool(found) and all(conditions.get("Accepted") == "True" for conditions in found)
 
     def start_app(self, namespace: str, name: str = "app", *, wait: bool = True, change: Any = None) -> App:
         """A pod of the test's application. `change` edits its manifest (a dictionary) before it is applied."""
