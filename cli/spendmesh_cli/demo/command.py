@@ -25,7 +25,6 @@ from spendmesh_cli.resources import examples
 
 TEAMS = ("team-a", "team-b")
 REFRESH_SECONDS = 0.5
-PAUSE_BEFORE_SUMS_SECONDS = 0.5
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
