@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
-from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, charges
+from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
 from spendmesh_sidecar.core.lease import LedgerError
 from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
@@ -19,6 +19,7 @@ from spendmesh_sidecar.core.types import Shortfall
 
 HOUR = 3_600_000
 BUDGETS = (MONTHLY,)
+ANY = Subject("small-1", "team-a/openai")
 
 
 def charge(amount: int, account: AccountRef = MONTH) -> tuple[Charge, ...]:
@@ -558,14 +559,14 @@ def test_the_highest_stage_reached_downgrades(settled: int, tier: str | None) ->
 
 def test_an_observed_charge_in_another_currency_is_left_out() -> None:
     euros = LimitSpec(name="eur", currency="EUR", amount=5, window=WINDOW)
-    found = charges((budget(euros, mode="Observe"), MONTHLY), cost(7))
+    found = charges((budget(euros, mode="Observe"), MONTHLY), cost(7), ANY)
     assert [(one.account.limit, one.amount) for one in found] == [("monthly", 7)]
 
 
 def test_an_enforced_charge_in_another_currency_cannot_be_made() -> None:
     euros = LimitSpec(name="eur", currency="EUR", amount=5, window=WINDOW)
     with pytest.raises(CurrencyMismatch, match="team-a/team/eur is in EUR, the price in USD"):
-        charges((budget(euros),), cost(7))
+        charges((budget(euros),), cost(7), ANY)
 
 
 def test_the_tightest_limit_is_the_one_with_the_smallest_share_left() -> None:

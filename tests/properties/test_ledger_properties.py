@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges
 from spendmesh_sidecar.core.lease import LedgerError
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import (
@@ -30,6 +30,7 @@ LIMITS = (
 ENFORCED = BudgetSpec(name="team-a/team", limits=LIMITS)
 OBSERVED = BudgetSpec(name="team-a/watch", mode="Observe", limits=LIMITS[:1])
 BUDGETS = (ENFORCED, OBSERVED)
+ANY = Subject("small-1", "team-a/openai")
 ACCOUNTS = tuple(AccountRef(budget=b.name, limit=limit.name) for b in BUDGETS for limit in b.limits)
 UNITS = {"money": "Cost", "calls": "Requests", "tokens": "TotalTokens"}
 PERIOD_MS = 100_000
@@ -154,7 +155,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=open, cost=st.integers(0, 300), tokens=st.integers(0, 300))
     def reserve(self, cost: int, tokens: int) -> tuple[str, tuple[Charge, ...]] | None:
-        wanted = charges(BUDGETS, quantities(cost, tokens))
+        wanted = charges(BUDGETS, quantities(cost, tokens), ANY)
         free = {charge.account: self._free(charge.account) for charge in wanted}
         before = self._books()
         self.count += 1

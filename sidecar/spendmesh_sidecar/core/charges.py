@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
+from spendmesh_sidecar.core.types import Hints
 
 
 class Quantities(Struct, frozen=True):
@@ -45,6 +46,16 @@ class Charge(Struct, frozen=True):
     """An Observe budget: recorded, never a reason to refuse."""
 
 
+class Subject(Struct, frozen=True):
+    """What an attempt is about, as far as a limit may ask: a limit that does not count it takes nothing from it."""
+
+    model: str
+    """As sent to the provider."""
+    provider: str
+    """`namespace/name` of the ModelProvider."""
+    hints: Hints = Hints()
+
+
 class CurrencyMismatch(ValueError):
     """A limit in Cost has another currency than the price, or there is no price: it cannot be checked."""
 
@@ -54,9 +65,9 @@ class CurrencyMismatch(ValueError):
         self.limit = limit.name
 
 
-def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities) -> tuple[Charge, ...]:
+def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Subject) -> tuple[Charge, ...]:
     """
-    One charge for every limit of every budget.
+    One charge for every limit of every budget that counts the subject.
 
     Raises CurrencyMismatch for an enforced limit whose currency is not the price's; there is no conversion
     (contract §4). An observed one is left out: it cannot be known what it would have said.

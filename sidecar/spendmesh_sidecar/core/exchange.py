@@ -223,8 +223,11 @@ class Exchange:
         if priced is None or now >= self._tries.deadline:
             return self._refuse(all_ejected(self._tries.reopens_in(now)))
         reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
-        booking = Booking(self._ledger, self.policy.budgets, priced, self.request.bounds, reservation, now_unix)
-        if not self.request.operation.billed:
+        request = self.request
+        booking = Booking(
+            self._ledger, self.policy.budgets, priced, request.bounds, reservation, now_unix, request.hints
+        )
+        if not request.operation.billed:
             return self._send(booking, None, now, now_unix)
         booked = booking.try_book(now, shrink=self._ledger.silent(now))
         if isinstance(booked, Booked):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
-from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
 from spendmesh_sidecar.core.specs import BudgetSpec
-from spendmesh_sidecar.core.types import Bounds, Shortfall
+from spendmesh_sidecar.core.types import Bounds, Hints, Shortfall
 
 OUTPUT_FLOOR_TOKENS = 256
 """An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
@@ -48,6 +48,13 @@ class Booking(Struct, frozen=True):
     bounds: Bounds
     reservation: str
     now_unix: int
+    hints: Hints = Hints()
+
+    @property
+    def subject(self) -> Subject:
+        """What the limits are asked about."""
+        candidate = self.priced.candidate
+        return Subject(candidate.target.model, candidate.provider.ref, self.hints)
 
     def try_book(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
         """
@@ -78,11 +85,12 @@ class Booking(Struct, frozen=True):
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix)
-        lacking = self.ledger.reserve(charges(self.budgets, worst), self.reservation, now)
+        lacking = self.ledger.reserve(charges(self.budgets, worst, self.subject), self.reservation, now)
         return lacking or Booked(worst, max_output_tokens)
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
-        return charges(self.budgets, worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix))
+        worst = worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix)
+        return charges(self.budgets, worst, self.subject)
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) whose charges fit; the floor's do."""
