@@ -67,6 +67,7 @@ class ControlClient:
             "nonce": query.nonce,
             "digest": query.digest,
             "epoch": str(query.epoch),
+            "sequence": str(query.sequence),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=2.0, sock_read=SILENCE_SECONDS)
         try:

@@ -108,6 +108,7 @@ class PolicySource:
                 nonce=self._nonce(),
                 digest=now.digest if now else "",
                 epoch=now.stamp.epoch if now else 0,
+                sequence=now.stamp.sequence if now else 0,
             )
             pause = 0.0
             try:

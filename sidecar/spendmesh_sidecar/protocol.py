@@ -69,6 +69,8 @@ class StreamQuery(Message, frozen=True, kw_only=True):
     """What the sidecar obeys now; empty at first."""
     epoch: int = 0
     """The highest epoch it has seen: a leader that is behind it raises its own (restored API server)."""
+    sequence: int = 0
+    """The highest sequence it has seen in that epoch, for the same purpose."""
 
 
 class Snapshot(Message, tag_field="type", tag="snapshot", frozen=True, kw_only=True):

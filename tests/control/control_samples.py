@@ -141,9 +141,9 @@ class Client:
             return response.status, await response.read()
 
     @asynccontextmanager
-    async def stream(self, digest: str = "", epoch: int = 0) -> AsyncIterator[Stream]:
+    async def stream(self, digest: str = "", epoch: int = 0, sequence: int = 0) -> AsyncIterator[Stream]:
         """An open policy stream."""
-        query = {"nonce": "n", "digest": digest, "epoch": str(epoch)}
+        query = {"nonce": "n", "digest": digest, "epoch": str(epoch), "sequence": str(sequence)}
         async with self._session.get(self.url + PATH_STREAM, params=query, headers=self._headers) as response:
             assert response.status == 200, await response.text()
             yield Stream(response)

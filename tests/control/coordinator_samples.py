@@ -13,7 +13,7 @@ import looptime
 from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import Fault, LedgerStore, MemoryStore
+from spendmesh_operator.ledger.store import Fault, LedgerStore, MemoryStore, Stored
 from spendmesh_sidecar.protocol import AcquireReply
 
 POD = PodIdentity("team-a", "support-1", "uid-1")
@@ -86,3 +86,16 @@ class GatedStore(MemoryStore):
         self.reached.set()
         await self.gate.wait()
         return await super().write(document, expected_version, commit_id)
+
+
+class RestoredStore(MemoryStore):
+    """Holds a copy of what a store once held, under a version that nobody has seen."""
+
+    def __init__(self, copy: Stored) -> None:
+        super().__init__()
+        self.restore(copy)
+
+    def restore(self, copy: Stored) -> None:
+        """Go back to the copy."""
+        self.writes += 1
+        self._stored = Stored(str(self.writes) if copy.document else "", copy.document, copy.commit_id)

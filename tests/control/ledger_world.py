@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from ledger_samples import REF, START_MS, budget, limits_of
 from spendmesh_operator.ledger.accounts import AccountKey, Holder, HolderFenced
 from spendmesh_operator.ledger.books import Books
@@ -27,6 +29,7 @@ from spendmesh_sidecar.protocol import (
 )
 
 AMOUNT = 1000
+HOUR_MS = 3_600_000
 PODS = ("pod-a", "pod-b", "pod-c")
 Crash = Literal["", "before commit", "after commit"]
 
@@ -52,6 +55,7 @@ class LocalLease:
     granted: int
     released: int = 0
     used: int = 0
+    billed: int = 0
     attempts: list[Held] = field(default_factory=list)
     last: LeaseReport | None = None
     closed: bool = False
@@ -95,6 +99,7 @@ class Broken:
     in_flight_is_zero: bool = False
     deltas: bool = False
     no_nonce: bool = False
+    forget: bool = False
 
 
 class World:
@@ -113,6 +118,9 @@ class World:
         self.to_coordinator: list[tuple[Holder, AcquireRequest | ReportRequest]] = []
         self.to_sidecar: list[tuple[str, Lease, AccountKey]] = []
         self.happened: Counter[str] = Counter()
+        self.backups: list[dict[str, Any]] = []
+        self.forgiven: Counter[AccountKey] = Counter()
+        """Billed under rights that nobody can report any more after a restore: their sidecar's log is gone too."""
 
     # --- sidecars -----------------------------------------------------------------------------------------
 
@@ -130,6 +138,7 @@ class World:
             if not lease.closed and lease.free >= worst and lease.key.start * 1000 <= self.now_ms:
                 lease.attempts.append(Held(worst, min(worst, billed)))
                 self.invoice[lease.key] += min(worst, billed)
+                lease.billed += min(worst, billed)
                 self.happened["spend"] += 1
                 return
 
@@ -157,6 +166,9 @@ class World:
 
     def report(self, uid: str, close: bool, release: int) -> None:
         """A sidecar sends what is new, cumulative since each lease was opened."""
+        self.to_coordinator.append(self._report(uid, close, release))
+
+    def _report(self, uid: str, close: bool, release: int) -> tuple[Holder, ReportRequest]:
         reports = []
         for lease in self.sidecars[uid].leases.values():
             if not lease.closed:
@@ -171,12 +183,17 @@ class World:
                     held=lease.held,
                     released=lease.released,
                     closed=lease.closed,
+                    account=REF,
+                    granted=lease.granted,
+                    period=self._which(lease.key),
                 )
             if lease.last is not None:
-                reports.append(lease.last)
+                reports.append(replace(lease.last, period=self._which(lease.key)))
         sidecar = self.sidecars[uid]
-        request = ReportRequest(nonce=sidecar.nonce, reports=tuple(reports))
-        self.to_coordinator.append((sidecar.holder, request))
+        return sidecar.holder, ReportRequest(nonce=sidecar.nonce, reports=tuple(reports))
+
+    def _which(self, key: AccountKey) -> Literal["previous", "current"]:
+        return "current" if key.start * 1000 + HOUR_MS > self.now_ms else "previous"
 
     # --- wire ---------------------------------------------------------------------------------------------
 
@@ -231,6 +248,43 @@ class World:
         """Time passes; periods end and are dropped in the end."""
         self.now_ms += minutes * 60_000
         self._commit(self.replicas[0], lambda books: books.sweep(self.now_ms))
+
+    def back_up(self) -> None:
+        """Somebody copies the store."""
+        self.backups.append(self.stored)
+
+    def restore(self, index: int) -> None:
+        """
+        The store is what it once was. Every sidecar that lives reports while the books take back what they forgot.
+
+        What was under way on the wire is lost with the connections.
+        """
+        if not self.backups:
+            return
+        self.stored = self.backups[index % len(self.backups)]
+        self.version += 1
+        self.replicas = [self._replica(), self._replica()]
+        self.to_sidecar.clear()
+        self.to_coordinator.clear()
+        surviving: Counter[AccountKey] = Counter()
+        for uid, sidecar in self.sidecars.items():
+            self._forget_old(sidecar)
+            for lease in sidecar.leases.values():
+                surviving[lease.key] += lease.billed
+            holder, request = self._report(uid, close=False, release=0)
+            self._commit(
+                self.replicas[0],
+                lambda books, who=holder, what=request: books.report(
+                    who, what, self.limits, self.now_ms, "taken back" if not self.broken.forget else "fenced"
+                ),
+            )
+        self.forgiven = Counter({key: billed - surviving[key] for key, billed in self.invoice.items()})
+        self.happened["restore"] += 1
+
+    def _forget_old(self, sidecar: Sidecar) -> None:
+        """A sidecar keeps no lease for longer than its period and the one after it, unless it streams for an hour."""
+        oldest = self.now_ms // HOUR_MS * HOUR_MS - HOUR_MS
+        sidecar.leases = {name: lease for name, lease in sidecar.leases.items() if lease.key.start * 1000 >= oldest}
 
     def _give_up(self, books: Books, uid: str) -> None:
         if not self.broken.refund_on_silence:
@@ -304,7 +358,7 @@ class World:
     def _replica(self) -> Replica:
         books = decode(self.stored, "test")
         self._numbers += 1
-        books.lease_prefix = f"c{self._numbers}-"
+        books.begin_life(f"c{self._numbers}-")
         return Replica(books, self.version)
 
     # --- promises -----------------------------------------------------------------------------------------
@@ -313,14 +367,14 @@ class World:
         """C <= L always; C >= what the provider billed; every sidecar within its rights (I1, I2, no loss)."""
         books = decode(self.stored, "test")
         for key, account in books.holdings.accounts.items():
-            if account.charged > AMOUNT:
+            if account.charged > AMOUNT + account.taken_back or account.taken_back > AMOUNT:
                 raise Violation(f"charged {account.charged} of {AMOUNT}")
-            if account.charged < self.invoice[key]:
+            if account.charged < self.invoice[key] - self.forgiven[key]:
                 raise Violation(f"charged {account.charged}, billed {self.invoice[key]}")
             if account.recount() != account.totals:
                 raise Violation("sums differ from leases")
         for key, billed in self.invoice.items():
-            if billed > AMOUNT:
+            if billed - self.forgiven[key] > AMOUNT:
                 raise Violation(f"billed {billed} of {AMOUNT} in period {key.start}")
         for sidecar in self.sidecars.values():
             for lease in sidecar.leases.values():
@@ -328,8 +382,8 @@ class World:
                     raise Violation(f"lease {lease.id}: used and held exceed its rights")
 
 
-def walk(seed: int, steps: int, broken: Broken = Broken()) -> World:
-    """A random history. Raises Violation with its seed."""
+def walk(seed: int, steps: int, broken: Broken = Broken(), restores: int = 0) -> World:
+    """A random history; `restores` weighs backups and restores in it. Raises Violation with its seed."""
     rng = Random(seed)
     world = World(broken)
     crashes: list[Crash] = ["", "", "", "before commit", "after commit"]
@@ -349,6 +403,8 @@ def walk(seed: int, steps: int, broken: Broken = Broken()) -> World:
         (1, lambda uid: world.gone(uid, rng.randrange(2))),
         (1, lambda _: world.restart(rng.randrange(2))),
         (1, lambda _: world.advance(rng.choice([1, 20, 90]))),
+        (restores, lambda _: world.back_up()),
+        (restores, lambda _: world.restore(rng.randrange(1000))),
     ]
     weights = [weight for weight, _ in actions]
     for _ in range(steps):

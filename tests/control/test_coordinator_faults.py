@@ -10,6 +10,7 @@ from coordinator_samples import (
     OTHER,
     POD,
     GatedStore,
+    RestoredStore,
     charged,
     coordinator,
     failing,
@@ -17,10 +18,11 @@ from coordinator_samples import (
     serving,
     virtually,
 )
-from ledger_samples import ManualClock, acquire, want
+from ledger_samples import REF, ManualClock, acquire, want
 from spendmesh_operator.ledger.coordinator import NotServing
 from spendmesh_operator.ledger.document import LedgerUnreadable
-from spendmesh_operator.ledger.store import Fault, MemoryStore
+from spendmesh_operator.ledger.store import Fault, MemoryStore, Stored
+from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 
 def test_of_two_coordinators_on_one_store_the_older_stops_and_nothing_is_granted_twice() -> None:
@@ -126,6 +128,73 @@ def test_books_restored_from_a_backup_take_a_later_epoch_and_grant_nothing_for_a
             return at.epoch, [denial.reason for denial in early.denials], granted(late)
 
     assert asyncio.run(scenario()) == (42, ["unverifiable"], 1)
+
+
+async def granted_after_a_copy(store: MemoryStore, clock: ManualClock) -> tuple[Stored, str]:
+    """A coordinator that granted 600 after its store was copied: the copy, and the lease."""
+    async with serving(store, 1, clock=clock) as at:
+        copy = await store.read()
+        (lease,) = (await at.acquire(POD, acquire("r", "n", want(600)))).leases
+    return copy, lease.id
+
+
+def remembering(lease: str) -> ReportRequest:
+    told = LeaseReport(lease=lease, sequence=3, previous="01", used=50, held=0, account=REF, granted=600)
+    return ReportRequest(nonce="n", reports=(told,))
+
+
+def test_rights_that_a_restore_forgot_are_charged_again_while_their_holders_are_waited_for() -> None:
+    """Also for a holder that reports before any sidecar said what it has seen. Row 13."""
+
+    async def scenario() -> tuple[bool, bool, int, int, int]:
+        clock, store = ManualClock(), MemoryStore()
+        copy, lease = await granted_after_a_copy(store, clock)
+        async with serving(RestoredStore(copy), 2, clock=clock) as at:
+            (early,) = (await at.report(POD, remembering(lease))).leases
+            await at.raise_epoch(at.epoch + 1)
+            (late,) = (await at.report(POD, remembering(lease))).leases
+            clock.advance(20)
+            denied = await at.acquire(OTHER, acquire("o", "m", want(500)))
+            return early.fenced, late.fenced, late.sequence, charged(at), len(denied.denials)
+
+    assert asyncio.run(scenario()) == (False, False, 3, 600, 1)
+
+
+def test_without_a_restore_a_lease_that_the_books_do_not_know_is_fenced() -> None:
+    """As soon as a coordinator would have heard of one."""
+
+    async def scenario() -> tuple[bool, dict[object, object]]:
+        clock, store = ManualClock(), MemoryStore()
+        copy, lease = await granted_after_a_copy(store, clock)
+        async with serving(RestoredStore(copy), 2, clock=clock) as at:
+            clock.advance(15)
+            (state,) = (await at.report(POD, remembering(lease))).leases
+            return state.fenced, dict(at.states())
+
+    assert asyncio.run(scenario()) == (True, {})
+
+
+def test_a_coordinator_whose_store_goes_back_under_it_begins_anew_and_waits_for_holders() -> None:
+    """It knows what it wrote: no sidecar has to say so, and no lease id is given twice."""
+
+    async def scenario() -> tuple[str, int, list[str], int]:
+        clock, store = ManualClock(), RestoredStore(Stored("", None))
+        async with serving(store, 1, clock=clock) as at:
+            copy = await store.read()
+            (lease,) = (await at.acquire(POD, acquire("r", "n", want(600)))).leases
+            store.restore(copy)
+            with pytest.raises(NotServing):
+                await at.acquire(OTHER, acquire("o", "m", want(10)))
+            reason = await at.wait_ended()
+            await at.start()
+            denied = await at.acquire(OTHER, acquire("o2", "m", want(10)))
+            await at.report(POD, remembering(lease.id))
+            return reason, at.epoch, [denial.reason for denial in denied.denials], charged(at)
+
+    reason, epoch, denials, total = asyncio.run(scenario())
+
+    assert "restored" in reason
+    assert (epoch, denials, total) == (2, ["unverifiable"], 600)
 
 
 def test_one_pod_cannot_stop_everybodys_grants_again_and_again() -> None:

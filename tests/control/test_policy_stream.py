@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from control_samples import OTHER, POD, Replica, client, eventually, policy, replica
 from spendmesh_sidecar.policy import Policy, decode_policy
 from spendmesh_sidecar.protocol import PATH_ACK, PATH_STREAM, Ack, Drain, Snapshot, Stamp, StreamEvent
@@ -146,6 +148,26 @@ def test_a_sidecar_that_has_seen_a_later_epoch_raises_the_leaders() -> None:
             return snapshot(await stream.next()).stamp
 
     assert asyncio.run(scenario()) == Stamp(epoch=8, sequence=1)
+
+
+@pytest.mark.parametrize(("seen", "answered"), [(1, (1, 1)), (2, (3, 1))])
+def test_a_later_stamp_of_the_leaders_own_epoch_tells_it_that_its_books_were_restored(
+    seen: int, answered: tuple[int, int]
+) -> None:
+    """They were copied before a leader of the same number gave it. The newest of our own is no such proof."""
+
+    async def scenario() -> Stamp:
+        async with (
+            replica() as leader,
+            replica(leads=False, leader=leader) as follower,
+            client(follower) as caller,
+            caller.stream(epoch=1, sequence=seen) as stream,
+        ):
+            return snapshot(await stream.next()).stamp
+
+    stamp = asyncio.run(scenario())
+
+    assert (stamp.epoch, stamp.sequence) == answered
 
 
 def test_acknowledgements_show_who_obeys_what_and_who_refused_why() -> None:

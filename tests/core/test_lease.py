@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
-from spendmesh_sidecar.core.rights import AccountRef, LeaseState
+from spendmesh_sidecar.core.rights import AccountRef, LeaseReport, LeaseState, report_digest
 
 ACCOUNT = AccountRef(budget="team-a/team", limit="monthly")
 
@@ -138,3 +138,44 @@ def test_a_call_that_holds_nothing_keeps_its_lease_open() -> None:
 def test_what_was_never_reserved_cannot_be_resolved() -> None:
     with pytest.raises(LedgerError, match="0 calls"):
         book().void(0)
+
+
+@pytest.mark.parametrize(("now", "period"), [(-1.0, "next"), (0.0, "current"), (99.9, "current"), (100.0, "previous")])
+def test_a_report_says_where_its_lease_is_from(now: float, period: str) -> None:
+    """Books that were restored from a backup learn it from there."""
+    report = book(granted=700).report(now)
+
+    assert report is not None
+    assert (report.account, report.granted, report.period) == (ACCOUNT, 700, period)
+
+
+def test_a_lease_of_another_unit_than_its_limit_has_now_names_no_account() -> None:
+    """Its amounts would be charged in the wrong unit."""
+    superseded = book()
+    superseded.supersede()
+    report = superseded.report(0.0)
+
+    assert report is not None
+    assert report.account is None
+
+
+def test_new_rights_are_reported_though_nothing_was_spent() -> None:
+    """A report that names less than is held could not restore it."""
+    lease = book(granted=700)
+    first = lease.report(0.0)
+    lease.acknowledge(state(1))
+    lease.granted = 900
+    second = lease.report(0.0)
+
+    assert first is not None
+    assert second is not None
+    assert (second.sequence, second.granted) == (2, 900)
+
+
+def test_where_a_lease_is_from_is_no_part_of_its_history() -> None:
+    """A coordinator that does not read it must not take two histories for it."""
+    report = book(granted=700).report(0.0)
+
+    assert report is not None
+    older = LeaseReport(lease=report.lease, sequence=report.sequence, used=0, held=0)
+    assert report_digest(report) == report_digest(older)

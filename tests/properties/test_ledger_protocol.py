@@ -99,6 +99,18 @@ def test_no_history_overspends_or_loses_spend_and_every_fault_occurs() -> None:
     assert {name: happened[name] for name in (*faults, *outcomes) if happened[name] < SEEDS // 10} == {}
 
 
+def test_books_restored_from_a_backup_hold_all_that_living_sidecars_report() -> None:
+    """
+    Row 13: charged >= billed also after a restore, save under rights whose log is lost as well; and what is granted
+    on the holders' word is at most the limit.
+    """
+    happened: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        happened += walk(seed, STEPS, restores=2).happened
+
+    assert {name: happened[name] for name in ("restore", "spend", "granted") if happened[name] < SEEDS} == {}
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -107,11 +119,12 @@ def test_no_history_overspends_or_loses_spend_and_every_fault_occurs() -> None:
         Broken(in_flight_is_zero=True),
         Broken(deltas=True),
         Broken(no_nonce=True),
+        Broken(forget=True),
     ],
-    ids=["refund on silence", "reveal before persist", "in flight is zero", "deltas", "no nonce"],
+    ids=["refund on silence", "reveal before persist", "in flight is zero", "deltas", "no nonce", "forget"],
 )
 def test_each_weaker_protocol_is_caught(broken: Broken) -> None:
     """Without any one of the rules some history overspends or loses spend: the walks can see it."""
     with pytest.raises(Violation):
         for seed in range(4000):
-            walk(seed, STEPS, broken)
+            walk(seed, STEPS, broken, restores=2 if broken.forget else 0)

@@ -50,6 +50,7 @@ class StampQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     digest: str
     seen_epoch: int = 0
+    seen_sequence: int = 0
 
 
 class LeaderUnreachable(Exception):

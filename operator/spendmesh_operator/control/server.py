@@ -44,13 +44,14 @@ from spendmesh_sidecar.protocol import (
     AcquireRequest,
     Message,
     ReportRequest,
+    Stamp,
     StreamQuery,
 )
 
 log = logging.getLogger("spendmesh.control")
 
-MAX_BODY_BYTES = 256 * 1024
-"""A report of 1,000 leases has about 200 KiB; aiohttp's own default is 1 MiB."""
+MAX_BODY_BYTES = 512 * 1024
+"""A report of 1,000 leases has about 300 KiB; aiohttp's own default is 1 MiB."""
 BODY_SECONDS = 5.0
 """A sidecar gives a call up after as long."""
 KNOWN_SECONDS = 4.0
@@ -150,7 +151,8 @@ class ControlServer:
         query = _decode(await _body(request), StampQuery)
         if not self._stamping.leads:
             return _error(503, "this replica is not the leader: retry")
-        stamp = await self._stamping.own_stamp(query.digest, query.seen_epoch)
+        seen = Stamp(epoch=query.seen_epoch, sequence=query.seen_sequence)
+        stamp = await self._stamping.own_stamp(query.digest, seen)
         if stamp is None:
             return _error(404, "this policy is not in force at the leader (yet)")
         return web.Response(body=msgspec.json.encode(stamp), content_type="application/json")

@@ -38,6 +38,11 @@ class StampBook:
         """The stamp of a digest; None if it is not in force here."""
         return self._stamps.get(digest)
 
+    @property
+    def newest(self) -> Stamp:
+        """The last stamp that was given."""
+        return Stamp(epoch=self._epoch, sequence=self._sequence)
+
     def _next(self) -> Stamp:
         self._sequence += 1
         return Stamp(epoch=self._epoch, sequence=self._sequence)

@@ -36,13 +36,14 @@ class PolicyStream:
     async def serve(self, response: web.StreamResponse, pod: PodIdentity, query: StreamQuery) -> None:
         """Write events until the stream ends."""
         sent: tuple[str, Stamp] | None = None
+        seen = Stamp(epoch=query.epoch, sequence=query.sequence)
         while not self._draining.is_set() and self._loop.time() < self._ends_at:
             version = self._hub.version
             policy = self._hub.policy_of(pod)
             if policy is None:
                 return
             fresh = sent is None and query.digest != policy.digest
-            stamp = await self._stamping.stamp(policy.digest, query.epoch, fresh)
+            stamp = await self._stamping.stamp(policy.digest, seen, fresh)
             if stamp is not None and sent != (policy.digest, stamp):
                 await self._write(response, _snapshot(policy, stamp))
                 sent = (policy.digest, stamp)

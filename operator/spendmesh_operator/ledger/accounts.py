@@ -158,11 +158,13 @@ class Account:
     closed_used: int = 0
     closed_overrun: int = 0
     closed_would_block: int = 0
+    taken_back: int = 0
+    """Rights that these books had forgotten and believed their holders; part of what is charged."""
     corrections: list[Correction] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     lease_of: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(pod uid, nonce) -> the one lease that is not closed."""
+    """(pod uid, nonce) -> the one lease that is not closed; of two, after a restore, the newer one."""
 
     @property
     def name(self) -> str:
@@ -203,14 +205,17 @@ class Account:
         """Add or replace a lease."""
         if (before := self.leases.get(lease.id)) is not None:
             self.totals.count(before, -1)
+        else:
+            self.lease_of[lease.holder.uid, lease.holder.nonce] = lease.id
         self.leases[lease.id] = lease
-        self.lease_of[lease.holder.uid, lease.holder.nonce] = lease.id
         self.totals.count(lease, 1)
 
     def close(self, lease_id: str, used: int) -> None:
         """Turn a lease into settled use; the rest of its rights is free again."""
         lease = self.leases.pop(lease_id)
-        del self.lease_of[lease.holder.uid, lease.holder.nonce]
+        owner = (lease.holder.uid, lease.holder.nonce)
+        if self.lease_of.get(owner) == lease_id:
+            del self.lease_of[owner]
         self.totals.count(lease, -1)
         self.closed_used += used
         self.closed_overrun += lease.overrun

@@ -26,9 +26,11 @@ from spendmesh_operator.ledger.accounts import (
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
-from spendmesh_operator.ledger.messages import check_name, check_request, closed_message, lease_message
+from spendmesh_operator.ledger.lives import Life, begin
+from spendmesh_operator.ledger.messages import check_name, check_request, lease_message, repeated
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
+from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
@@ -69,8 +71,8 @@ class Books:
         self.domain = domain
         self.epoch = 0
         self.next_lease = 1
-        self.lease_prefix = ""
-        """Makes lease ids of one coordinator's life unlike any other's, also after a restore from a backup."""
+        self.lives: tuple[Life, ...] = ()
+        """Of the coordinators that wrote these books, the newest last."""
         self.holdings = Holdings()
         self.pods = Pods()
         self.remembered: dict[str, BudgetSpec] = {}
@@ -101,7 +103,8 @@ class Books:
         if isinstance(answer, AcquireReply):
             return answer
         if answer is not None:
-            return self._repeat(holder, request, answer, limits, now_ms)
+            leases = zip(answer, request.wants, strict=False)
+            return AcquireReply(leases=repeated(self.holdings, holder, leases, limits, now_ms))
         plans: list[Plan] = []
         denials: list[Denial] = []
         for want in request.wants:
@@ -122,12 +125,19 @@ class Books:
             leases=tuple(lease_message(plan.account, plan.lease, plan.ref, plan.in_force, now_ms) for plan in plans)
         )
 
-    def report(self, holder: Holder, request: ReportRequest, limits: LimitsOf, now_ms: int) -> ReportReply:
+    def report(
+        self,
+        holder: Holder,
+        request: ReportRequest,
+        limits: LimitsOf,
+        now_ms: int,
+        when_forgotten: Forgotten = "fenced",
+    ) -> ReportReply:
         """
         Merge cumulative reports; each is answered with what is now in the books.
 
-        A lease that is unknown, or of another nonce, is answered `fenced`. Raises BadRequest or NotYours, changing
-        nothing.
+        A lease that is unknown, or of another nonce, is answered `fenced`, save what `restoring` takes back. Raises
+        BadRequest or NotYours, changing nothing.
         """
         if len(request.reports) > MAX_REPORTS:
             raise BadRequest(f"{len(request.reports)} reports in one message; at most {MAX_REPORTS} are read")
@@ -136,7 +146,8 @@ class Books:
         for report in request.reports:
             find_lease(self.holdings, holder, report)
         self.holdings.revive(holder.uid, holder.nonce)
-        return ReportReply(leases=tuple(self._report_one(holder, one, limits, now_ms) for one in request.reports))
+        states = (self._report_one(holder, one, limits, now_ms, when_forgotten) for one in request.reports)
+        return ReportReply(leases=tuple(states))
 
     def quarantine(self, uids: Iterable[str], reason: QuarantineReason) -> int:
         """Charge all leases of these pods in full and grant on them no more. Answers how many changed."""
@@ -186,6 +197,11 @@ class Books:
             self.epoch = epoch
             self.holdings.revision += 1
 
+    def begin_life(self, prefix: str) -> None:
+        """A coordinator begins: its lease ids are unlike any other's, also after a restore from a backup."""
+        self.lives = begin(self.lives, prefix, self.next_lease)
+        self.holdings.revision += 1
+
     def sweep(self, now_ms: int) -> None:
         """Check all sums (I7), then drop what has ended and what no longer holds anything."""
         for account in self.holdings.accounts.values():
@@ -224,7 +240,7 @@ class Books:
         self.holdings.revive(holder.uid, holder.nonce)
 
     def _plan(self, holder: Holder, want: Want, limits: LimitsOf, now_ms: int) -> Plan:
-        new_id = f"{self.lease_prefix}{self.next_lease:x}"
+        new_id = f"{self.lives[-1].prefix if self.lives else ''}{self.next_lease:x}"
         plan = plan_grant(self.holdings, self.domain, holder, want, limits(want.account), new_id, now_ms)
         if plan.lease.id == new_id:
             self.next_lease += 1
@@ -239,23 +255,17 @@ class Books:
         state = account_state(account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
-    def _repeat(
-        self, holder: Holder, request: AcquireRequest, lease_ids: tuple[str, ...], limits: LimitsOf, now_ms: int
-    ) -> AcquireReply:
-        """The answer to a repeated request: its leases as they are now, without rights if they were closed since."""
-        leases = []
-        for want, lease_id in zip(request.wants, lease_ids, strict=False):
-            account, in_force = self.holdings.account_of(lease_id), limits(want.account)
-            if account is not None:
-                leases.append(lease_message(account, account.leases[lease_id], want.account, in_force, now_ms))
-            elif in_force is not None:
-                leases.append(closed_message(lease_id, holder, want.account, in_force))
-        return AcquireReply(leases=tuple(leases))
-
     # --- parts of report ----------------------------------------------------------------------------------
 
-    def _report_one(self, holder: Holder, report: LeaseReport, limits: LimitsOf, now_ms: int) -> LeaseState:
+    def _report_one(
+        self, holder: Holder, report: LeaseReport, limits: LimitsOf, now_ms: int, when_forgotten: Forgotten
+    ) -> LeaseState:
         found = find_lease(self.holdings, holder, report)
+        if when_forgotten != "fenced" and report.account is not None and forgotten(self.lives, found, report):
+            in_force = limits(report.account)
+            if when_forgotten == "awaited" or in_force is None:
+                return LeaseState(lease=report.lease, sequence=0)
+            found = self._take_back(holder, report, found, in_force, now_ms) or found
         if found is None:
             return LeaseState(lease=report.lease, sequence=report.sequence, fenced=True)
         account, lease = found
@@ -277,3 +287,12 @@ class Books:
             fenced=bool(after.quarantined),
             state=state,
         )
+
+    def _take_back(
+        self, holder: Holder, report: LeaseReport, found: Found | None, in_force: LimitInForce, now_ms: int
+    ) -> Found | None:
+        """Only for an incarnation that may still acquire."""
+        if self.pods.retired(holder):
+            return None
+        self._admit(holder)
+        return take_back(self.holdings, self.domain, holder, report, found, in_force, now_ms)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Literal
@@ -21,6 +22,8 @@ log = logging.getLogger("spendmesh.ledger")
 
 _PAUSE_SECONDS = 0.2
 _BEGIN_ATTEMPTS = 10
+_UNSURE_KNOWN = 64
+"""More than are made while any write can still be on its way."""
 
 
 Outcome = Literal["committed", "reread", "unknown"]
@@ -28,7 +31,7 @@ Outcome = Literal["committed", "reread", "unknown"]
 
 
 class Ended(Exception):
-    """Another epoch has begun, or the store went back in time: this coordinator must not write again."""
+    """Another epoch has begun, or the store went back in time: nothing more may be written before the next `begin`."""
 
 
 class Committer:
@@ -51,6 +54,9 @@ class Committer:
         self._version = ""
         self._durable_revision = 0
         self._pending = ""
+        self._durable_commit = ""
+        self._unsure_commits: deque[str] = deque(maxlen=_UNSURE_KNOWN)
+        """Those after it, of which one may yet turn out to be durable."""
 
     @property
     def dirty(self) -> bool:
@@ -62,11 +68,18 @@ class Committer:
         if revision > self._durable_revision:
             raise InvariantViolated(f"revision {revision} would be revealed before it is durable")
 
-    async def begin(self) -> None:
-        """Read the books and write them under a new epoch. Raises LedgerStoreError or LedgerUnreadable."""
+    async def begin(self) -> bool:
+        """
+        Read the books and write them under a new epoch. True: they are older than what was last written here.
+
+        Raises LedgerStoreError or LedgerUnreadable.
+        """
         for _ in range(_BEGIN_ATTEMPTS):
-            self._adopt(await self._read())
-            self.books.raise_epoch(self.books.epoch + 1)
+            found = await self._read()
+            restored = self._went_back(found)
+            self._adopt(found)
+            self.books.raise_epoch(max(self.books.epoch, self.epoch) + 1)
+            self.books.begin_life(f"{self._rng.getrandbits(24):06x}-")
             commit_id = self._new_commit_id()
             try:
                 version = await self._write(commit_id)
@@ -78,8 +91,8 @@ class Committer:
                 if stored.commit_id != commit_id:
                     raise
                 version = stored.version
-            self._accept(version)
-            return
+            self._accept(version, commit_id)
+            return restored
         raise Conflict(
             f"{_BEGIN_ATTEMPTS} attempts to raise the epoch met another writer: does a second cluster use it?"
         )
@@ -87,6 +100,7 @@ class Committer:
     async def try_commit(self) -> Outcome:
         """Write the books once. Raises Ended when another coordinator has taken over."""
         self._pending = self._new_commit_id()
+        self._unsure_commits.append(self._pending)
         try:
             version = await self._write(self._pending)
         except Fenced as error:
@@ -95,7 +109,7 @@ class Committer:
             self._committed("conflict" if isinstance(error, Conflict) else "unavailable")
             log.warning("commit: %s", error)
             return await self.resolve()
-        self._accept(version)
+        self._accept(version, self._pending)
         return "committed"
 
     async def resolve(self) -> Outcome:
@@ -107,7 +121,7 @@ class Committer:
             log.warning("commit: its outcome is not known yet: %s", error)
             return "unknown"
         if stored.commit_id == self._pending:
-            self._accept(stored.version)
+            self._accept(stored.version, stored.commit_id)
             return "committed"
         self._continue_from(stored)
         return "reread"
@@ -124,17 +138,27 @@ class Committer:
         found = stored.document["epoch"] if stored.document is not None else None
         if found != self.epoch:
             raise Ended(f"the store holds epoch {found}, this coordinator has {self.epoch}")
+        if self._went_back(stored):
+            raise Ended("the store holds older books of this epoch than were written: it was restored")
         self._adopt(stored)
 
+    def _went_back(self, stored: Stored) -> bool:
+        """Whether a store that we wrote holds less now than we know to be durable."""
+        if not self.epoch:
+            return False
+        epoch = stored.document["epoch"] if stored.document is not None else 0
+        ours = stored.commit_id == self._durable_commit or stored.commit_id in self._unsure_commits
+        return epoch < self.epoch or (epoch == self.epoch and not ours)
+
     def _adopt(self, stored: Stored) -> None:
-        prefix = self.books.lease_prefix or f"{self._rng.getrandbits(24):06x}-"
         self.books = Books(self._domain) if stored.document is None else decode(stored.document, self._domain)
-        self.books.lease_prefix = prefix
         self._version = stored.version
         self._durable_revision = self.books.revision
         self.loaded = True
 
-    def _accept(self, version: str) -> None:
+    def _accept(self, version: str, commit_id: str) -> None:
+        self._durable_commit = commit_id
+        self._unsure_commits.clear()
         self._version = version
         self._durable_revision = self.books.revision
         self.epoch = self.books.epoch

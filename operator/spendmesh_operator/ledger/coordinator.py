@@ -18,6 +18,7 @@ from spendmesh_operator.ledger.accounts import AccountKey, Holder, LedgerError
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.committer import Committer
 from spendmesh_operator.ledger.operations import PolicyInForce, limits_of
+from spendmesh_operator.ledger.restoring import Forgotten
 from spendmesh_operator.ledger.serving import (
     CoordinatorSettings as CoordinatorSettings,
     NotServing as NotServing,
@@ -81,8 +82,11 @@ class Coordinator:
         Raises LedgerStoreError when the store does not answer, LedgerUnreadable when it holds no usable books.
         """
         await self.stop()
-        await self._committer.begin()
+        restored = await self._committer.begin()
         self._started_at = self._clock.monotonic()
+        if restored:
+            log.error("the books are older than what was last written: they were restored")
+            self._restoration.known(self._started_at)
         self._heard.clear()
         self._writer.begin()
         self._tasks = [
@@ -139,9 +143,11 @@ class Coordinator:
         """Merge cumulative reports, durable when this returns. Raises NotServing, BadRequest, NotYours."""
         self._heard[pod.uid] = self._clock.monotonic()
         holder = _holder(pod, request.nonce)
-        return await self._submit(
-            lambda books, now_ms: books.report(holder, request, limits_of(self._policy_of(pod)), now_ms)
-        )
+
+        def change(books: Books, now_ms: int) -> ReportReply:
+            return books.report(holder, request, limits_of(self._policy_of(pod)), now_ms, self._when_forgotten())
+
+        return await self._submit(change)
 
     # --- what the operator tells --------------------------------------------------------------------------
 
@@ -181,10 +187,10 @@ class Coordinator:
     async def raise_epoch(self, seen: int) -> None:
         """
         A sidecar has seen epoch `seen`. If that is newer than ours, the store was restored from a backup: begin an
-        epoch beyond it, and grant nothing for a while, so that holders report first. Ignored if it was just done.
+        epoch beyond it, and for a while grant nothing and take back what holders report. Ignored if it was just done.
         """
         if self._restoration.begins(self.epoch, seen, self._clock.monotonic()):
-            log.error("a sidecar has seen epoch %d, the books are of %d: they were restored", seen, self.epoch)
+            log.error("a sidecar has seen policies beyond epoch %d of the books: they were restored", self.epoch)
             await self._submit(lambda books, _: books.raise_epoch(seen + 1))
 
     async def sweep(self) -> None:
@@ -213,6 +219,13 @@ class Coordinator:
         return tuple(view_of(account, self._now_ms()) for account in self.books.current(self._now_ms()))
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _when_forgotten(self) -> Forgotten:
+        now = self._clock.monotonic()
+        if self._restoration.freezes(now):
+            return "taken back"
+        # Reports may come before the first sidecar says what it has seen.
+        return "awaited" if now < self._started_at + self._settings.restored_seconds else "fenced"
 
     async def _submit(self, change: Callable[[Books, int], T]) -> T:
         return await self._writer.submit(change)

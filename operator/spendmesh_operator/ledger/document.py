@@ -21,6 +21,7 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
 )
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.lives import Life
 from spendmesh_operator.ledger.pods import PodRecord
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 
@@ -39,6 +40,7 @@ def encode(books: Books) -> dict[str, Any]:
         "domain": books.domain,
         "epoch": books.epoch,
         "nextLease": books.next_lease,
+        "lives": [{"prefix": life.prefix, "first": life.first} for life in books.lives],
         "accounts": [_encode_account(account) for _, account in sorted(books.holdings.accounts.items())],
         "pods": {uid: _encode_pod(record) for uid, record in sorted(books.pods.records.items())},
         "forgottenBefore": [
@@ -73,6 +75,7 @@ def _decode(document: dict[str, Any], domain: str) -> Books:
     books = Books(domain)
     books.epoch = int(document["epoch"])
     books.next_lease = int(document["nextLease"])
+    books.lives = tuple(Life(each["prefix"], int(each["first"])) for each in document.get("lives", ()))
     books.remembered = {each["name"]: _decode_budget(each) for each in document["remembered"]}
     for entry in document["forgottenBefore"]:
         books.holdings.forgotten_before[entry["budget"], entry["limit"]] = int(entry["start"])
@@ -84,7 +87,8 @@ def _decode(document: dict[str, Any], domain: str) -> Books:
 
 
 def _encode_account(account: Account) -> dict[str, Any]:
-    return {
+    taken_back = {"takenBack": str(account.taken_back)} if account.taken_back else {}
+    return taken_back | {
         "budget": account.key.budget,
         "limit": account.key.limit,
         "per": list(account.key.per),
@@ -114,6 +118,7 @@ def _decode_account(entry: dict[str, Any], domain: str) -> Account:
         closed_used=_amount(entry["closedUsed"]),
         closed_overrun=_amount(entry["closedOverrun"]),
         closed_would_block=_amount(entry["closedWouldBlock"]),
+        taken_back=_amount(entry.get("takenBack", "0")),
         corrections=[
             Correction(each["reference"], _amount(each["delta"]), each["evidence"], int(each["atMs"]))
             for each in entry["corrections"]

@@ -21,9 +21,12 @@ from spendmesh_operator.ledger.accounts import (
 )
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.periods import Span, next_period, period_at
+from spendmesh_sidecar.core.specs import WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Want
 
 Reason = Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
+Which = Literal["previous", "current", "next"]
+"""A period, seen from now."""
 
 
 class Refused(Exception):
@@ -53,7 +56,7 @@ def plan_grant(
         raise Refused("unknown")
     if not in_force.verifiable:
         raise Refused("unverifiable")
-    account = _account(holdings, domain, want, in_force, now_ms)
+    account = account_for(holdings, domain, want.account, want.period, in_force, now_ms)
     if account.key in holdings.frozen:
         raise Refused("unverifiable", account)
     if (reason := grants.refusal(account, want.need)) is not None:
@@ -87,11 +90,13 @@ def check_grant(account: Account, before: Lease, after: Lease, need: int) -> Non
         )
 
 
-def _account(holdings: Holdings, domain: str, want: Want, in_force: LimitInForce, now_ms: int) -> Account:
-    """The account, or a draft of it that is opened with its first lease."""
-    ref, limit = want.account, in_force.limit
+def account_for(
+    holdings: Holdings, domain: str, ref: AccountRef, which: Which, in_force: LimitInForce, now_ms: int
+) -> Account:
+    """The account, or a draft of it that is opened with its first lease. Raises Refused."""
+    limit = in_force.limit
     try:
-        span = _span(want, limit.window.period, limit.window.time_zone, now_ms)
+        span = _span(which, limit.window, now_ms)
     except ValueError as error:
         raise Refused("unverifiable") from error
     key = AccountKey(domain, ref.budget, ref.limit, ref.per, span.start)
@@ -109,6 +114,8 @@ def _account(holdings: Holdings, domain: str, want: Want, in_force: LimitInForce
     return Account(key=key, end=span.end, limit=limit, mode=in_force.mode)
 
 
-def _span(want: Want, period: Literal["Hour", "Day", "Week", "Month"], time_zone: str, now_ms: int) -> Span:
-    span = period_at(period, time_zone, now_ms // 1000)
-    return span if want.period == "current" else next_period(period, time_zone, span)
+def _span(which: Which, window: WindowSpec, now_ms: int) -> Span:
+    span = period_at(window.period, window.time_zone, now_ms // 1000)
+    if which == "previous":
+        return period_at(window.period, window.time_zone, span.start - 1)
+    return span if which == "current" else next_period(window.period, window.time_zone, span)

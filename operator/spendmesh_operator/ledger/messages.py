@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from spendmesh_operator.ledger.accounts import MAX_AMOUNT, Account, BadRequest, Holder, Lease as HeldLease, LimitInForce
+from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
-from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireRequest, Lease
+from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireRequest, Lease, Want
 
 MAX_WANTS = 64
 """Accounts of one request: a few budgets of a few limits each, in two periods."""
@@ -49,7 +52,25 @@ def lease_message(
     )
 
 
-def closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> Lease:
+def repeated(
+    holdings: Holdings,
+    holder: Holder,
+    leases: Iterable[tuple[str, Want]],
+    limits: Callable[[AccountRef], LimitInForce | None],
+    now_ms: int,
+) -> tuple[Lease, ...]:
+    """The answer to a repeated request: its leases as they are now, without rights if they were closed since."""
+    messages = []
+    for lease_id, want in leases:
+        account, in_force = holdings.account_of(lease_id), limits(want.account)
+        if account is not None:
+            messages.append(lease_message(account, account.leases[lease_id], want.account, in_force, now_ms))
+        elif in_force is not None:
+            messages.append(_closed_message(lease_id, holder, want.account, in_force))
+    return tuple(messages)
+
+
+def _closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> Lease:
     """A closed lease, told to a late repetition of the request that opened it: it has no rights."""
     limit = in_force.limit
     state = AccountState(amount=limit.amount, settled=0, charged=0, resets_in_ms=0, observed=in_force.mode == "Observe")

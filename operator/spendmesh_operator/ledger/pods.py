@@ -55,7 +55,7 @@ class Pods:
         if record is None:
             self.restore(holder.uid, PodRecord(holder.name, holder.nonce))
             return None
-        if holder.nonce in record.retired:
+        if self.retired(holder):
             raise HolderFenced("this nonce was replaced or frozen: take a new one")
         record.gone = False
         if record.nonce == holder.nonce:
@@ -72,6 +72,11 @@ class Pods:
         """The nonce acquires no more."""
         if (record := self.records.get(holder.uid)) is not None and holder.nonce not in record.retired:
             record.retired = _newest(holder.nonce, record.retired)
+
+    def retired(self, holder: Holder) -> bool:
+        """Whether this nonce acquires no more."""
+        record = self.records.get(holder.uid)
+        return record is not None and holder.nonce in record.retired
 
     def restore(self, uid: str, record: PodRecord) -> None:
         """Add a pod, also from the stored document."""

@@ -31,7 +31,10 @@ class CoordinatorSettings:
     recover_seconds: float = 10.0
     """How long callers wait for a store whose answer was lost."""
     restored_seconds: float = 15.0
-    """No grants for this long after the store was found to be older than what sidecars have seen."""
+    """
+    After the store was found to be older than what sidecars have seen, for so long nothing is granted, and what the
+    books have forgotten is taken back. Seven report intervals of a sidecar: each is heard, also after a lost answer.
+    """
 
 
 class Restoration:
@@ -49,6 +52,10 @@ class Restoration:
         if now >= self._frozen_at + FREEZES_APART_SECONDS:
             self._frozen_at = now
         return True
+
+    def known(self, now: float) -> None:
+        """We have seen ourselves that the store is older than what was written: no pod's word is needed."""
+        self._restored_at = self._frozen_at = now
 
     def freezes(self, now: float) -> bool:
         """Whether holders are still waited for, so that they report before anybody is granted more."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
 
 
@@ -125,22 +127,30 @@ class LeaseBook:
         if self.done:
             return None
         last = self._sent
-        closing = self.reservations == 0 and (self.retired or self.fenced or now >= self.ends_at)
-        if last is not None and (not self._acknowledged or (not closing and _content(last) == self._content())):
+        if last is not None and not self._acknowledged:
             return last
-        self._sent = LeaseReport(
+        fresh = self._next_report(now)
+        if last is not None and fresh == replace(last, sequence=fresh.sequence, previous=fresh.previous):
+            return last
+        self._sent, self._acknowledged = fresh, False
+        return fresh
+
+    def _next_report(self, now: float) -> LeaseReport:
+        last = self._sent
+        return LeaseReport(
             lease=self.id,
             sequence=last.sequence + 1 if last else 1,
             previous=report_digest(last) if last else "",
             used=self.used,
             held=self.held,
             released=self.released,
-            closed=closing,
+            closed=self.reservations == 0 and (self.retired or self.fenced or now >= self.ends_at),
             overrun=self.overrun,
             would_block=self.would_block,
+            account=None if self.superseded else self.account,
+            granted=self.granted,
+            period="previous" if now >= self.ends_at else "next" if now < self.starts_at else "current",
         )
-        self._acknowledged = False
-        return self._sent
 
     def acknowledge(self, state: LeaseState) -> None:
         """Take the coordinator's answer: progress, a fence, and rights that it asks back."""
@@ -162,10 +172,3 @@ class LeaseBook:
     def unreported(self) -> int:
         """Use that no acknowledged report holds yet, so that no `AccountState.settled` has it for certain."""
         return self.used - self._reported_used
-
-    def _content(self) -> tuple[int, ...]:
-        return (self.used, self.held, self.released, self.overrun, self.would_block)
-
-
-def _content(report: LeaseReport) -> tuple[int, ...]:
-    return (report.used, report.held, report.released, report.overrun, report.would_block)

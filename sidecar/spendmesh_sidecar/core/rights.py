@@ -114,6 +114,14 @@ class LeaseReport(Message, frozen=True, kw_only=True):
     """Part of `used` that exceeded reservations (a provider billed more than the bound); alerts."""
     would_block: int = 0
     """Requests that an Observe budget would have refused."""
+    account: AccountRef | None = None
+    """
+    What the lease is on, with `granted` and `period` for a coordinator whose books were restored from a backup and do
+    not know the lease. None: no limit has the lease's unit any more.
+    """
+    granted: int = 0
+    period: Literal["previous", "current", "next"] = "current"
+    """Of the lease, seen from now by its holder."""
 
 
 class LeaseState(Message, frozen=True, kw_only=True):
@@ -130,5 +138,10 @@ class LeaseState(Message, frozen=True, kw_only=True):
 
 
 def report_digest(report: LeaseReport) -> str:
-    """What the next report names as `previous`."""
-    return hashlib.sha256(msgspec.json.encode(report)).hexdigest()[:16]
+    """
+    What the next report names as `previous`.
+
+    It covers what was spent. Where the lease is from is left out: a coordinator that does not read it finds the same.
+    """
+    spent = msgspec.structs.replace(report, account=None, granted=0, period="current")
+    return hashlib.sha256(msgspec.json.encode(spent)).hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""Rights that restored books have forgotten: when their holders are believed, how far, and when not. Row 13."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from ledger_desk import HOUR_MS, Desk, holder
+from ledger_samples import REF, report, want
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.lives import begin, granted_here
+from spendmesh_operator.ledger.restoring import Forgotten
+from spendmesh_sidecar.protocol import AccountRef, LeaseReport, LeaseState, ReportRequest
+
+
+@dataclass
+class Lost:
+    """What a sidecar says of a lease that the books granted after they were copied."""
+
+    desk: Desk
+    lease: str
+    granted: int
+
+    def says(self, used: int = 0, *, when: Forgotten = "taken back", **more: object) -> LeaseState:
+        said = {"account": REF, "granted": self.granted} | more
+        told = LeaseReport(lease=self.lease, sequence=7, previous="0123", used=used, held=0, **said)  # type: ignore[arg-type]
+        request = ReportRequest(nonce=holder().nonce, reports=(told,))
+        (state,) = self.desk.books.report(holder(), request, self.desk.limits, self.desk.now_ms, when).leases
+        return state
+
+
+def restored(granted: int = 600, *, before: int = 0) -> Lost:
+    """Books that are restored to before a grant; `before`: what its holder had when they were copied."""
+    desk = Desk()
+    desk.books.begin_life("aaaaaa-")
+    if before:
+        desk.grant(holder(), before)
+    copy = encode(desk.books)
+    desk.books.begin_life("bbbbbb-")
+    lease = desk.grant(holder(), granted)
+    desk.books = decode(copy, "test")
+    desk.books.begin_life("cccccc-")
+    return Lost(desk, lease.id, lease.granted)
+
+
+def charged(desk: Desk) -> int:
+    return sum(account.charged for account in desk.books.holdings.accounts.values())
+
+
+def test_forgotten_rights_are_charged_again_and_their_holder_goes_on() -> None:
+    """What it holds and what it used: nobody else can be granted it."""
+    lost = restored(600)
+
+    state = lost.says(used=50)
+
+    assert (state.fenced, state.sequence) == (False, 7)
+    assert (lost.desk.state.charged, lost.desk.state.settled) == (600, 50)
+    assert lost.desk.refused(holder("pod-b"), want(500)) == ["in_flight"]
+    assert any("600 taken back on team-a/team/hourly" in alarm for alarm in lost.desk.books.take_alarms())
+
+
+def test_a_forgotten_lease_that_is_closed_at_once_settles_what_it_used() -> None:
+    """Its last word after the restore."""
+    lost = restored(600)
+
+    lost.says(used=70, closed=True)
+
+    assert (charged(lost.desk), lost.desk.state.settled) == (70, 70)
+
+
+def test_a_grant_that_was_forgotten_on_a_lease_that_was_not_is_charged_again() -> None:
+    """The copy holds the lease with less."""
+    lost = restored(200, before=100)
+
+    state = lost.says(used=250)
+
+    assert (lost.granted, state.fenced, charged(lost.desk)) == (300, False, 300)
+
+
+def test_a_lease_that_its_holder_no_longer_has_stays_charged_beside_its_newer_one() -> None:
+    """It was closed in the time that was lost, with a use that nobody can tell any more."""
+    lost = restored(200, before=100)
+    lost.lease, lost.granted = "bbbbbb-2", 200
+
+    assert not lost.says(used=20).fenced
+    assert charged(lost.desk) == 300
+
+    lost.desk.tell(holder(), report("aaaaaa-1", 10, closed=1))
+    assert charged(lost.desk) == 210
+    assert lost.desk.grant(holder(), 5).id == "bbbbbb-2"
+
+
+def test_rights_in_a_period_that_has_just_ended_are_charged_there() -> None:
+    """The restore fell on the boundary."""
+    lost = restored(600)
+    lost.desk.now_ms += HOUR_MS
+
+    assert not lost.says(used=600, period="previous", closed=True).fenced
+
+    assert charged(lost.desk) == 600
+    assert lost.desk.grant(holder("pod-b"), 900).granted == 900
+
+
+@pytest.mark.parametrize(
+    ("told", "when"),
+    [
+        ({}, "fenced"),
+        ({"account": None}, "taken back"),
+        ({"lease": "aaaaaa-0"}, "taken back"),
+        ({"lease": "cccccc-1"}, "taken back"),
+        ({"lease": "dddddd"}, "taken back"),
+        ({"granted": 1001}, "taken back"),
+        ({"granted": 10, "used": 11}, "taken back"),
+        ({"account": AccountRef(budget=REF.budget, limit=REF.limit, per=("u",))}, "taken back"),
+    ],
+    ids=[
+        "nothing was restored",
+        "no account is named",
+        "closed before the copy",
+        "never granted since",
+        "no lease id of ours",
+        "more than the limit",
+        "more used than granted",
+        "another kind of account",
+    ],
+)
+def test_what_nobody_can_have_been_granted_is_fenced_and_charged_to_nobody(
+    told: dict[str, object], when: Forgotten
+) -> None:
+    """One pod's word must not starve the others."""
+    lost = restored(600)
+    lost.lease = str(told.pop("lease", lost.lease))
+
+    state = lost.says(**{"when": when, **told})  # type: ignore[arg-type]
+
+    assert (state.fenced, charged(lost.desk)) == (True, 0)
+
+
+def test_all_that_is_taken_back_is_at_most_the_limit_also_over_another_copy() -> None:
+    """However many leases a pod makes up, and whoever writes the books in between."""
+    lost = restored(600)
+    assert not lost.says(used=600, closed=True).fenced
+    lost.desk.books = decode(encode(lost.desk.books), "test")
+
+    lost.lease = "bbbbbb-2"
+
+    assert lost.says().fenced
+    assert charged(lost.desk) == 600
+
+
+def test_of_a_limit_that_the_pods_policy_does_not_have_nothing_is_charged() -> None:
+    """It may yet come: the operator itself has just started."""
+    lost = restored(600)
+    lost.desk.limits = lambda _: None
+
+    state = lost.says(used=50)
+
+    assert (state.fenced, state.sequence, charged(lost.desk)) == (False, 0, 0)
+
+
+def test_a_coordinator_that_may_yet_hear_of_a_restore_answers_nothing_and_fences_nobody() -> None:
+    """The holder says it again."""
+    lost = restored(600)
+
+    awaited = lost.says(used=50, when="awaited")
+    taken = lost.says(used=50)
+
+    assert (awaited.fenced, awaited.sequence, taken.fenced, charged(lost.desk)) == (False, 0, False, 600)
+
+
+def test_a_nonce_that_was_replaced_is_not_believed() -> None:
+    """It could not have been granted anything since."""
+    lost = restored(600, before=10)
+    lost.lease, lost.granted = "bbbbbb-2", 600
+    lost.desk.ask(holder(nonce="new"), want(1))
+
+    assert lost.says().fenced
+
+
+@pytest.mark.parametrize(
+    ("lease", "here"),
+    [("a-4", True), ("a-5", False), ("b-5", True), ("b-ff", True), ("z-5", False), ("z-1", True), ("", True)],
+)
+def test_a_lease_id_tells_which_books_granted_it(lease: str, here: bool) -> None:
+    """Those of life `a` ended before number 5; what is older than all lives that are known counts as known."""
+    lives = begin(begin((), "a-", 2), "b-", 5)
+
+    assert granted_here(lives, lease) is here
