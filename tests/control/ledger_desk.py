@@ -8,6 +8,7 @@ from spendmesh_operator.ledger.books import Books
 from spendmesh_sidecar.protocol import AccountState, AcquireReply, Lease, LeaseReport, LeaseState, ReportRequest, Want
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 def holder(uid: str = "pod-a", nonce: str = "") -> Holder:
@@ -39,6 +40,11 @@ class Desk:
 
     def refused(self, who: Holder, *wants: Want) -> list[str]:
         return [denial.reason for denial in self.ask(who, *wants).denials]
+
+    def pass_time(self, elapsed_ms: int) -> None:
+        """Time passes, on the clock as in truth, and the books are swept."""
+        self.now_ms += elapsed_ms
+        self.books.sweep(self.now_ms, elapsed_ms)
 
     @property
     def state(self) -> AccountState:

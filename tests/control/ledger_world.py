@@ -247,7 +247,7 @@ class World:
     def advance(self, minutes: int) -> None:
         """Time passes; periods end and are dropped in the end."""
         self.now_ms += minutes * 60_000
-        self._commit(self.replicas[0], lambda books: books.sweep(self.now_ms))
+        self._commit(self.replicas[0], lambda books: books.sweep(self.now_ms, minutes * 60_000))
 
     def back_up(self) -> None:
         """Somebody copies the store."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 
-from ledger_desk import HOUR_MS, Desk, holder
+from ledger_desk import DAY_MS, HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_sidecar.core.specs import WindowSpec
+from spendmesh_operator.ledger.periods import period_at
+from spendmesh_sidecar.core.specs import Period, WindowSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
     Want,
@@ -113,12 +116,10 @@ def test_an_ended_period_is_kept_one_retention_and_settles_quarantined_leases_in
     desk = Desk()
     desk.grant(holder(), 100)
     desk.books.quarantine(["pod-a"], "gone")
-    desk.now_ms += 2 * HOUR_MS - 1
-    desk.books.sweep(desk.now_ms)
+    desk.pass_time(2 * HOUR_MS - 1)
     assert len(desk.books.holdings.accounts) == 1
 
-    desk.now_ms += 1
-    desk.books.sweep(desk.now_ms)
+    desk.pass_time(1)
     assert desk.books.holdings.accounts == {}
     assert desk.books.pods.records == {}
 
@@ -127,8 +128,7 @@ def test_an_ended_period_is_kept_while_a_holder_still_spends_from_it() -> None:
     """A long stream ends in its own period's account."""
     desk = Desk()
     lease = desk.grant(holder(), 100)
-    desk.now_ms += 5 * HOUR_MS
-    desk.books.sweep(desk.now_ms)
+    desk.pass_time(5 * HOUR_MS)
 
     (state,) = desk.tell(holder(), report(lease.id, 70, closed=1))
 
@@ -140,11 +140,72 @@ def test_a_clock_that_goes_back_cannot_open_a_dropped_period_again() -> None:
     desk = Desk()
     lease = desk.grant(holder(), 1000)
     desk.tell(holder(), report(lease.id, 1000, closed=1))
-    desk.now_ms += 2 * HOUR_MS
-    desk.books.sweep(desk.now_ms)
+    desk.pass_time(2 * HOUR_MS)
     desk.now_ms -= 2 * HOUR_MS
 
     assert desk.refused(holder(), want(1)) == ["unverifiable"]
+
+
+@given(
+    period=sampled_from(["Hour", "Day", "Week", "Month"]),
+    steps=lists(tuples(floats(0.0001, 0.2), integers(-400, 4000)), max_size=60),
+)
+def test_no_clock_makes_the_books_drop_a_period_before_it_is_over(
+    period: Period, steps: list[tuple[float, int]]
+) -> None:
+    """Row 10, for every period: each step is a part of the period in truth, and the days that the clock is off."""
+    desk = Desk()
+    desk.limits = limits_of(budget(limits=(limit(window=WindowSpec(period=period)),)))
+    span = period_at(period, "UTC", desk.now_ms // 1000)
+    truth = desk.now_ms = span.start * 1000
+    desk.pass_time(0)
+    lease = desk.grant(holder(), 1000)
+    desk.tell(holder(), report(lease.id, 1000, closed=1))
+
+    for part, days_off in steps:
+        elapsed = int(part * (span.end - span.start) * 1000)
+        truth += elapsed
+        desk.books.sweep(truth + days_off * DAY_MS, elapsed)
+        desk.now_ms = truth
+        if truth < span.end * 1000:
+            assert desk.refused(holder(), want(1)) == ["exhausted"]
+
+
+def test_a_clock_that_was_months_ahead_has_dropped_nothing() -> None:
+    """Row 10: the running month goes on with what was spent in it; what the clock made the books say is told."""
+    desk = Desk()
+    desk.limits = limits_of(budget(limits=(limit(window=WindowSpec(period="Month")),)))
+    desk.pass_time(60_000)
+    lease = desk.grant(holder(), 400)
+    desk.tell(holder(), report(lease.id, 400, closed=1))
+
+    desk.now_ms += 70 * DAY_MS
+    for _ in range(3):
+        desk.pass_time(8 * HOUR_MS)
+    desk.now_ms -= 70 * DAY_MS
+    desk.pass_time(60_000)
+
+    assert desk.grant(holder(), 600).state.settled == 400
+    assert [alarm for alarm in desk.books.take_alarms() if "hours ahead of the books" in alarm] == [
+        "the clock is 1672 hours ahead of the books; no period that ended since is dropped yet"
+    ]
+
+
+def test_books_that_nobody_kept_for_long_drop_what_has_ended_in_half_that_time() -> None:
+    """Their clock is right after all; a restart in between does not begin the wait anew."""
+    desk = Desk()
+    desk.pass_time(60_000)
+    desk.now_ms += 10 * DAY_MS
+    lease = desk.grant(holder(), 10)
+    desk.tell(holder(), report(lease.id, 10, closed=1))
+
+    kept = []
+    for _ in range(7):
+        desk.pass_time(DAY_MS)
+        desk.books = decode(encode(desk.books), "test")
+        kept.append(len(desk.books.holdings.accounts))
+
+    assert kept == [1, 1, 1, 1, 1, 0, 0]
 
 
 def test_a_clock_that_goes_back_finds_the_account_as_it_was() -> None:

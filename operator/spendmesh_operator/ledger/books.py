@@ -202,14 +202,15 @@ class Books:
         self.lives = begin(self.lives, prefix, self.next_lease)
         self.holdings.revision += 1
 
-    def sweep(self, now_ms: int) -> None:
-        """Check all sums (I7), then drop what has ended and what no longer holds anything."""
+    def sweep(self, now_ms: int, elapsed_ms: int) -> None:
+        """Check all sums (I7), then drop what has ended and what no longer holds anything; see `Holdings.believe`."""
         for account in self.holdings.accounts.values():
             try:
                 self.holdings.verify(account)
             except InvariantViolated as violated:
                 self.holdings.freeze(account, violated)
-        self.holdings.drop_ended(now_ms)
+        self.holdings.believe(now_ms, elapsed_ms)
+        self.holdings.drop_ended()
         self._pressure = {key: asked for key, asked in self._pressure.items() if now_ms < asked.until_ms}
         if self.pods.forget_gone(self.holdings.holders()):
             self.holdings.revision += 1

@@ -70,7 +70,7 @@ class Coordinator:
         self._writer = Writer(self._committer, self._settings, self._now_ms)
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: dict[str, float] = {}
-        self._started_at = 0.0
+        self._started_at = self._swept_at = 0.0
         self._restoration = Restoration(self._settings.restored_seconds)
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class Coordinator:
         """
         await self.stop()
         restored = await self._committer.begin()
-        self._started_at = self._clock.monotonic()
+        self._started_at = self._swept_at = self._clock.monotonic()
         if restored:
             log.error("the books are older than what was last written: they were restored")
             self._restoration.known(self._started_at)
@@ -196,6 +196,7 @@ class Coordinator:
     async def sweep(self) -> None:
         """Quarantine silent holders, drop what has ended. Runs by itself; public for tests and tools."""
         now = self._clock.monotonic()
+        elapsed_ms, self._swept_at = int((now - self._swept_at) * 1000), now
 
         def change(books: Books, now_ms: int) -> None:
             holders = books.holdings.holders()
@@ -204,7 +205,7 @@ class Coordinator:
             ]
             if books.quarantine(silent, "silent"):
                 log.warning("%d holders are silent: what they hold stays charged", len(silent))
-            books.sweep(now_ms)
+            books.sweep(now_ms, elapsed_ms)
 
         await self._submit(change)
 

@@ -39,6 +39,7 @@ def encode(books: Books) -> dict[str, Any]:
         "format": FORMAT,
         "domain": books.domain,
         "epoch": books.epoch,
+        "believedMs": books.holdings.believed_ms,
         "nextLease": books.next_lease,
         "lives": [{"prefix": life.prefix, "first": life.first} for life in books.lives],
         "accounts": [_encode_account(account) for _, account in sorted(books.holdings.accounts.items())],
@@ -74,6 +75,7 @@ def decode(document: dict[str, Any], domain: str) -> Books:
 def _decode(document: dict[str, Any], domain: str) -> Books:
     books = Books(domain)
     books.epoch = int(document["epoch"])
+    books.holdings.resume(int(document.get("believedMs", 0)))
     books.next_lease = int(document["nextLease"])
     books.lives = tuple(Life(each["prefix"], int(each["first"])) for each in document.get("lives", ()))
     books.remembered = {each["name"]: _decode_budget(each) for each in document["remembered"]}

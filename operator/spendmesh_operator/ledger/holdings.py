@@ -22,6 +22,15 @@ from spendmesh_operator.ledger.accounts import (
 
 MAX_RETENTION_SECONDS = 31 * 86_400
 """An ended period stays readable for its own length, at most a month."""
+CATCH_UP = 2
+"""
+How much faster than time itself the books follow a clock that is ahead of them. With retentions as long as periods it
+may not be more: a clock that jumps ahead in a period then cannot make the books drop that period before it is over.
+"""
+DOUBT_MS = 86_400_000
+"""A clock that is so far ahead of the books is told: either nobody kept them for so long, or it is wrong."""
+NOTE_MS = 3_600_000
+"""The time that the books believe becomes durable with other changes, or after so long."""
 
 
 class Holdings:
@@ -31,11 +40,15 @@ class Holdings:
         self.accounts: dict[AccountKey, Account] = {}
         self.forgotten_before: dict[tuple[str, str], int] = {}
         """(budget, limit) -> start of the newest period that was dropped: it can never be opened again."""
+        self.believed_ms = 0
+        """Unix time that the books believe to have come; 0: not known yet. Only what has ended by it is dropped."""
         self.revision = 0
         self.alarms: list[str] = []
         """Sentences for the log and the metric, taken out by whoever tells them."""
         self.frozen: set[AccountKey] = set()
         """Accounts whose sums did not hold: they grant nothing until the books are read afresh."""
+        self._noted_ms = 0
+        self._doubts = False
         self._key_of_lease: dict[str, AccountKey] = {}
         self._leases_of_pod: dict[str, set[str]] = {}
         self._keys_of_limit: dict[tuple[str, str], set[AccountKey]] = {}
@@ -112,7 +125,32 @@ class Holdings:
             account.limit, account.mode = in_force.limit, in_force.mode
             self.revision += 1
 
-    def drop_ended(self, now_ms: int) -> None:
+    def resume(self, believed_ms: int) -> None:
+        """What was believed when the books were written."""
+        self.believed_ms = self._noted_ms = believed_ms
+
+    def believe(self, now_ms: int, elapsed_ms: int) -> None:
+        """
+        The clock reads `now_ms`, and by a clock that never jumps `elapsed_ms` have passed since the last time.
+
+        A clock that goes back is believed at once: that only keeps more. One that is ahead is followed slowly, since
+        nothing that it makes the books drop can be had again.
+        """
+        if not self.believed_ms:
+            starts = [key.start * 1000 for key in self.accounts]
+            self.resume(max(starts, default=now_ms))
+            self._doubts = True  # nothing to tell: the books never said how far they are
+        self.believed_ms = min(now_ms, self.believed_ms + CATCH_UP * elapsed_ms)
+        if abs(self.believed_ms - self._noted_ms) >= NOTE_MS:
+            self._noted_ms = self.believed_ms
+            self.revision += 1
+        ahead_ms = now_ms - self.believed_ms
+        if ahead_ms > DOUBT_MS and not self._doubts:
+            hours = ahead_ms // 3_600_000
+            self.alarm(f"the clock is {hours} hours ahead of the books; no period that ended since is dropped yet")
+        self._doubts = ahead_ms > DOUBT_MS
+
+    def drop_ended(self) -> None:
         """
         Drop accounts whose leases are closed and whose period ended one retention ago.
 
@@ -120,7 +158,7 @@ class Holdings:
         """
         for key, account in list(self.accounts.items()):
             retention = min(account.end - key.start, MAX_RETENTION_SECONDS)
-            if now_ms < (account.end + retention) * 1000:
+            if self.believed_ms < (account.end + retention) * 1000:
                 continue
             for lease in [lease for lease in account.leases.values() if lease.quarantined]:
                 self.close(account, lease, lease.charge)
