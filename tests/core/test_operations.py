@@ -16,6 +16,7 @@ from spendmesh_sidecar.core.operations import (
     parse_request,
     rewrite,
 )
+from spendmesh_sidecar.core.operations.reading import REQUEST_TOKENS
 from spendmesh_sidecar.core.types import Bounds, ParsedRequest
 
 CHAT = parse("POST", "/openai/v1/chat/completions").operation
@@ -160,7 +161,7 @@ def test_embeddings_are_bounded_by_the_request(value: object) -> None:
     body = json.dumps({"model": "e", "input": value, "encoding_format": "base64", "dimensions": 8}).encode()
     request = parse_request(EMBEDDINGS, body, [])
     assert request.unpriced_fields == ()
-    assert request.bounds == Bounds(input_tokens=len(body) + openai_fields.REQUEST_TOKENS, context_bound=False)
+    assert request.bounds == Bounds(input_tokens=len(body) + REQUEST_TOKENS, context_bound=False)
     assert request.bounds.output_field == ""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from spendmesh_sidecar.core.prices import (
     MAX_CACHED_NAMES,
     Pricing,
-    blended,
     cost,
     never_dearer,
     output_ceiling,
@@ -293,7 +292,6 @@ def test_a_named_tier_without_a_price_is_unpriced() -> None:
 
 
 def test_comparing_models() -> None:
-    assert blended(SONNET, NOW) == 6 * DOLLAR
     cheap = model(row(1))
     assert never_dearer(cheap, model(row(1)), NOW)
     assert never_dearer(cheap, model(row(2)), NOW)

@@ -227,16 +227,6 @@ def _row_cost(row: PriceRow, usage: Usage) -> int:
 # --- comparing models -------------------------------------------------------------------------------------
 
 
-def blended(price: ModelPrice, now_unix: int) -> int:
-    """
-    One number to order models by, in nano-units per million tokens: three parts input, one part output.
-
-    The usual blend of public comparisons; standard tier, before any long-context step.
-    """
-    prices = _plain(price, now_unix)
-    return (3 * prices.input + prices.output) // 4
-
-
 def never_dearer(candidate: ModelPrice, asked: ModelPrice, now_unix: int) -> bool:
     """
     No token of any class costs more at `candidate`, in no service tier, at no length of input, until a call's latest
@@ -258,7 +248,3 @@ def never_dearer(candidate: ModelPrice, asked: ModelPrice, now_unix: int) -> boo
 
 def _covers(prices: TokenPrices, others: TokenPrices) -> bool:
     return all(getattr(others, name) <= getattr(prices, name) for name in TokenPrices.__struct_fields__)
-
-
-def _plain(price: ModelPrice, now_unix: int) -> TokenPrices:
-    return reached(serving(in_force(price, now_unix), (STANDARD,))[0], 0)[0].prices

@@ -27,7 +27,7 @@ from spendmesh_sidecar.core.operations.fields import (
     tagged,
     walk,
 )
-from spendmesh_sidecar.core.operations.openai import Read, input_bound
+from spendmesh_sidecar.core.operations.reading import Read, input_bound
 from spendmesh_sidecar.core.operations.strict_json import (
     kind_of,
     read_boolean,
@@ -39,7 +39,6 @@ from spendmesh_sidecar.core.types import Bounds
 
 IMAGE_TOKENS = 8_000
 """No model counts more for one picture, whatever its bytes: pictures are scaled to at most 4,784 visual tokens."""
-REQUEST_TOKENS = 64
 TOOL_USE_TOKENS = 1_024
 """The system prompt that comes with tools or an output format (the documentation's table ends at 530)."""
 BUILT_IN_TOOL_TOKENS = 2_048
@@ -208,7 +207,7 @@ def read_messages(members: Mapping[str, Raw], size: int) -> Read:
     given = {name: raw for name, raw in members.items() if kind_of(raw) != "null"}
     maximum = read_count(given["max_tokens"], "max_tokens") if "max_tokens" in given else None
     bounds = Bounds(
-        input_tokens=input_bound(size, findings, IMAGE_TOKENS, REQUEST_TOKENS),
+        input_tokens=input_bound(size, findings, IMAGE_TOKENS),
         max_output_tokens=maximum,
         output_field="max_tokens",
         service_tiers=_service_tiers(given, findings),

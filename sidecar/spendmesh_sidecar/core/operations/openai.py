@@ -7,7 +7,6 @@ Source of the fields: the types of the official SDK (openai 3.54), which ordinar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from msgspec import Raw
 
@@ -27,6 +26,7 @@ from spendmesh_sidecar.core.operations.fields import (
     tagged,
     walk,
 )
+from spendmesh_sidecar.core.operations.reading import Read, input_bound
 from spendmesh_sidecar.core.operations.strict_json import (
     kind_of,
     read_array,
@@ -40,21 +40,9 @@ from spendmesh_sidecar.core.types import Bounds
 IMAGE_TOKENS = 50_000
 """No model counts more for one picture, whatever its bytes: gpt-4o-mini at high detail is the dearest, 2,833 + 8 tiles
 of 5,667 = 48,169 (pictures are scaled to 8 tiles first)."""
-REQUEST_TOKENS = 64
-"""Framing of a conversation beyond its bytes; measured framing is 3 tokens a request and 4 a message."""
-MESSAGE_TOKENS = 8
 TOOL_TOKENS = 32
 MAX_CHOICES = 128
 """OpenAI's own bound on n."""
-
-
-class Read(NamedTuple):
-    """What a body says that matters before routing."""
-
-    bounds: Bounds
-    unpriced: tuple[str, ...]
-    stream: bool = False
-    usage_asked: bool = True
 
 
 # --- tables -----------------------------------------------------------------------------------------------
@@ -156,7 +144,7 @@ def read_chat(members: Mapping[str, Raw], size: int) -> Read:
         _PREDICTION(prediction, "prediction", findings)
         predicted = len(memoryview(prediction)) * choices
     bounds = Bounds(
-        input_tokens=input_bound(size, findings, IMAGE_TOKENS, REQUEST_TOKENS),
+        input_tokens=input_bound(size, findings, IMAGE_TOKENS),
         choices=choices,
         max_output_tokens=maximum,
         output_field=field,
@@ -200,15 +188,6 @@ def _usage_asked(raw: Raw | None, findings: Findings) -> bool:
     return read_boolean(asked, "stream_options.include_usage")
 
 
-def input_bound(size: int, findings: Findings, image_tokens: int, request_tokens: int) -> int:
-    """
-    No tokenizer makes more tokens than this out of the body: a token is at least one byte of text (byte-level BPE,
-    and SentencePiece with byte fallback), and escapes only add bytes.
-    """
-    framing = request_tokens + findings.messages * MESSAGE_TOKENS + findings.overhead_tokens
-    return size - findings.image_bytes + findings.images * image_tokens + framing
-
-
 # --- embeddings -------------------------------------------------------------------------------------------
 
 
@@ -237,5 +216,5 @@ def read_embeddings(members: Mapping[str, Raw], size: int) -> Read:
     if "input" not in members:
         raise invalid("input: is missing", "input")
     walk(members, _EMBEDDINGS, "", findings)
-    bounds = Bounds(input_tokens=input_bound(size, findings, IMAGE_TOKENS, REQUEST_TOKENS), context_bound=False)
+    bounds = Bounds(input_tokens=input_bound(size, findings, IMAGE_TOKENS), context_bound=False)
     return Read(bounds, tuple(findings.unpriced))

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from spendmesh_sidecar.core.operations import anthropic, openai
 from spendmesh_sidecar.core.operations.errors import invalid, shown
 from spendmesh_sidecar.core.operations.headers import Headers, beta_values, read_client_retry, read_hints
+from spendmesh_sidecar.core.operations.reading import Read
 from spendmesh_sidecar.core.operations.strict_json import read_body, read_string
 from spendmesh_sidecar.core.types import Bounds, Operation, ParsedRequest
 
 MAX_MODEL_CHARACTERS = 256
 """Longer than any model name of the price table and any fine-tuned one."""
 
-_READERS: Mapping[str, Callable[[Mapping[str, Raw], int], openai.Read]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Raw], int], Read]] = {
     "chat": openai.read_chat,
     "embeddings": openai.read_embeddings,
     "messages": anthropic.read_messages,
