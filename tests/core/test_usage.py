@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.operations import parse
-from spendmesh_sidecar.core.sse import MAX_EVENT_BYTES
+from spendmesh_sidecar.core.sse import MAX_EVENT_BYTES, Event, EventReader
 from spendmesh_sidecar.core.types import Usage
 from spendmesh_sidecar.core.usage import Observation, scanner
 
@@ -218,6 +218,17 @@ def test_row_24_a_line_of_100_mb_does_not_grow_memory() -> None:
     eyes.feed(PLAIN)
     assert eyes.observe().usage is not None
     assert eyes.observe().complete
+
+
+@pytest.mark.parametrize("line", [b"data:\n", b"data: \r\n"])
+def test_an_event_of_nothing_but_empty_lines_is_bounded_too(line: bytes) -> None:
+    """Each takes memory though it says nothing."""
+    reader = EventReader()
+    for _ in range(MAX_EVENT_BYTES // 500):
+        reader.feed(line * 100)
+
+    assert reader.dropped == 1
+    assert reader.feed(b"\ndata: {}\n\n") == [Event(b"", b"{}")]
 
 
 def test_asking_before_the_end_changes_nothing() -> None:

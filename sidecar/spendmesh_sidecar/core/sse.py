@@ -30,7 +30,7 @@ class EventReader:
         self._after_cr = False  # the last chunk ended with CR: an LF that follows belongs to it
         self._name = b""
         self._data: list[bytes] = []
-        self._size = 0
+        self._size = 0  # of the event's data lines as they came
         self._spoiled = False  # this event lost a line
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -88,7 +88,7 @@ class EventReader:
     def _take(self, line: bytes) -> None:
         if line.startswith(b"data:"):
             data = line[5:].removeprefix(b" ")
-            self._size += len(data)
+            self._size += len(line) + 1  # an empty one takes memory too
             if self._size > MAX_EVENT_BYTES:
                 self._spoil()
             elif not self._spoiled:
