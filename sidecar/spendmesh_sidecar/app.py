@@ -7,15 +7,14 @@ and headers have limits, each with its precedent beside it.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from spendmesh_sidecar.answers import refusal_answer
+from spendmesh_sidecar.bodies import Bodies, read_body
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.operations.errors import RequestError
@@ -24,7 +23,6 @@ from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import ParsedRequest, Refusal
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.errors import ClientGone, RequestRefused
-from spendmesh_sidecar.limits import Limits
 from spendmesh_sidecar.listener import DataProtocol, DataServer
 from spendmesh_sidecar.pipeline import Pipeline
 from spendmesh_sidecar.reply import Reply
@@ -43,6 +41,7 @@ class _DataHandler:
     def __init__(self, plane: DataPlane, settings: Settings) -> None:
         self._plane = plane
         self._settings = settings
+        self._bodies = Bodies(settings.limits)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; whatever happens, the client gets its API's error shape."""
@@ -65,9 +64,10 @@ class _DataHandler:
             route = parse_route(request.method, request.raw_path)
             dialect = route.operation.dialect
             headers = tuple(request.headers.items())
-            body = await _read_body(request, self._settings.limits)
-            parsed = parse_request(route.operation, body, headers, route.alias)
-            await self._pipeline(request, parsed, headers, request_id).run(client)
+            with self._bodies.held() as held:
+                body = await read_body(request, held)
+                parsed = parse_request(route.operation, body, headers, route.alias)
+                await self._pipeline(request, parsed, headers, request_id).run(client)
         except RequestError as error:
             refusal = Refusal(code=error.code, status=error.status, message=error.message, param=error.param)
             await self._refuse(client, dialect, refusal, request_id)
@@ -121,44 +121,6 @@ class _DataHandler:
             return web.Response(body=msgspec.json.encode(self._plane.status()), content_type="application/json")
         refusal = Refusal("operation_unsupported", 404, "GET /spendmesh/v1/status is what there is")
         raise RequestRefused(refusal)
-
-
-async def _read_body(request: web.BaseRequest, limits: Limits) -> bytes:
-    """The whole body, uncompressed, within size and time. Raises RequestError."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RequestError("request_invalid", 400, "send the body uncompressed", "Content-Encoding")
-    if (request.content_length or 0) > limits.body_bytes:
-        raise _too_large(limits)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # not part of the answer
-    if request.content.is_eof():  # all of it came with its head: most requests
-        return _within(request.content.read_nowait(), limits)
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.content.iter_any():
-                size += len(chunk)
-                if size > limits.body_bytes:
-                    raise _too_large(limits)
-                parts.append(chunk)
-    except TimeoutError as error:
-        raise RequestError(
-            "request_invalid", 400, f"the body did not arrive within {limits.body_seconds:.0f} s", ""
-        ) from error
-    except (HttpProcessingError, ConnectionError, web.RequestPayloadError) as error:
-        raise RequestError("request_invalid", 400, "the body is not complete", "") from error
-    return b"".join(parts)
-
-
-def _within(body: bytes, limits: Limits) -> bytes:
-    if len(body) > limits.body_bytes:
-        raise _too_large(limits)
-    return body
-
-
-def _too_large(limits: Limits) -> RequestError:
-    return RequestError("request_too_large", 413, f"the body is larger than {limits.body_bytes} bytes", "")
 
 
 def _unauthorized(status: int, message: str, param: str) -> RequestRefused:

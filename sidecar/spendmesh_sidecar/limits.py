@@ -1,4 +1,4 @@
-"""How much of the sidecar one call or one client may take. Each limit has its precedent beside it."""
+"""How much of the sidecar one call, one client or all of them may take. Each limit has its precedent beside it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class Limits:
     """One header field, either way; node.js allows 16 KiB, tomcat 8 KiB."""
     body_bytes: int = 32 * 1024 * 1024
     """Anthropic's documented request limit; OpenAI's is larger, but no chat body comes near."""
+    bodies_bytes: int = 48 * 1024 * 1024
+    """All bodies that are held at once; Elasticsearch's in-flight requests breaker bounds the same sum. One may stand
+    in memory twice, as it came and as it is sent: beside a sidecar's own 65 MB that fits its usual limit of 192 MiB."""
     body_seconds: float = 30.0
     """Envoy edge guide: a bounded time for a request to arrive; 32 MiB over loopback take far less."""
     linger_seconds: float = 5.0

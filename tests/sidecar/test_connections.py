@@ -52,6 +52,32 @@ async def test_row_27_a_request_that_could_be_read_in_two_ways_is_refused_and_th
     nothing_happened(shared_world)
 
 
+@pytest.mark.parametrize(("path", "member"), [(OPENAI, "code"), (ANTHROPIC, "type")])
+async def test_row_26_all_bodies_together_are_bounded_and_the_next_one_may_come_later(
+    empty_world: World, path: str, member: str
+) -> None:
+    """Each is small enough; refused is the one for which there is no room beside the others, until they have ended."""
+    body = GOOD + b" " * (600 - len(GOOD))
+    world = await empty_world.start(limits=Limits(bodies_bytes=1_000))
+    address = world.sidecar.address
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(HEAD + b"Connection: close\r\nContent-Length: 600\r\n\r\n" + body[:500])
+
+    async def no_room() -> bool:
+        return (await post(world, path, body))[0] == 413
+
+    await eventually(no_room)
+    status, headers, answer = await post(world, path, body)
+    assert (status, headers["x-should-retry"], headers["retry-after"]) == (413, "false", "5")
+    assert answer["error"][member] == "request_too_large" and "500 bytes" in answer["error"]["message"]
+
+    writer.write(body[500:])
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    for _ in range(3):
+        assert (await post(world, OPENAI, body))[0] == 200
+
+
 async def test_row_26_a_body_that_is_too_large_is_refused_whether_announced_or_not(empty_world: World) -> None:
     world = await empty_world.start(limits=Limits(body_bytes=10_000))
     status, headers, answer = await post(world, OPENAI, b"0" * 10_001)
