@@ -139,7 +139,7 @@ class AttemptRunner:
             method=operation.method,
             url=step.provider.base_url + operation.upstream_path,
             headers=headers,
-            body=rewrite(self._request, step.model, step.max_output_tokens, step.include_usage),
+            body=rewrite(self._request, step.model, step.max_output_tokens, step.include_usage, step.output_field),
         )
 
 

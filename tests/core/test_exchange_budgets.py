@@ -334,7 +334,7 @@ def test_without_a_clients_maximum_the_models_is_injected() -> None:
 
 
 def test_a_clients_maximum_is_left_alone() -> None:
-    run = World().run(chat(maximum=77), [success()])
+    run = World().run(chat("named-1", maximum=77), [success()])
     assert [attempt.max_output_tokens for attempt in run.attempts] == [None]
 
 

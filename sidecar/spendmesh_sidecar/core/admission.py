@@ -13,6 +13,7 @@ from msgspec import Struct
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings
 from spendmesh_sidecar.core.operations.fields import refused
+from spendmesh_sidecar.core.output_field import output_field
 from spendmesh_sidecar.core.prices import Pricing, never_dearer, output_ceiling, unpriced_tiers
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.router import Candidate, PassedOver, Route, as_asked, route
@@ -68,7 +69,10 @@ class Priced(Struct, frozen=True):
     injected: bool = False
     """The maximum is ours: it is set in the request, and may shrink to what fits."""
     clamped: bool = False
-    """The client's maximum is more than the model that policy chose can write: the model's own is sent."""
+    """The client's maximum is more than the model that policy chose can write, or has a name that does not bind there:
+    ours is sent in its place."""
+    output_field: str = ""
+    """Where the maximum is sent, if it is ours."""
 
 
 class Plan(Struct, frozen=True):
@@ -158,7 +162,7 @@ def _priced(request: ParsedRequest, chosen: Route, needs: _Needs, pricing: Prici
         price = pricing.resolve(candidate.provider, candidate.target.model) if request.model else None
         why = _unpriceable(request, candidate, price, needs) if request.operation.billed else None
         if why is None:
-            found.append(_bounded(request, candidate, price, needs))
+            found.append(_bounded(request, candidate, price, needs, pricing))
         else:
             passed.append(PassedOver(candidate.key, why.message))
             refusal = refusal or why
@@ -211,17 +215,23 @@ def _unpriceable(
     return None
 
 
-def _bounded(request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs) -> Priced:
+def _bounded(
+    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs, pricing: Pricing
+) -> Priced:
     bounds = request.bounds
     if not bounds.output_field or not request.operation.billed:
         return Priced(candidate, price, None)
     asked, most = bounds.max_output_tokens, price.max_output_tokens if price else None
+    field = output_field(request, candidate.provider, candidate.target.model, pricing)
     if asked is not None:
-        if most is not None and most < asked and candidate.target.model != request.model:
-            return Priced(candidate, price, most, clamped=True)
-        return Priced(candidate, price, asked)
+        if candidate.target.model == request.model:  # the client knows which name and maximum its model takes
+            return Priced(candidate, price, asked)
+        least = asked if most is None else min(asked, most)
+        return Priced(
+            candidate, price, least, clamped=least < asked or field != bounds.output_field, output_field=field
+        )
     maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
-    return Priced(candidate, price, maximum, injected=needs.output)
+    return Priced(candidate, price, maximum, injected=needs.output, output_field=field)
 
 
 def _proven_not_dearer(

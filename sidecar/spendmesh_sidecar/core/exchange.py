@@ -264,6 +264,7 @@ class Exchange:
             provider=priced.candidate.provider,
             model=priced.candidate.target.model,
             max_output_tokens=booked.max_output_tokens if booked and (priced.injected or priced.clamped) else None,
+            output_field=priced.output_field,
             include_usage=self._plan.include_usage,
             timeout_seconds=self._tries.deadline - now,
         )

@@ -51,7 +51,7 @@ class Bounds(Struct, frozen=True):
     max_output_tokens: int | None = None
     """As the client set it; None when it did not and one must be injected."""
     output_field: str = ""
-    """The field that carries the maximum (the client's, or the one to inject); empty: the operation has no output."""
+    """The field that carries the client's maximum, or would; empty: the operation has no output."""
     service_tiers: tuple[str, ...] = ("standard",)
     """All tiers the provider may serve and bill under what the client asked."""
     cache_writes: tuple[Literal["default", "long"], ...] = ()
@@ -189,7 +189,8 @@ class Attempt(Struct, frozen=True):
     model: str
     """To be sent; equal to what was asked if nothing changes."""
     max_output_tokens: int | None
-    """To be set in `bounds.output_field`; None leaves the body as it is."""
+    """To be set in `output_field`, in place of the client's own; None leaves the body as it is."""
+    output_field: str
     include_usage: bool
     """Add `stream_options.include_usage`; its chunk is taken out again unless the client asked."""
     timeout_seconds: float

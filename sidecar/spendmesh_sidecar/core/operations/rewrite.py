@@ -9,25 +9,32 @@ from spendmesh_sidecar.core.operations.strict_json import kind_of, read_object
 from spendmesh_sidecar.core.types import ParsedRequest
 
 
-def rewrite(request: ParsedRequest, model: str, max_output_tokens: int | None, include_usage: bool) -> bytes:
+def rewrite(
+    request: ParsedRequest, model: str, max_output_tokens: int | None, include_usage: bool, output_field: str = ""
+) -> bytes:
     """
     The body to send: the same object when nothing changes, else the top-level raw values in their order.
 
-    `max_output_tokens` goes into `bounds.output_field`; None leaves it as it is. `include_usage` acts on streams
-    whose client did not ask for the usage chunk. Raises ValueError for a maximum where the operation has none.
+    `max_output_tokens` goes into `output_field`, or where the client had its own, and takes the place of that; None
+    leaves it as it is. `include_usage` acts on streams whose client did not ask for the usage chunk. Raises ValueError
+    for a maximum where the operation has none.
     """
     changes: dict[str, bytes] = {}
     if request.model and model != request.model:
         changes["model"] = msgspec.json.encode(model)
-    if max_output_tokens is not None and max_output_tokens != request.bounds.max_output_tokens:
-        if not request.bounds.output_field:
+    theirs = request.bounds.output_field
+    field = output_field or theirs
+    if max_output_tokens is not None and (max_output_tokens != request.bounds.max_output_tokens or field != theirs):
+        if not field:
             raise ValueError(f"{request.operation.name} has no output maximum")
-        changes[request.bounds.output_field] = msgspec.json.encode(max_output_tokens)
+        changes[field] = msgspec.json.encode(max_output_tokens)
     if include_usage and request.stream and not request.usage_asked:
         changes["stream_options"] = _with_usage(request.fields.get("stream_options"))
     if not changes:
         return request.body
     members: dict[str, bytes | Raw] = {**request.fields, **changes}
+    if field in changes and field != theirs:
+        members.pop(theirs, None)
     return _object(members)
 
 
