@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msgspec.structs import replace
-
-from spendmesh_sidecar.core.answer import KEY_MISSING
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
 from spendmesh_sidecar.core.operations.rewrite import rewrite
@@ -98,7 +95,7 @@ class AttemptRunner:
         try:
             return await passage.run(self._request_for(step, span))
         except KeyMissing:
-            return replace(broken(Kind.CONNECT), error_code=KEY_MISSING)
+            return broken(Kind.KEY_MISSING)
         except ConnectFailed:
             return broken(Kind.CONNECT)
         except ConnectionCut:

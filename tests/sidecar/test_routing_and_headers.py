@@ -207,7 +207,7 @@ async def test_a_missing_key_is_named_to_the_client_and_to_the_coordinator(empty
     await world.start(sidecar=False)
     await world.apply(provider("keyless", world.standin.openai_url), routing("keyless"))
     await world.start_sidecar()
-    with pytest.raises(openai.InternalServerError, match=r"no usable key .* team-a/keyless"):
+    with pytest.raises(openai.InternalServerError, match=r"no usable key .* team-a/keyless: put one into item '\w+'"):
         await ask(world)
     assert world.control.hub.missing_keys() == {POD.identity.uid: ("keyless",)}
     assert world.provider_requests() == []

@@ -18,13 +18,15 @@ def provider_spec(provider: ModelProvider, alias: str, prices: BuiltInPrices) ->
     """The provider as a policy's targets see it under `alias`."""
     spec = provider.spec
     price_list = prices.list_for(spec.base_url, spec.dialect)
+    need = secret_need(provider)
     return ProviderSpec(
         alias=alias,
         ref=f"{provider.metadata.namespace}/{provider.metadata.name}",
         dialect=spec.dialect,
         base_url=spec.base_url.rstrip("/"),
         auth=spec.auth.type,
-        key_name=provider.metadata.name if spec.auth.api_key is not None else "",
+        key_name=need.provider if need is not None else "",
+        secret=f"{need.secret}/{need.key}" if need is not None else "",
         allowed_fields=tuple(sorted(spec.allowed_fields)),
         price_list=price_list,
         prices=tuple(

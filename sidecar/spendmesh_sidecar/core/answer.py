@@ -11,10 +11,11 @@ from spendmesh_sidecar.core.admission import Plan, PolicyView
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.money import format_nanos
 from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
 
-KEY_MISSING = "key_missing"
-"""`Outcome.error_code` of an attempt that could not be made, because the pod has no key for the provider."""
+KEY_RETRY_SECONDS = 60.0
+"""The kubelet brings a changed Secret within a minute or two."""
 
 
 def decide(
@@ -45,20 +46,25 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     unanswered = not outcome.complete and (outcome.status is None or outcome.status < 400)
     if outcome.kind is Kind.TIMEOUT and (outcome.broken or unanswered):
         return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
-    if outcome.error_code == KEY_MISSING:
-        ref = tries.last.candidate.provider.ref
-        return refuse(
-            "target_unavailable",
-            f"This pod has no usable key for ModelProvider {ref}: see the Secret that its auth names; a Secret that "
-            "came after the pod needs a restart of the pod.",
-            retry_after_seconds=1.0,
-        )
+    if outcome.kind is Kind.KEY_MISSING:
+        return _no_key(tries.last.candidate.provider)
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         what = (
             "cannot be reached" if outcome.kind is Kind.CONNECT else "broke the connection before its answer was whole"
         )
         return refuse("target_unavailable", f"Target {target} {what} ({attempts}).", retry_after_seconds=1.0)
     return None
+
+
+def _no_key(provider: ProviderSpec) -> Refusal:
+    secret, _, item = provider.secret.partition("/")
+    place = f"item {item!r} of Secret {secret!r} in the pod's namespace" if item else "the Secret that its auth names"
+    return refuse(
+        "target_unavailable",
+        f"This pod has no usable key for ModelProvider {provider.ref}: put one into {place}; a Secret that came after "
+        "the pod needs a restart of the pod.",
+        retry_after_seconds=KEY_RETRY_SECONDS,
+    )
 
 
 def response_headers(

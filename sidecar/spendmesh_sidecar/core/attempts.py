@@ -3,7 +3,8 @@ Which target is tried next, whether another try is worth it, and how long to wai
 
 Retries stay on the target while there is a retry to spare; the last one goes to the next target (failover), and so
 does any retry that waiting cannot help: no connection, or a Retry-After longer than we wait. Every retry is paid from
-the retry budget when it is decided. Left out: money (`reservation`, `settlement`).
+the retry budget when it is decided, save where the pod has no key for a provider: that was no try. Left out: money
+(`reservation`, `settlement`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def verdict(outcome: Outcome) -> Verdict:
         return Verdict.SUCCESS
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         return Verdict.FAILURE
-    if outcome.kind is Kind.CLIENT_GONE:
+    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING):
         return Verdict.NEUTRAL
     broke = outcome.kind in (Kind.TIMEOUT, Kind.TRANSIENT, Kind.AMBIGUOUS)
     if outcome.status is None or outcome.status < 400:  # no answer in time, or an error inside a 200
@@ -39,7 +40,7 @@ def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
     """Whether another try may help: nothing went downstream yet, and the policy lists the code or nothing was sent."""
     if outcome.committed:
         return False
-    if outcome.kind is Kind.CONNECT:
+    if outcome.kind in (Kind.CONNECT, Kind.KEY_MISSING):
         return True
     if outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE, Kind.CUT, Kind.CLIENT_GONE):
         return False
@@ -64,6 +65,8 @@ class Attempts:
     passed_over: dict[str, PassedOver] = field(default_factory=dict)
     """Targets that were ejected when they were looked at."""
     _failures: dict[str, int] = field(default_factory=dict)
+    _keyless: set[str] = field(default_factory=set)
+    """Providers that this pod has no key for; a try at one of them was none."""
     _not_before: dict[str, float] = field(default_factory=dict)
     """When a target's Retry-After is over: a minimum, by whatever way one comes back to it."""
     _chosen: Priced | None = None
@@ -85,6 +88,9 @@ class Attempts:
     def _healthy(self, now: float, longest: float) -> Priced | None:
         """The first healthy target that may be called within so many seconds."""
         for priced in self._order():
+            if priced.candidate.provider.alias in self._keyless:
+                self.passed_over[priced.candidate.key] = PassedOver(priced.candidate.key, "this pod has no key for it")
+                continue
             key, wait, pause = priced.candidate.key, self._breaker_wait(priced, now), self._pause(priced, now)
             if not self.healthy(priced, now):
                 self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
@@ -147,9 +153,11 @@ class Attempts:
     def _decide(self, outcome: Outcome, now: float) -> float | Denied:
         if self.observed or self.last is None or not retryable(outcome, self.spec):
             return ""
+        if outcome.kind is Kind.KEY_MISSING:
+            return self._without_key(self.last, now)
         key = self.last.candidate.key
         self._failures[key] = self._failures.get(key, 0) + 1
-        left = self.spec.attempts - (self.number - 1)
+        left = self.spec.attempts - (self.number - 1 - len(self._keyless))
         if left <= 0:
             return "attempts"
         longest = self.spec.max_backoff_ms / 1000
@@ -167,6 +175,12 @@ class Attempts:
         self._paid = self.budget.try_withdraw(now)
         self._chosen = chosen if self._paid is not None else None
         return "budget" if self._paid is None else delay
+
+    def _without_key(self, last: Priced, now: float) -> float | Denied:
+        """Another provider, at once and unpaid: no provider has more work by it, and waiting brings no key."""
+        self._keyless.add(last.candidate.provider.alias)
+        self._chosen = self._healthy(now, 0.0)
+        return 0.0 if self._chosen is not None else "no_target"
 
     def refund(self) -> None:
         """A retry that was paid is not sent after all."""

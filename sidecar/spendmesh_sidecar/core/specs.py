@@ -106,6 +106,8 @@ class ProviderSpec(Spec, frozen=True, kw_only=True):
     auth: Literal["APIKey", "None"] = "APIKey"
     key_name: str = ""
     """Name under which the sidecar finds the key (a file in its key directory); empty for auth None."""
+    secret: str = ""
+    """`Secret/item` that the key comes from, for people."""
     allowed_fields: tuple[str, ...] = ()
     price_list: str = ""
     """Which list of the built-in price table speaks for models that `prices` does not name."""
