@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Raw
 
 from spendmesh_sidecar.core.operations.errors import invalid
@@ -29,7 +30,6 @@ from spendmesh_sidecar.core.operations.fields import (
 from spendmesh_sidecar.core.operations.reading import Read, input_bound
 from spendmesh_sidecar.core.operations.strict_json import (
     kind_of,
-    read_array,
     read_boolean,
     read_count,
     read_object,
@@ -191,17 +191,20 @@ def _usage_asked(raw: Raw | None, findings: Findings) -> bool:
 # --- embeddings -------------------------------------------------------------------------------------------
 
 
-def _input_item(raw: Raw, path: str, findings: Findings) -> None:
-    if kind_of(raw) == "object":
-        findings.refuse(path)
+_INPUTS = tuple(msgspec.json.Decoder(kind) for kind in (list[str], list[int], list[list[int]]))
 
 
 def _inputs(raw: Raw, path: str, findings: Findings) -> None:
-    """Texts or token numbers: both have at least one byte for each token. Objects (pictures) are not known."""
-    if b"{" in bytes(raw):
-        items_of(_input_item)(raw, path, findings)
-    elif not read_array(raw, path):
-        raise invalid(f"{path}: must not be empty", path)
+    """Texts or token numbers: both have at least one byte for each token. Anything else (pictures) has no bound."""
+    for decoder in _INPUTS:
+        try:
+            found = decoder.decode(raw)
+        except msgspec.ValidationError:
+            continue
+        if not found:
+            raise invalid(f"{path}: must not be empty", path)
+        return
+    raise invalid(f"{path}: must be a text, a list of texts, a list of token numbers or a list of such lists", path)
 
 
 _EMBEDDINGS: Table = {
