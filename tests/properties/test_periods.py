@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import zoneinfo
+from calendar import monthrange
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
 
-from spendmesh_operator.ledger.periods import Span, UnknownZone, next_period, period_at
-from spendmesh_sidecar.core.specs import Period
+from spendmesh_operator.ledger.periods import Span, UnknownZone, span_after, span_at
+from spendmesh_sidecar.core.specs import Period, WindowSpec
 
 ZONES = sorted(zoneinfo.available_timezones())
-PERIODS: tuple[Period, ...] = ("Hour", "Day", "Week", "Month")
-instants = integers(100 * 86_400, 4_000_000_000)
+ANCHORED: tuple[Period, ...] = ("Month", "Quarter", "Year")
+PERIODS: tuple[Period, ...] = ("Hour", "Day", "Week", *ANCHORED)
+instants = integers(3 * 366 * 86_400, 4_000_000_000)
 
 
 def at(text: str) -> int:
@@ -22,30 +24,55 @@ def at(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
 
+def window(period: Period, zone: str = "Etc/UTC", anchor_day: int = 1) -> WindowSpec:
+    return WindowSpec(period=period, time_zone=zone, anchor_day=anchor_day)
+
+
 def span(start: str, end: str) -> Span:
     return Span(at(start), at(end))
 
 
-@given(period=sampled_from(PERIODS), zone=sampled_from(ZONES), instant=instants)
-def test_periods_are_contiguous_and_every_instant_is_in_exactly_one(period: Period, zone: str, instant: int) -> None:
+@given(period=sampled_from(PERIODS), zone=sampled_from(ZONES), anchor_day=integers(1, 31), instant=instants)
+def test_periods_are_contiguous_and_every_instant_is_in_exactly_one(
+    period: Period, zone: str, anchor_day: int, instant: int
+) -> None:
     """The period of any of its instants is the same one, and the next begins where it ends."""
-    found = period_at(period, zone, instant)
-    following = next_period(period, zone, found)
+    its = window(period, zone, anchor_day)
+    found = span_at(its, instant)
+    following = span_after(its, found)
 
     assert found.start <= instant < found.end
-    assert period_at(period, zone, found.start) == found
-    assert period_at(period, zone, found.end - 1) == found
+    assert span_at(its, found.start) == found
+    assert span_at(its, found.end - 1) == found
     assert following.start == found.end
     assert following.end > following.start
 
 
-@given(zone=sampled_from(ZONES), instant=instants)
-def test_larger_periods_begin_at_the_start_of_a_day(zone: str, instant: int) -> None:
-    """A week and a month are made of whole days."""
-    for period in ("Week", "Month"):
-        found = period_at(period, zone, instant)
-        assert period_at("Day", zone, found.start).start == found.start
-        assert period_at("Day", zone, found.end).start == found.end
+@given(zone=sampled_from(ZONES), anchor_day=integers(1, 31), instant=instants)
+def test_larger_periods_begin_at_the_start_of_a_day(zone: str, anchor_day: int, instant: int) -> None:
+    """A week, a month, a quarter and a year are made of whole days."""
+    for period in ("Week", *ANCHORED):
+        found = span_at(window(period, zone, anchor_day), instant)
+        assert span_at(window("Day", zone), found.start).start == found.start
+        assert span_at(window("Day", zone), found.end).start == found.end
+
+
+@given(zone=sampled_from(ZONES), anchor_day=integers(1, 31), instant=instants)
+def test_a_quarter_is_three_months_and_a_year_four_quarters(zone: str, anchor_day: int, instant: int) -> None:
+    """Periods of one anchor day share their boundaries."""
+    for shorter, longer, count in (("Month", "Quarter", 3), ("Quarter", "Year", 4)):
+        whole = span_at(window(longer, zone, anchor_day), instant)
+        part = span_at(window(shorter, zone, anchor_day), whole.start)
+        assert part.start == whole.start
+        for _ in range(count - 1):
+            part = span_after(window(shorter, zone, anchor_day), part)
+        assert part.end == whole.end
+
+
+@given(anchor_day=integers(1, 31), instant=instants)
+def test_an_anchored_month_begins_on_its_day_or_on_the_last_of_a_shorter_month(anchor_day: int, instant: int) -> None:
+    begins = datetime.fromtimestamp(span_at(window("Month", anchor_day=anchor_day), instant).start, UTC)
+    assert begins.day == min(anchor_day, monthrange(begins.year, begins.month)[1])
 
 
 @pytest.mark.parametrize(
@@ -74,16 +101,36 @@ def test_larger_periods_begin_at_the_start_of_a_day(zone: str, instant: int) -> 
 )
 def test_boundaries_where_calendars_are_odd(period: Period, zone: str, instant: str, expected: Span) -> None:
     """Leap days, skipped and repeated midnights, a skipped date, zones between the hours."""
-    assert period_at(period, zone, at(instant)) == expected
+    assert span_at(window(period, zone), at(instant)) == expected
+
+
+@pytest.mark.parametrize(
+    ("period", "anchor_day", "instant", "expected"),
+    [
+        ("Month", 15, "2026-03-14T23:59+00:00", span("2026-02-15T00:00+00:00", "2026-03-15T00:00+00:00")),
+        ("Month", 15, "2026-03-15T00:00+00:00", span("2026-03-15T00:00+00:00", "2026-04-15T00:00+00:00")),
+        ("Month", 31, "2026-02-28T00:00+00:00", span("2026-02-28T00:00+00:00", "2026-03-31T00:00+00:00")),
+        ("Month", 31, "2026-02-27T23:59+00:00", span("2026-01-31T00:00+00:00", "2026-02-28T00:00+00:00")),
+        ("Month", 30, "2028-02-29T12:00+00:00", span("2028-02-29T00:00+00:00", "2028-03-30T00:00+00:00")),
+        ("Month", 29, "2027-02-28T12:00+00:00", span("2027-02-28T00:00+00:00", "2027-03-29T00:00+00:00")),
+        ("Quarter", 1, "2026-05-31T12:00+00:00", span("2026-04-01T00:00+00:00", "2026-07-01T00:00+00:00")),
+        ("Quarter", 31, "2026-04-29T12:00+00:00", span("2026-01-31T00:00+00:00", "2026-04-30T00:00+00:00")),
+        ("Year", 1, "2028-02-29T12:00+00:00", span("2028-01-01T00:00+00:00", "2029-01-01T00:00+00:00")),
+        ("Year", 6, "2026-01-05T12:00+00:00", span("2025-01-06T00:00+00:00", "2026-01-06T00:00+00:00")),
+    ],
+)
+def test_an_anchor_day_moves_the_beginning(period: Period, anchor_day: int, instant: str, expected: Span) -> None:
+    """The 29th to 31st fall back to a month's last day, leap years included."""
+    assert span_at(window(period, anchor_day=anchor_day), at(instant)) == expected
 
 
 def test_an_unknown_zone_is_named_with_what_to_use_instead() -> None:
     """A person who reads the message knows what to write."""
     with pytest.raises(UnknownZone, match=r"'Europe/Bärlin' is not known: use an IANA name"):
-        period_at("Day", "Europe/Bärlin", at("2026-01-01T00:00+00:00"))
+        span_at(window("Day", "Europe/Bärlin"), at("2026-01-01T00:00+00:00"))
 
 
 def test_an_instant_far_outside_of_any_budget_is_refused() -> None:
     """A broken clock gives an error, not a period."""
     with pytest.raises(ValueError, match="outside of the years"):
-        period_at("Day", "Etc/UTC", int(datetime(9999, 6, 1, tzinfo=UTC).timestamp()))
+        span_at(window("Day"), int(datetime(9999, 6, 1, tzinfo=UTC).timestamp()))

@@ -8,7 +8,7 @@ import msgspec
 
 from spendmesh_operator.compile.attachment import Placed
 from spendmesh_operator.compile.model import Finding
-from spendmesh_operator.manifests import Limit, ModelBudget
+from spendmesh_operator.manifests import Limit, ModelBudget, Window
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RoutingSpec, ThresholdSpec, WindowSpec
 
 UNREADABLE = LimitSpec(name="unreadable", unit="Requests", amount=0, window=WindowSpec(period="Month"))
@@ -49,7 +49,7 @@ def _limit_spec(limit: Limit) -> LimitSpec:
         unit=limit.unit,
         currency=limit.currency or "",
         amount=limit.amount_units,
-        window=WindowSpec(type=limit.window.type, period=limit.window.period, time_zone=limit.window.time_zone),
+        window=_window_spec(limit.window),
         thresholds=tuple(
             ThresholdSpec(
                 percent=threshold.percent,
@@ -60,6 +60,10 @@ def _limit_spec(limit: Limit) -> LimitSpec:
         ),
         on_exhausted=limit.on_exhausted,
     )
+
+
+def _window_spec(window: Window) -> WindowSpec:
+    return WindowSpec(type=window.type, period=window.period, time_zone=window.time_zone, anchor_day=window.anchor_day)
 
 
 def resolved_max_tier(name: str, routing: RoutingSpec | None) -> str:

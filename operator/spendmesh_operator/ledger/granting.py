@@ -20,7 +20,7 @@ from spendmesh_operator.ledger.accounts import (
     meaning_of,
 )
 from spendmesh_operator.ledger.holdings import Holdings
-from spendmesh_operator.ledger.periods import Span, next_period, period_at
+from spendmesh_operator.ledger.periods import Span, span_after, span_at
 from spendmesh_sidecar.core.specs import WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Want
 
@@ -115,7 +115,7 @@ def account_for(
 
 
 def _span(which: Which, window: WindowSpec, now_ms: int) -> Span:
-    span = period_at(window.period, window.time_zone, now_ms // 1000)
+    span = span_at(window, now_ms // 1000)
     if which == "previous":
-        return period_at(window.period, window.time_zone, span.start - 1)
-    return span if which == "current" else next_period(window.period, window.time_zone, span)
+        return span_at(window, span.start - 1)
+    return span if which == "current" else span_after(window, span)

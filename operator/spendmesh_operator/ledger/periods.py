@@ -1,20 +1,21 @@
 """
 Calendar periods in any IANA zone, as half-open spans of UTC; only the coordinator computes boundaries.
 
-Days, weeks and months begin at the first instant that carries their date in the zone; hours begin whenever the
-local clock reads a full hour. So periods never overlap and never leave a gap, also where a clock change makes one
-shorter or longer (a 23 or 25 hour day, an hour of 90 minutes on Lord Howe Island, a date that Samoa skipped).
+Days, weeks, months, quarters and years begin at the first instant that carries their date in the zone; hours begin
+whenever the local clock reads a full hour. So periods never overlap and never leave a gap, also where a clock change
+makes one shorter or longer (a 23 or 25 hour day, an hour of 90 minutes on Lord Howe Island, a date that Samoa skipped).
 """
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from spendmesh_sidecar.core.specs import Period
+from spendmesh_sidecar.core.specs import WindowSpec
 
 _HOUR_SECONDS = 3600
 _EARLIEST = date(1970, 1, 2)
@@ -33,16 +34,16 @@ class Span:
     end: int
 
 
-def period_at(period: Period, zone_name: str, instant: int) -> Span:
+def span_at(window: WindowSpec, instant: int) -> Span:
     """
-    The period that contains `instant` (unix seconds).
+    The period of `window` that contains `instant` (unix seconds).
 
     Raises UnknownZone, or ValueError for an instant outside of 1970..9990.
     """
-    zone = zone_named(zone_name)
-    if period == "Hour":
+    zone = zone_named(window.time_zone)
+    if window.period == "Hour":
         return _hour_at(zone, instant)
-    first, following = _CALENDAR[period]
+    first, following = _calendar(window)
     local = datetime.fromtimestamp(instant, zone).date()
     if not _EARLIEST <= local <= _LATEST:
         raise ValueError(f"instant {instant} is outside of the years 1970 to 9990")
@@ -55,9 +56,9 @@ def period_at(period: Period, zone_name: str, instant: int) -> Span:
     return Span(start, end)
 
 
-def next_period(period: Period, zone_name: str, span: Span) -> Span:
+def span_after(window: WindowSpec, span: Span) -> Span:
     """The period that begins where `span` ends."""
-    return period_at(period, zone_name, span.end)
+    return span_at(window, span.end)
 
 
 @lru_cache(maxsize=1024)
@@ -69,23 +70,36 @@ def zone_named(name: str) -> ZoneInfo:
         raise UnknownZone(f"time zone {name!r} is not known: use an IANA name such as Europe/Berlin") from error
 
 
-def _first_of_month(day: date) -> date:
-    return day.replace(day=1)
+_Calendar = tuple[Callable[[date], date], Callable[[date], date]]
+"""From a date to the first date of its period, and from that to the first date of the following one."""
 
 
-def _following_month(first: date) -> date:
-    return (first + timedelta(days=31)).replace(day=1)
+def _calendar(window: WindowSpec) -> _Calendar:
+    if window.period == "Day":
+        return (lambda day: day), (lambda day: day + timedelta(days=1))
+    if window.period == "Week":
+        return (lambda day: day - timedelta(days=day.weekday())), (lambda monday: monday + timedelta(days=7))
+    months, anchor_day = _MONTHS[window.period], window.anchor_day
+
+    def first(day: date) -> date:
+        begun = _month_number(day) // months * months
+        return max(
+            start for start in (_anchored(begun - months, anchor_day), _anchored(begun, anchor_day)) if start <= day
+        )
+
+    return first, lambda start: _anchored(_month_number(start) + months, anchor_day)
 
 
-def _monday(day: date) -> date:
-    return day - timedelta(days=day.weekday())
+_MONTHS = {"Month": 1, "Quarter": 3, "Year": 12}
 
 
-_CALENDAR: dict[str, tuple[Callable[[date], date], Callable[[date], date]]] = {
-    "Day": (lambda day: day, lambda day: day + timedelta(days=1)),
-    "Week": (_monday, lambda monday: monday + timedelta(days=7)),
-    "Month": (_first_of_month, _following_month),
-}
+def _month_number(day: date) -> int:
+    return day.year * 12 + day.month - 1
+
+
+def _anchored(month_number: int, anchor_day: int) -> date:
+    year, month = divmod(month_number, 12)
+    return date(year, month + 1, min(anchor_day, monthrange(year, month + 1)[1]))
 
 
 def _start_of(zone: ZoneInfo, day: date) -> int:

@@ -25,3 +25,4 @@ from spendmesh_operator.manifests.parsing import (
 from spendmesh_operator.manifests.quantities import nanos as nanos
 from spendmesh_operator.manifests.retrybudget import RetryBudget as RetryBudget
 from spendmesh_operator.manifests.routingpolicy import RoutingPolicy as RoutingPolicy
+from spendmesh_operator.manifests.windows import Window as Window

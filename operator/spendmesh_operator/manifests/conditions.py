@@ -61,7 +61,7 @@ class TightestLimit(Node):
     limit: ShortText
     """Name of the limit. Example: monthly"""
     period: ShortText | None = None
-    """Its period: Hour, Day, Week or Month. Example: Month"""
+    """Its period: Hour, Day, Week, Month, Quarter or Year. Example: Month"""
     used: AmountText | None = None
     """Settled and quarantined in the current period, in the limit's unit. Example: "2251.10\""""
     held: AmountText | None = None

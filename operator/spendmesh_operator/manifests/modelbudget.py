@@ -1,9 +1,7 @@
 """ModelBudget: what may be spent, in which period, and what happens on the way there. The books are the ledger's."""
 
-import re
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
@@ -22,53 +20,14 @@ from spendmesh_operator.manifests.common import (
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
 from spendmesh_operator.manifests.quantities import WHOLE, DecimalText, nanos
 from spendmesh_operator.manifests.rules import Node, Rule, TransitionRule, list_map
+from spendmesh_operator.manifests.windows import Window
 
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
-Period = Literal["Hour", "Day", "Week", "Month"]
 
 COST_MAX = 10**9
 """In nano-units 10^18: the largest power of ten that a BIGINT holds."""
 COUNT_MAX = 10**15
 """Below 2^53, so that every JSON reader keeps it exact."""
-
-
-_ZONE = re.compile("[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*")
-
-
-def _zone_exists(name: str) -> bool:
-    if _ZONE.fullmatch(name) is None or name == "Local":
-        return False
-    try:
-        ZoneInfo(name)
-    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a folder's name is an OSError
-        return False
-    return True
-
-
-_ZONE_MESSAGE = (
-    "must be a zone of the IANA database such as Europe/Berlin or Etc/UTC; offsets such as +01:00 know no summer time"
-)
-TimeZone = Annotated[
-    str,
-    Field(max_length=64),
-    Rule(
-        f"self.matches('^{_ZONE.pattern}$') && self != 'Local' && "
-        "timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",
-        _zone_exists,
-        _ZONE_MESSAGE,
-    ),
-]
-
-
-class Window(Node):
-    """The time in which the amount may be spent."""
-
-    type: Literal["Calendar"]
-    """Calendar: from one boundary of the calendar to the next, then from zero again. Example: Calendar"""
-    period: Period
-    """Length of the period. A week starts on Monday. Example: Month"""
-    time_zone: TimeZone = "Etc/UTC"
-    """Zone of the calendar, from the IANA database. Example: Europe/Berlin"""
 
 
 class Action(Node):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from spendmesh_operator.ledger.accounts import meaning_of
-from spendmesh_operator.ledger.periods import period_at
+from spendmesh_operator.ledger.periods import span_at
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.status.model import LimitView
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
@@ -45,7 +45,7 @@ def _used(limit: LimitSpec, account: AccountView) -> LimitView:
 
 
 def _unused(limit: LimitSpec, now: datetime) -> LimitView:
-    span = period_at(limit.window.period, limit.window.time_zone, int(now.timestamp()))
+    span = span_at(limit.window, int(now.timestamp()))
     return LimitView(
         name=limit.name,
         unit=limit.unit,

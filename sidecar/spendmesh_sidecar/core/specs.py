@@ -14,7 +14,7 @@ from msgspec import Struct
 Dialect = Literal["OpenAI", "Anthropic"]
 Mode = Literal["Enforce", "Observe"]
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
-Period = Literal["Hour", "Day", "Week", "Month"]
+Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
 
 
 class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -197,6 +197,8 @@ class WindowSpec(Spec, frozen=True, kw_only=True):
     type: Literal["Calendar"] = "Calendar"
     period: Period
     time_zone: str = "Etc/UTC"
+    anchor_day: int = 1
+    """Month, Quarter and Year begin on this day of their first month, or on its last where it is shorter."""
 
 
 class LimitSpec(Spec, frozen=True, kw_only=True):
