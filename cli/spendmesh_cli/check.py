@@ -12,7 +12,7 @@ from typing import Any, Literal
 from spendmesh_cli.load import Files, Loaded, Place, load
 from spendmesh_cli.workloads import INJECT, KINDS as WORKLOAD_KINDS, injected, pod_of
 from spendmesh_operator.compile import Compiled, CompileSettings, Finding, Verdict, compile_index
-from spendmesh_operator.index import KINDS, Index, ObjectKey
+from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index, ObjectKey
 from spendmesh_operator.manifests import GROUP, ManifestError, parse
 from spendmesh_operator.prices import load_prices
 from spendmesh_sidecar.policy import PolicyError, decode_policy
@@ -58,13 +58,17 @@ class Report:
         return int(any(remark.severity == "error" or strict for remark in self.remarks))
 
 
-def check(paths: Sequence[Path], namespace: str = "default") -> Report:
-    """Read manifests and judge them as the operator would. `namespace` is for objects that name none."""
+def check(paths: Sequence[Path], namespace: str = "default", operator_namespace: str = OPERATOR_NAMESPACE) -> Report:
+    """
+    Read manifests and judge them as the operator would.
+
+    `namespace` is for objects that name none; `operator_namespace` the one whose budgets may reach others.
+    """
     files = load(paths, namespace)
     remarks = [Remark("error", each.place, "", each.message) for each in files.unreadable]
     if not files.objects and not remarks:
         remarks.append(Remark("error", Place(str(paths[0]), 1, 1), "", "no object in it"))
-    index = Index()
+    index = Index(operator_namespace=operator_namespace)
     remarks += _index(files, index)
     compiled = compile_index(index, CompileSettings(cluster="check"), load_prices())
     by_key = {_key(loaded): loaded for loaded in files.objects}
@@ -167,13 +171,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "paths", nargs="+", type=Path, metavar="PATH", help="a YAML or JSON file, or a directory of them"
     )
     parser.add_argument("-n", "--namespace", default="default", help="for objects that name none (default: default)")
+    parser.add_argument(
+        "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME",
+        help="the release's namespace, whose budgets may reach others (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print, and answer the exit status."""
-    report = check(arguments.paths, arguments.namespace)
+    report = check(arguments.paths, arguments.namespace, arguments.operator_namespace)
     for remark in report.remarks:
         print(remark, file=sys.stderr)
     for line in _summary(report):

@@ -17,7 +17,7 @@ import yaml
 
 from spendmesh_cli.load import load
 from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
-from spendmesh_operator.index import Index, Owner
+from spendmesh_operator.index import OPERATOR_NAMESPACE, Index, Owner
 from spendmesh_operator.injecting import packed, provider_keys
 from spendmesh_operator.injection import Decision, Injected, InjectionConfig, Refused, mutate
 from spendmesh_operator.injection.names import LABEL_INJECT
@@ -123,12 +123,12 @@ def _with(document: Json, path: tuple[str, ...], value: Json) -> Json:
     return {**document, first: _with(document[first], tuple(rest), value)}
 
 
-def compile_policies(paths: Sequence[Path], namespace: str, cluster: str) -> Compiled:
+def compile_policies(paths: Sequence[Path], namespace: str, cluster: str, operator_namespace: str) -> Compiled:
     """The policies in some files. Raises ValueError naming the first file that cannot be read."""
     files = load(paths, namespace)
     if files.unreadable:
         raise ValueError(f"{files.unreadable[0].place}: {files.unreadable[0].message}")
-    index = Index()
+    index = Index(operator_namespace=operator_namespace)
     for loaded in files.objects:
         index.add(loaded.raw)
     return compile_index(index, CompileSettings(cluster=cluster), load_prices())
@@ -154,6 +154,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="YAML of the kinds: which keys the pods mount, and the copy that they start with",
     )  # fmt: skip
     parser.add_argument("-n", "--namespace", default="default", help="for objects that name none (default: default)")
+    parser.add_argument(
+        "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME",
+        help="the release's namespace, whose budgets may reach others (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--cluster", default="default", help="clusterName of the release (default: default)")
     parser.add_argument(
         "--control-ca", type=Path, required=True, metavar="FILE",
@@ -171,7 +175,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         documents = [document for name in arguments.filename for document in _read(name)]
         policies = (
-            compile_policies(arguments.policies, arguments.namespace, arguments.cluster) if arguments.policies else None
+            compile_policies(arguments.policies, arguments.namespace, arguments.cluster, arguments.operator_namespace)
+            if arguments.policies
+            else None
         )
         config = InjectionConfig(
             image=arguments.image,

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from spendmesh_operator.manifests import API_VERSION, FieldError, Manifest, ManifestError, parse, transition_errors
+from spendmesh_operator.manifests import (
+    API_VERSION,
+    FieldError,
+    Manifest,
+    ManifestError,
+    parse,
+    placement_errors,
+    transition_errors,
+)
 from spendmesh_operator.workloads import (
     MountedKey,
     ObjectKey as ObjectKey,
@@ -30,6 +38,11 @@ KINDS = ("ModelProvider", *POLICY_KINDS)
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+
+OPERATOR_NAMESPACE = "spendmesh-system"
+"""Where the documentation installs the operator: what is assumed offline."""
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+"""The API server puts it on every namespace."""
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
@@ -54,8 +67,13 @@ class Entry:
 class Index:
     """All known objects. Each change answers whether it may matter, so that a status update of ours does not."""
 
-    def __init__(self, *, secrets_complete: bool = False) -> None:
-        """`secrets_complete`: every Secret is added, so that one which is not known does not exist (offline use)."""
+    def __init__(self, *, operator_namespace: str = OPERATOR_NAMESPACE, secrets_complete: bool = False) -> None:
+        """
+        `operator_namespace`: the one whose objects may reach into others.
+
+        `secrets_complete`: every Secret is added, so that one which is not known does not exist (offline use).
+        """
+        self.operator_namespace = operator_namespace
         self.secrets_complete = secrets_complete
         self._entries: dict[ObjectKey, Entry] = {}
         self._pods: dict[str, PodInfo] = {}
@@ -143,6 +161,10 @@ class Index:
         """Labels of a namespace; None where it is not known."""
         return self._namespaces.get(name)
 
+    def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+        """Labels of all known namespaces; a copy."""
+        return dict(self._namespaces)
+
     def secret_keys(self, namespace: str, name: str) -> frozenset[str] | None:
         """Names of a Secret's items (never a value); None where the Secret is not known."""
         return self._secrets.get((namespace, name))
@@ -193,6 +215,7 @@ class Index:
             return replace(entry, manifest=before, errors=error.errors)
         # The API server refuses these edits by CEL; here they are refused where there is no API server.
         errors = transition_errors(before, manifest) if before is not None else ()
+        errors += placement_errors(manifest, self.operator_namespace)
         if errors:
             return replace(entry, manifest=before, errors=errors)
         return replace(entry, manifest=manifest)

@@ -24,7 +24,7 @@ from spendmesh_operator.control.leader import SoleLeader
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, control_app
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.index import KINDS, Index
+from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.sqlite import SQLiteStore
 from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
@@ -86,11 +86,12 @@ class LocalControl:
         rng: Random,
         *,
         cluster: str = "local",
+        operator_namespace: str = OPERATOR_NAMESPACE,
         unbudgeted: Literal["Allow", "Deny"] = "Allow",
         metrics: ControlMetrics | None = None,
     ) -> None:
         self.hub = Hub()
-        self._index = Index(secrets_complete=True)
+        self._index = Index(operator_namespace=operator_namespace, secrets_complete=True)
         self._compiling = Compiling(
             self._index, CompileSettings(cluster=cluster, unbudgeted=unbudgeted), load_prices(), self.hub
         )

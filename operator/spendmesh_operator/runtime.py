@@ -68,9 +68,11 @@ class Replica:
         self._injections = Counter(
             "spendmesh_injections", "Pods seen by the webhook by outcome.", ["outcome"], registry=self._registry
         )
-        self._index = Index()
+        self._index = Index(operator_namespace=settings.namespace)
         self._hub = Hub()
-        compile_settings = CompileSettings(cluster=settings.cluster, unbudgeted=settings.unbudgeted)
+        compile_settings = CompileSettings(
+            cluster=settings.cluster, unbudgeted=settings.unbudgeted, watched_namespace=settings.watched_namespace
+        )
         self._compiling = Compiling(self._index, compile_settings, load_prices(), self._hub)
         self._informer = Informer(
             kube,

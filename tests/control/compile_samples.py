@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
-from spendmesh_operator.index import Index, ObjectKey
+from spendmesh_operator.index import OPERATOR_NAMESPACE, Index, ObjectKey
 from spendmesh_operator.prices import load_prices
 from spendmesh_sidecar.policy import Policy
 
@@ -15,14 +15,23 @@ SETTINGS = CompileSettings(cluster="test")
 Raw = dict[str, Any]
 
 
-def made(kind: str, name: str, spec: Mapping[str, Any], *, day: int = 1, generation: int = 1, uid: str = "") -> Raw:
+def made(
+    kind: str,
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    day: int = 1,
+    generation: int = 1,
+    uid: str = "",
+    namespace: str = NAMESPACE,
+) -> Raw:
     """An object of ours, created on a day of January 2026."""
     return {
         "apiVersion": "spendmesh.io/v1alpha1",
         "kind": kind,
         "metadata": {
             "name": name,
-            "namespace": NAMESPACE,
+            "namespace": namespace,
             "uid": uid or f"{kind}-{name}",
             "generation": generation,
             "creationTimestamp": f"2026-01-{day:02d}T00:00:00Z",
@@ -68,6 +77,18 @@ def budget(name: str = "team", *, day: int = 1, generation: int = 1, amount: Any
     return made("ModelBudget", name, {"limits": [limit], **spec}, day=day, generation=generation)
 
 
+def organisation_budget(name: str = "org", *, selector: Any = None, amount: Any = "100.00", **spec: Any) -> Raw:
+    """A ModelBudget of the operator's namespace for the namespaces of `selector`; for all without one."""
+    whole = budget(name, amount=amount, namespaceSelector=selector or {}, **spec)
+    whole["metadata"]["namespace"] = OPERATOR_NAMESPACE
+    return whole
+
+
+def namespace(name: str = NAMESPACE, **labels: str) -> Raw:
+    """A Namespace with labels."""
+    return {"kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def retries(name: str = "retry", *, day: int = 1, attempts: int = 1, **spec: Any) -> Raw:
     """A RetryBudget that differs from others by its attempts."""
     return made("RetryBudget", name, {"retry": {"attempts": attempts}, **spec}, day=day)
@@ -109,23 +130,23 @@ def policy_of(result: Compiled, pod_name: str = "web-1") -> Policy:
     return found.policy
 
 
-def condition(result: Compiled, kind: str, name: str, type_: str) -> tuple[str, str]:
+def condition(result: Compiled, kind: str, name: str, type_: str, namespace: str = NAMESPACE) -> tuple[str, str]:
     """Status and reason of an object's condition."""
-    return conditions(result, kind, name)[type_][:2]
+    return conditions(result, kind, name, namespace)[type_][:2]
 
 
-def message(result: Compiled, kind: str, name: str, type_: str) -> str:
+def message(result: Compiled, kind: str, name: str, type_: str, namespace: str = NAMESPACE) -> str:
     """Message of an object's condition."""
-    return conditions(result, kind, name)[type_][2]
+    return conditions(result, kind, name, namespace)[type_][2]
 
 
-def conditions(result: Compiled, kind: str, name: str) -> dict[str, tuple[str, str, str]]:
+def conditions(result: Compiled, kind: str, name: str, namespace: str = NAMESPACE) -> dict[str, tuple[str, str, str]]:
     """All conditions of an object: status, reason, message."""
-    verdict = result.verdicts[ObjectKey(kind, NAMESPACE, name)]
+    verdict = result.verdicts[ObjectKey(kind, namespace, name)]
     return {finding.type: (finding.status, finding.reason, finding.message) for finding in verdict.conditions}
 
 
-def counts(result: Compiled, kind: str, name: str) -> tuple[int, int]:
+def counts(result: Compiled, kind: str, name: str, namespace: str = NAMESPACE) -> tuple[int, int]:
     """Matched and effective workloads of an object."""
-    verdict = result.verdicts[ObjectKey(kind, NAMESPACE, name)]
+    verdict = result.verdicts[ObjectKey(kind, namespace, name)]
     return len(verdict.matched), len(verdict.effective)

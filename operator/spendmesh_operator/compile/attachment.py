@@ -11,7 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from spendmesh_operator.index import POLICY_KINDS, Entry, ObjectKey, Owner, PodInfo
-from spendmesh_operator.manifests import Attachment, Manifest, PodSelector
+from spendmesh_operator.manifests import Attachment, LabelSelector, Manifest, OrganisationAttachment
+
+REACHING_KINDS = ("ModelBudget",)
+"""Kinds that can apply to other namespaces."""
 
 _NO_TIME = datetime.max.replace(tzinfo=UTC)
 
@@ -19,6 +22,7 @@ _NO_TIME = datetime.max.replace(tzinfo=UTC)
 class Level(IntEnum):
     """How specific an attachment is: the higher one wins."""
 
+    ORGANISATION = 0
     NAMESPACE = 1
     PODS = 2
     WORKLOAD = 3
@@ -41,9 +45,21 @@ class Placed:
     @property
     def level(self) -> Level:
         """How specific it is."""
+        if self.reach is not None:
+            return Level.ORGANISATION
         if self.attachment is None or not (self.attachment.target_refs or self.attachment.pod_selector):
             return Level.NAMESPACE
         return Level.WORKLOAD if self.attachment.target_refs else Level.PODS
+
+    @property
+    def reach(self) -> LabelSelector | None:
+        """Selects the namespaces that it applies to; None: its own only."""
+        return self.attachment.namespace_selector if isinstance(self.attachment, OrganisationAttachment) else None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether a namespace's own object takes its place."""
+        return isinstance(self.attachment, OrganisationAttachment) and self.attachment.inheritance == "Default"
 
     @property
     def observes(self) -> bool:
@@ -61,12 +77,18 @@ class Placed:
         return f"{self.key.namespace}/{self.key.name}"
 
 
-def place(entry: Entry) -> Placed:
-    """How compile sees an object of the index."""
+def place(entry: Entry, operator_namespace: str) -> Placed:
+    """How compile sees an object of the index. Only one of the operator's namespace can reach others."""
     attachment = None
     if entry.key.kind in POLICY_KINDS:
         spec = getattr(entry.manifest, "spec", None)
-        attachment = spec if isinstance(spec, Attachment) else _attachment_of(entry.raw or {})
+        attachment = (
+            spec
+            if isinstance(spec, Attachment)
+            else _attachment_of(
+                entry.raw or {}, reaches=entry.key.kind in REACHING_KINDS and entry.key.namespace == operator_namespace
+            )
+        )
     return Placed(
         key=entry.key,
         uid=entry.uid,
@@ -77,27 +99,37 @@ def place(entry: Entry) -> Placed:
     )
 
 
-def _attachment_of(raw: Mapping[str, Any]) -> Attachment:
+def _attachment_of(raw: Mapping[str, Any], *, reaches: bool) -> Attachment:
     """As much of an unreadable object's attachment as can be read; else all pods, since it must not loosen anything."""
     spec = raw.get("spec")
     fields = spec if isinstance(spec, Mapping) else {}
-    for names in (("mode", "targetRefs", "podSelector"), ("mode",)):
+    kind, more = (OrganisationAttachment, ("namespaceSelector", "inheritance")) if reaches else (Attachment, ())
+    for names in (("mode", "targetRefs", "podSelector", *more), ("mode", *more), ("mode",)):
         try:
-            return Attachment.model_validate({name: fields[name] for name in names if name in fields})
+            return kind.model_validate({name: fields[name] for name in names if name in fields})
         except ValidationError:
             continue
     return Attachment()
 
 
+def applies(placed: Placed, pod: PodInfo, namespace_labels: Mapping[str, str]) -> bool:
+    """Whether an object applies to a pod of a namespace with these labels."""
+    if placed.attachment is None or not matches(placed.attachment, pod):
+        return False
+    if placed.reach is None:
+        return placed.key.namespace == pod.namespace
+    return _selects(placed.reach, namespace_labels)
+
+
 def matches(attachment: Attachment, pod: PodInfo) -> bool:
-    """Whether an object of the pod's own namespace applies to it."""
+    """Whether an object that reaches the pod's namespace applies to the pod."""
     if attachment.target_refs:
         targets = {Owner(ref.kind, ref.name) for ref in attachment.target_refs}
         return not targets.isdisjoint((Owner("Pod", pod.name), *pod.owners))
     return attachment.pod_selector is None or _selects(attachment.pod_selector, pod.labels)
 
 
-def _selects(selector: PodSelector, labels: Mapping[str, str]) -> bool:
+def _selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     if any(labels.get(key) != value for key, value in (selector.match_labels or {}).items()):
         return False
     for requirement in selector.match_expressions or ():

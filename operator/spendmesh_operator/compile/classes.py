@@ -10,6 +10,7 @@ import msgspec
 from spendmesh_operator.compile.attachment import Contest, Placed, beside, contest
 from spendmesh_operator.compile.budgets import budget_findings, budget_spec, for_routing, unverifiable
 from spendmesh_operator.compile.economics import currencies, price_findings
+from spendmesh_operator.compile.inheritance import inherit
 from spendmesh_operator.compile.model import ClassKey, CompiledPolicy, CompileSettings, SecretNeed
 from spendmesh_operator.compile.providers import provider_spec, secret_need
 from spendmesh_operator.compile.retries import retry_specs
@@ -34,6 +35,9 @@ class World:
     shelf: PriceShelf
     remembered: Mapping[str, BudgetSpec]
     """Last valid meaning of budgets by `namespace/name`, from the books: for those that are unreadable now."""
+    namespaces: Mapping[str, Mapping[str, str]]
+    """Labels of namespaces."""
+    operator_namespace: str
 
     def without_or_with(self, changes: Mapping[ObjectKey, Placed | None]) -> World:
         """The same world where some objects are replaced, or left out (None)."""
@@ -91,7 +95,8 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
     spec = routing.spec if routing is not None else None
     retry, observed_retry = retry_specs(retries)
     meant = {budget.ref: budget_spec(budget) or world.remembered.get(budget.ref) for budget in budgets}
-    budget_specs = tuple(for_routing(meant[budget.ref] or unverifiable(budget), spec) for budget in budgets)
+    inherited = inherit([(budget, meant[budget.ref] or unverifiable(budget)) for budget in budgets])
+    budget_specs = tuple(for_routing(budget, spec) for budget in inherited.budgets)
     providers = _used_providers(routing, observed)
 
     requires = [
@@ -99,7 +104,7 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
         ("budgets/1", bool(budgets)),
         ("retries/1", bool(retries.enforced or retries.observed)),
     ]
-    contributors = _contributors(routing, observed, retries, budgets)
+    contributors = _contributors(routing, observed, retries, budgets) - inherited.displaced.keys()
     policy = Policy(
         cluster=world.settings.cluster,
         namespace=key.namespace,
@@ -120,6 +125,7 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
         *_advice(routing, spec, by_alias, world),
         *_advice(observed, observed_spec, by_alias, world),
     ]
+    notes += inherited.notes
     named = currencies(spec, by_alias, world.prices)
     for budget in budgets:
         if isinstance(budget.manifest, ModelBudget):
@@ -130,7 +136,7 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
         compiled=CompiledPolicy(key, policy, encoded, digest(encoded), _secrets(routing), unreadable),
         effective=contributors | frozenset(providers),
         conflicts={**routes.conflicts, **retries.conflicts},
-        overridden=_overridden((routes, retries), contributors),
+        overridden=_overridden((routes, retries), contributors) | inherited.displaced,
         notes=tuple(notes),
     )
 

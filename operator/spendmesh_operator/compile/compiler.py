@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from spendmesh_operator.compile.attachment import Level, Placed, matches, overlaps, place
+from spendmesh_operator.compile.attachment import Level, Placed, applies, overlaps, place
 from spendmesh_operator.compile.budgets import budget_spec
 from spendmesh_operator.compile.classes import PriceShelf, World
+from spendmesh_operator.compile.inheritance import unseen_findings
 from spendmesh_operator.compile.isolation import Isolated, compile_isolated, vet
 from spendmesh_operator.compile.model import ClassKey, CompiledPolicy, CompileSettings, Finding, Verdict
 from spendmesh_operator.compile.providers import provider_findings
 from spendmesh_operator.compile.verdicts import Evidence, verdict
-from spendmesh_operator.index import POLICY_KINDS, Index, ObjectKey, Owner, PodInfo
+from spendmesh_operator.index import NAMESPACE_NAME_LABEL, POLICY_KINDS, Index, ObjectKey, Owner, PodInfo
 from spendmesh_operator.manifests import ModelProvider
 from spendmesh_operator.prices import BuiltInPrices
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -27,9 +28,9 @@ class Compiled:
         """The last meaning of each object that compiled."""
         self._classes: dict[ClassKey, Isolated] = {}
         self._class_of: dict[str, ClassKey] = {}
-        self._members = _by_namespace(world)
+        self._members, self._reaching = _by_reach(world)
         self._before = before
-        self._unchanged = _unchanged_namespaces(world, before._world) if before is not None else frozenset()
+        self._changed = _changed_namespaces(world, before._world) if before is not None else frozenset()
         self.policies: dict[ClassKey, CompiledPolicy] = {}
         """One for each class of known pods."""
         self.verdicts: dict[ObjectKey, Verdict] = {}
@@ -48,9 +49,9 @@ class Compiled:
     def class_for(self, namespace: str, labels: Mapping[str, str], owners: Sequence[Owner], name: str = "") -> ClassKey:
         """The class of a pod that need not exist yet; `owners` as `Index.owner_chain` gives them."""
         pod = PodInfo(namespace, name, "", labels, tuple(owners))
-        members = self._members.get(namespace, ())
-        keys = (each.key for each in members if each.attachment is not None and matches(each.attachment, pod))
-        return ClassKey(namespace, tuple(sorted(keys)))
+        labelled = {**self._world.namespaces.get(namespace, {}), NAMESPACE_NAME_LABEL: namespace}
+        candidates = (*self._members.get(namespace, ()), *self._reaching)
+        return ClassKey(namespace, tuple(sorted(each.key for each in candidates if applies(each, pod, labelled))))
 
     def policy_for(
         self, namespace: str, labels: Mapping[str, str], owners: Sequence[Owner], name: str = ""
@@ -59,9 +60,10 @@ class Compiled:
         return self.isolated(self.class_for(namespace, labels, owners, name)).result.compiled
 
     def isolated(self, key: ClassKey) -> Isolated:
-        """A class, compiled at the first question. Where its namespace is as it was, the last answer stands."""
+        """A class, compiled at the first question. Where its namespaces are as they were, the last answer stands."""
         if key not in self._classes:
-            reused = self._before._classes.get(key) if self._before and key.namespace in self._unchanged else None
+            same = self._changed.isdisjoint({key.namespace, *(each.namespace for each in key.objects)})
+            reused = self._before._classes.get(key) if self._before and same else None
             self._classes[key] = reused or compile_isolated(key, self._world, self.last_good)
         return self._classes[key]
 
@@ -109,9 +111,10 @@ def compile_index(
     same = previous is not None and previous.world.prices is prices and previous.world.settings == settings
     before = previous if same else None
     shelf = before.world.shelf if before is not None else PriceShelf(prices)
-    placed = {entry.key: place(entry) for entry in entries}
+    placed = {entry.key: place(entry, index.operator_namespace) for entry in entries}
     good = previous.last_good if previous is not None else {}
-    world, broken = vet(World(placed, settings, prices, shelf, remembered or {}), good)
+    seen = World(placed, settings, prices, shelf, remembered or {}, index.namespaces(), index.operator_namespace)
+    world, broken = vet(seen, good)
     compiled = Compiled(world, good, before)
     members = compiled.settle(index.pods())
 
@@ -129,6 +132,8 @@ def compile_index(
         alone: tuple[Finding, ...] = ()
         if isinstance(manifest, ModelProvider) and not evidence[entry.key].cause:
             alone = tuple(provider_findings(manifest, index))
+        elif placed[entry.key].reach is not None:
+            alone = tuple(unseen_findings(settings))
         compiled.verdicts[entry.key] = verdict(
             entry, placed[entry.key], evidence[entry.key], alone, good.get(entry.key)
         )
@@ -149,7 +154,7 @@ def _hypothetical(key: ObjectKey, world: World) -> ClassKey:
     """The class of a pod that only this object and those for its whole namespace match: enough without pods."""
     placed = world.objects.get(key)
     attachment = placed.attachment if placed is not None else None
-    if placed is None or attachment is None:
+    if placed is None or attachment is None or placed.reach is not None:
         return ClassKey(key.namespace, (key,))
     beside = (
         other.key
@@ -161,16 +166,20 @@ def _hypothetical(key: ObjectKey, world: World) -> ClassKey:
     return ClassKey(key.namespace, tuple(sorted({key, *beside})))
 
 
-def _by_namespace(world: World) -> dict[str, list[Placed]]:
+def _by_reach(world: World) -> tuple[Mapping[str, Sequence[Placed]], Sequence[Placed]]:
+    """Objects that apply to their own namespace, by namespace, and those that reach others."""
     members: defaultdict[str, list[Placed]] = defaultdict(list)
+    reaching: list[Placed] = []
     for placed in world.objects.values():
-        if placed.attachment is not None:
+        if placed.reach is not None:
+            reaching.append(placed)
+        elif placed.attachment is not None:
             members[placed.key.namespace].append(placed)
-    return dict(members)
+    return members, reaching
 
 
-def _unchanged_namespaces(world: World, before: World) -> frozenset[str]:
-    """Namespaces in which every object is the very one that it was."""
+def _changed_namespaces(world: World, before: World) -> frozenset[str]:
+    """Namespaces in which some object is not the very one that it was."""
 
     def signature(each: Placed, of: World) -> tuple[object, ...]:
         kept = of.remembered.get(each.ref) if each.manifest is None else None
@@ -178,8 +187,7 @@ def _unchanged_namespaces(world: World, before: World) -> frozenset[str]:
 
     now = {key: signature(placed, world) for key, placed in world.objects.items()}
     then = {key: signature(placed, before) for key, placed in before.objects.items()}
-    changed = {key.namespace for key in now.keys() | then.keys() if now.get(key) != then.get(key)}
-    return frozenset(key.namespace for key in now) - changed
+    return frozenset(key.namespace for key in now.keys() | then.keys() if now.get(key) != then.get(key))
 
 
 def _good_now(

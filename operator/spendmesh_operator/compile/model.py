@@ -21,10 +21,12 @@ class CompileSettings:
     cluster: str
     """Ledger domain: the configured cluster name."""
     unbudgeted: Literal["Allow", "Deny"] = "Allow"
+    watched_namespace: str = ""
+    """The only one that the operator sees; empty: all."""
 
 
 class ClassKey(NamedTuple):
-    """A class of pods: all that the same objects of one namespace match share one policy."""
+    """A class of pods: all pods of a namespace that the same objects match share one policy."""
 
     namespace: str
     objects: tuple[ObjectKey, ...]

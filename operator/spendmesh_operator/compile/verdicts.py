@@ -147,7 +147,7 @@ def _effective(entry: Entry, placed: Placed, evidence: Evidence) -> Finding:
     if not effective and entry.manifest is None:
         return Finding("Effective", "False", "Invalid", "nothing of it is in force: see condition Accepted")
     if not effective:
-        others = ", ".join(f"{key.namespace}/{key.name}" for key in sorted(evidence.overridden_by | evidence.lost_to))
+        others = _names(evidence.overridden_by | evidence.lost_to)
         reason = "Conflicted" if evidence.lost_to and not evidence.overridden_by else "Overridden"
         replaced = f"{others} replaces it on all {matched} workloads" if others else "nothing of it is in force"
         return Finding("Effective", "False", reason, replaced)
@@ -159,7 +159,15 @@ def _effective(entry: Entry, placed: Placed, evidence: Evidence) -> Finding:
             f"computed and recorded on {effective} workloads; it changes nothing until mode is Enforce",
         )
     known = "".join(f"; {finding.message}" for finding in sorted(evidence.findings) if finding.type == "Effective")
+    if evidence.overridden_by and effective < matched:
+        known = f"; {_names(evidence.overridden_by)} replaces it on the others{known}"
     return Finding("Effective", "True", "Effective", f"in force on {effective} of {matched} workloads{known}")
+
+
+def _names(keys: Iterable[ObjectKey]) -> str:
+    names = [f"{key.namespace}/{key.name}" for key in sorted(keys)]
+    more = f" and {len(names) - _SHOWN_MAX} more" if len(names) > _SHOWN_MAX else ""
+    return ", ".join(names[:_SHOWN_MAX]) + more
 
 
 def _nothing_matched(entry: Entry, placed: Placed) -> str:
@@ -167,6 +175,11 @@ def _nothing_matched(entry: Entry, placed: Placed) -> str:
     attachment = placed.attachment
     if attachment is None:
         return f"no running workload uses it: name it in a RoutingPolicy in namespace {namespace} that matches pods"
+    if placed.reach is not None:
+        return (
+            "spec.namespaceSelector: no pod with a sidecar that it selects runs in a namespace with these labels: "
+            "compare with `kubectl get namespaces --show-labels`"
+        )
     label = "label spendmesh.io/inject: enabled on the namespace or the pod"
     injected = f"with a sidecar ({label}) in namespace {namespace}"
     if attachment.target_refs:

@@ -83,9 +83,8 @@ def _calendar(window: WindowSpec) -> _Calendar:
 
     def first(day: date) -> date:
         begun = _month_number(day) // months * months
-        return max(
-            start for start in (_anchored(begun - months, anchor_day), _anchored(begun, anchor_day)) if start <= day
-        )
+        start = _anchored(begun, anchor_day)
+        return start if start <= day else _anchored(begun - months, anchor_day)
 
     return first, lambda start: _anchored(_month_number(start) + months, anchor_day)
 

@@ -5,12 +5,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from spendmesh_operator.manifests.attachment import OrganisationAttachment
 from spendmesh_operator.manifests.common import (
     ACCEPTED,
     AGE,
     MODE,
     PROGRAMMED,
-    Attachment,
     Column,
     CrdNames,
     Currency,
@@ -123,7 +123,7 @@ class Limit(Node):
         return nanos(self.amount) if self.unit == "Cost" else int(self.amount)
 
 
-class ModelBudgetSpec(Attachment):
+class ModelBudgetSpec(OrganisationAttachment):
     """What the pods that it applies to may spend together. All budgets that match a call apply to it."""
 
     limits: Annotated[tuple[Limit, ...], Field(min_length=1, max_length=8), list_map("name")]

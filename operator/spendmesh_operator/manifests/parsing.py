@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from spendmesh_operator.manifests.attachment import OrganisationAttachment
 from spendmesh_operator.manifests.budgetledger import BudgetLedger
 from spendmesh_operator.manifests.common import API_VERSION, Manifest
 from spendmesh_operator.manifests.modelbudget import ModelBudget
@@ -104,6 +105,23 @@ def transition_errors(old: Manifest, new: Manifest) -> tuple[FieldError, ...]:
         if limit.name in before
         for rule in limit.TRANSITIONS
         if not rule.holds(before[limit.name], limit)
+    )
+
+
+def placement_errors(manifest: Manifest, operator_namespace: str) -> tuple[FieldError, ...]:
+    """What is wrong with where `manifest` stands: the API server cannot know which namespace is the operator's."""
+    spec = getattr(manifest, "spec", None)
+    if not isinstance(spec, OrganisationAttachment) or manifest.metadata.namespace == operator_namespace:
+        return ()
+    if spec.namespace_selector is None:
+        return ()
+    return (
+        FieldError(
+            "spec.namespaceSelector",
+            None,
+            f"only an object of the operator's namespace {operator_namespace} reaches other namespaces: move it there, "
+            f"or take namespaceSelector out, and it applies to namespace {manifest.metadata.namespace}",
+        ),
     )
 
 

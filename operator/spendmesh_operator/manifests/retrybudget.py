@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from spendmesh_operator.manifests.common import ACCEPTED, AGE, MODE, PROGRAMMED, Attachment, Column, CrdNames, Manifest
+from spendmesh_operator.manifests.attachment import Attachment
+from spendmesh_operator.manifests.common import ACCEPTED, AGE, MODE, PROGRAMMED, Column, CrdNames, Manifest
 from spendmesh_operator.manifests.conditions import Status
 from spendmesh_operator.manifests.quantities import WHOLE, DurationText, duration_default
 from spendmesh_operator.manifests.rules import SET, Node, Rule

@@ -5,12 +5,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from spendmesh_operator.manifests.attachment import Attachment
 from spendmesh_operator.manifests.common import (
     ACCEPTED,
     AGE,
     MODE,
     PROGRAMMED,
-    Attachment,
     Column,
     CrdNames,
     Manifest,
