@@ -23,8 +23,9 @@ from spendmesh_sidecar.core.specs import (
     Spec,
 )
 
-FEATURES = frozenset({"routing/1", "budgets/1", "retries/1"})
-"""What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed."""
+FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "retries/1"})
+"""What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed.
+`budgets/2`: limits that count some calls only."""
 
 
 class Source(Spec, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from exchange_world import (
     success,
 )
 from fake_bank import Held
-from spendmesh_sidecar.core.router import matches
+from spendmesh_sidecar.core.globs import matches
 from spendmesh_sidecar.core.specs import (
     BoundSpec,
     ModelPattern,

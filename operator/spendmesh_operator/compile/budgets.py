@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -21,7 +21,17 @@ def budget_spec(placed: Placed) -> BudgetSpec | None:
     if not isinstance(budget, ModelBudget):
         return None
     limits = sorted(budget.spec.limits, key=lambda limit: limit.name)
-    return BudgetSpec(name=placed.ref, mode=budget.spec.mode, limits=tuple(_limit_spec(limit) for limit in limits))
+    return BudgetSpec(
+        name=placed.ref, mode=budget.spec.mode, limits=tuple(_limit_spec(limit, placed) for limit in limits)
+    )
+
+
+def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
+    """What a sidecar has to understand to obey these budgets."""
+    if budgets:
+        yield "budgets/1"
+    if any(limit.models or limit.providers for budget in budgets for limit in budget.limits):
+        yield "budgets/2"
 
 
 def unverifiable(placed: Placed) -> BudgetSpec:
@@ -43,13 +53,15 @@ def for_routing(budget: BudgetSpec, routing: RoutingSpec | None) -> BudgetSpec:
     return msgspec.structs.replace(budget, limits=tuple(limits))
 
 
-def _limit_spec(limit: Limit) -> LimitSpec:
+def _limit_spec(limit: Limit, placed: Placed) -> LimitSpec:
     return LimitSpec(
         name=limit.name,
         unit=limit.unit,
         currency=limit.currency or "",
         amount=limit.amount_units,
         window=_window_spec(limit.window),
+        models=tuple(sorted(limit.models)),
+        providers=tuple(sorted(f"{_providers_namespace(placed)}/{name}" for name in limit.providers)),
         thresholds=tuple(
             ThresholdSpec(
                 percent=threshold.percent,
@@ -60,6 +72,11 @@ def _limit_spec(limit: Limit) -> LimitSpec:
         ),
         on_exhausted=limit.on_exhausted,
     )
+
+
+def _providers_namespace(placed: Placed) -> str:
+    """Namespaces name their ModelProviders themselves: the organisation means those of one name in all of them."""
+    return "*" if placed.reach is not None else placed.key.namespace
 
 
 def _window_spec(window: Window) -> WindowSpec:
@@ -76,6 +93,20 @@ def resolved_max_tier(name: str, routing: RoutingSpec | None) -> str:
 def _passes_unclaimed(routing: RoutingSpec) -> bool:
     """Whether there are models that calls may name and get as asked."""
     return routing.unmatched == "PassThrough" and all(claim.pattern != "*" for claim in routing.models)
+
+
+def provider_reference_findings(budget: ModelBudget, known: Collection[str]) -> Iterator[Finding]:
+    """ModelProviders that a budget names and its namespace does not have; `known` are the names that it has."""
+    for limit in budget.spec.limits:
+        for name in limit.providers:
+            if name not in known:
+                yield Finding(
+                    "ResolvedRefs",
+                    "False",
+                    "ProviderNotFound",
+                    f"spec.limits[{limit.name}].providers: {name!r}: no ModelProvider of that name in namespace "
+                    f"{budget.metadata.namespace}, so the limit counts no call to it: write the name of one that is",
+                )
 
 
 def budget_findings(budget: ModelBudget, routing: RoutingSpec | None, currencies: frozenset[str]) -> Iterator[Finding]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import msgspec
 
 from spendmesh_operator.compile.attachment import Contest, Placed, beside, contest
-from spendmesh_operator.compile.budgets import budget_findings, budget_spec, for_routing, unverifiable
+from spendmesh_operator.compile.budgets import (
+    budget_findings,
+    budget_spec,
+    features,
+    for_routing,
+    provider_reference_findings,
+    unverifiable,
+)
 from spendmesh_operator.compile.economics import currencies, price_findings
 from spendmesh_operator.compile.inheritance import inherit
 from spendmesh_operator.compile.model import ClassKey, CompiledPolicy, CompileSettings, SecretNeed
@@ -44,6 +53,18 @@ class World:
         objects = {key: placed for key, placed in self.objects.items() if key not in changes}
         objects |= {key: placed for key, placed in changes.items() if placed is not None}
         return replace(self, objects=objects)
+
+    def providers_of(self, namespace: str) -> frozenset[str]:
+        """Names of the ModelProviders that a namespace has."""
+        return self._providers.get(namespace, frozenset())
+
+    @cached_property
+    def _providers(self) -> Mapping[str, frozenset[str]]:
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for key in self.objects:
+            if key.kind == "ModelProvider":
+                found[key.namespace].add(key.name)
+        return {namespace: frozenset(names) for namespace, names in found.items()}
 
     def provider(self, namespace: str, name: str) -> ModelProvider | None:
         """A ModelProvider that is in force."""
@@ -100,15 +121,15 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
     providers = _used_providers(routing, observed)
 
     requires = [
-        ("routing/1", routing is not None),
-        ("budgets/1", bool(budgets)),
-        ("retries/1", bool(retries.enforced or retries.observed)),
+        *features(budget_specs),
+        *(["routing/1"] if routing is not None else []),
+        *(["retries/1"] if retries.enforced or retries.observed else []),
     ]
     contributors = _contributors(routing, observed, retries, budgets) - inherited.displaced.keys()
     policy = Policy(
         cluster=world.settings.cluster,
         namespace=key.namespace,
-        requires=tuple(sorted(feature for feature, used in requires if used)),
+        requires=tuple(sorted(requires)),
         sources=_sources(contributors | frozenset(providers), world),
         price_table=world.shelf.digest_of(frozenset(provider.price_list for provider in specs)),
         providers=specs,
@@ -130,6 +151,9 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
     for budget in budgets:
         if isinstance(budget.manifest, ModelBudget):
             notes += [(budget.key, finding) for finding in budget_findings(budget.manifest, spec, named)]
+            if budget.reach is None:
+                known = world.providers_of(budget.key.namespace)
+                notes += [(budget.key, finding) for finding in provider_reference_findings(budget.manifest, known)]
     encoded = encode(policy)
     unreadable = frozenset(ref for ref, budget_or_none in meant.items() if budget_or_none is None)
     return ClassResult(

@@ -59,7 +59,8 @@ def _successor(limit: LimitSpec, rivals: Sequence[Meant]) -> Placed | None:
 
 
 def _stands_for(other: LimitSpec, limit: LimitSpec) -> bool:
-    return (other.unit, other.currency) == (limit.unit, limit.currency)
+    same_unit = (other.unit, other.currency) == (limit.unit, limit.currency)
+    return same_unit and other.models in ((), limit.models) and not other.providers
 
 
 def _replaced(name: str) -> Finding:

@@ -231,7 +231,7 @@ class Account:
 
 def meaning_of(limit: LimitSpec) -> tuple[object, ...]:
     """What must stay the same for an account to stay the same; amount and thresholds may change."""
-    return (limit.unit, limit.currency, limit.window)
+    return (limit.unit, limit.currency, limit.window, limit.models, limit.providers)
 
 
 def terms_of(limit: LimitSpec, mode: Mode) -> tuple[object, ...]:

@@ -43,6 +43,16 @@ ModelName = Annotated[
 ]
 """A model as its provider names it: `gpt-5-mini`, `accounts/x/models/y`, `ft:small:team::id`."""
 
+Pattern = Annotated[
+    str,
+    Field(max_length=256),
+    text_rule(
+        r"[A-Za-z0-9*][A-Za-z0-9._:/@+*-]*",
+        "must be a model's name, where * stands for any text and is the only wildcard, such as gpt-*",
+    ),
+]
+"""A glob of model names."""
+
 Currency = Annotated[str, Field(max_length=3), text_rule("[A-Z]{3}", "must be an ISO 4217 code such as USD or EUR")]
 """A currency: three capital letters."""
 

@@ -16,10 +16,12 @@ from spendmesh_operator.manifests.common import (
     Currency,
     Manifest,
     Name,
+    ObjectName,
+    Pattern,
 )
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
 from spendmesh_operator.manifests.quantities import WHOLE, DecimalText, nanos
-from spendmesh_operator.manifests.rules import Node, Rule, TransitionRule, list_map
+from spendmesh_operator.manifests.rules import SET, Node, Rule, TransitionRule, list_map
 from spendmesh_operator.manifests.windows import Window
 
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
@@ -57,6 +59,10 @@ class Threshold(Node):
     """What is done from there on until the period ends. Example: [{type: Downgrade, maxTier: economy}]"""
 
 
+def _unchanged(field: str) -> str:
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
 class Limit(Node):
     """One amount in one period."""
 
@@ -88,7 +94,7 @@ class Limit(Node):
             ".unit",
         ),
         TransitionRule(
-            "has(self.currency) == has(oldSelf.currency) && (!has(self.currency) || self.currency == oldSelf.currency)",
+            _unchanged("currency"),
             lambda old, new: old.currency == new.currency,
             "currency of a limit never changes: add a limit with a new name",
         ),
@@ -97,6 +103,16 @@ class Limit(Node):
             lambda old, new: old.window == new.window,
             "window of a limit never changes: add a limit with a new name",
             ".window",
+        ),
+        TransitionRule(
+            _unchanged("models"),
+            lambda old, new: set(old.models) == set(new.models),
+            "models of a limit never change: add a limit with a new name",
+        ),
+        TransitionRule(
+            _unchanged("providers"),
+            lambda old, new: set(old.providers) == set(new.providers),
+            "providers of a limit never change: add a limit with a new name",
         ),
     )
 
@@ -112,6 +128,12 @@ class Limit(Node):
     most 9 decimals, counts whole and at most 10^15. Example: "2500.00\""""
     window: Window
     """The period. It never changes. Example: {type: Calendar, period: Month, timeZone: Europe/Berlin}"""
+    models: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=32), SET] = ()
+    """Models that the limit counts, as they are sent to the provider; * stands for any text. Calls to others take
+    nothing from it. Absent: all models. It never changes. Example: [gpt-*, o3]"""
+    providers: Annotated[tuple[ObjectName, ...], Field(min_length=1, max_length=16), SET] = ()
+    """ModelProviders that the limit counts, by name: of this namespace, or with namespaceSelector of that name in any
+    namespace. Calls to others take nothing from it. Absent: all. It never changes. Example: [openai]"""
     thresholds: Annotated[tuple[Threshold, ...], Field(max_length=16), list_map("percent")] = ()
     """What is done on the way, in any order. Example: [{percent: 80, actions: [{type: Notify}]}]"""
     on_exhausted: Literal["Deny"] = "Deny"
@@ -127,7 +149,7 @@ class ModelBudgetSpec(OrganisationAttachment):
     """What the pods that it applies to may spend together. All budgets that match a call apply to it."""
 
     limits: Annotated[tuple[Limit, ...], Field(min_length=1, max_length=8), list_map("name")]
-    """Limits; all of them apply. unit, currency and window of a limit never change: add a limit with a new name.
+    """Limits; all of them apply. What a limit counts and when never changes: add a limit with a new name.
     Example: [{name: monthly, currency: USD, amount: "2500.00", window: {type: Calendar, period: Month}}]"""
 
 

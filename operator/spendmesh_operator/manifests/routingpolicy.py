@@ -17,6 +17,7 @@ from spendmesh_operator.manifests.common import (
     ModelName,
     Name,
     ObjectName,
+    Pattern,
 )
 from spendmesh_operator.manifests.conditions import Status
 from spendmesh_operator.manifests.quantities import WHOLE
@@ -32,15 +33,6 @@ Hint = Annotated[
 ]
 """A value of a request hint (`x-spendmesh-task`, `x-spendmesh-user-plan`)."""
 Hints = Annotated[tuple[Hint, ...], Field(min_length=1, max_length=32), SET]
-
-Pattern = Annotated[
-    str,
-    Field(max_length=256),
-    text_rule(
-        r"[A-Za-z0-9*][A-Za-z0-9._:/@+*-]*",
-        "must be a model's name, where * stands for any text and is the only wildcard, such as gpt-*",
-    ),
-]
 
 
 class ProviderRef(Node):

@@ -26,13 +26,14 @@ TIGHT_DIVISOR = 10
 """Less than a tenth left to grant: nobody asks far ahead, and idle holders keep nothing."""
 
 
-Meaning = tuple[str, str, WindowSpec]
-"""Unit, currency and window of a limit. With another one it is another account, whatever its name (contract §4)."""
+Meaning = tuple[str, str, WindowSpec, tuple[str, ...], tuple[str, ...]]
+"""Unit, currency, window, models and providers of a limit. With another one it is another account, whatever its name
+(contract §4)."""
 
 
 def meaning_of(limit: LimitSpec) -> Meaning:
-    """What a limit's amounts are in."""
-    return limit.unit, limit.currency, limit.window
+    """What a limit's amounts are in, and what they are of."""
+    return limit.unit, limit.currency, limit.window, limit.models, limit.providers
 
 
 @dataclass(slots=True)

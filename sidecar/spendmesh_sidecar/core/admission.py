@@ -10,8 +10,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.charges import Subject
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings
+from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.operations.fields import refused
 from spendmesh_sidecar.core.output_field import output_field
 from spendmesh_sidecar.core.prices import Pricing, never_dearer, output_ceiling, unpriced_tiers
@@ -75,6 +77,12 @@ class Priced(Struct, frozen=True):
     """Where the maximum is sent, if it is ours."""
 
 
+def subject_of(priced: Priced, request: ParsedRequest) -> Subject:
+    """What the limits are asked about an attempt at a target."""
+    candidate = priced.candidate
+    return Subject(candidate.target.model, candidate.provider.ref, request.hints)
+
+
 class Plan(Struct, frozen=True):
     """An admitted call."""
 
@@ -88,18 +96,6 @@ class Plan(Struct, frozen=True):
     """What the observed policy would have chosen; None: there is none, or it would have refused."""
 
 
-class _Needs(Struct, frozen=True):
-    """What the enforced limits have to know before a call."""
-
-    currencies: frozenset[str]
-    """Of limits in Cost; empty: no price is needed."""
-    output: bool
-    """Some limit needs a bound of the output."""
-    tokens: bool
-    """Some limit counts tokens: what a request brings in has to be bounded."""
-    any: bool
-
-
 def admit(
     request: ParsedRequest, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float, now_unix: int
 ) -> Plan | Refusal:
@@ -107,13 +103,6 @@ def admit(
     routing = policy.routing or policy.observed_routing
     if routing is None:
         return refuse("policy_missing", "No RoutingPolicy applies to this workload: apply one that matches its pod.")
-    needs = _needs(policy.budgets)
-    if request.operation.billed and not needs.any and policy.unbudgeted == "Deny":
-        return refuse(
-            "policy_missing",
-            "No ModelBudget in mode Enforce applies to this workload, and this installation refuses unbudgeted calls: "
-            "apply one that matches its pod.",
-        )
 
     def not_dearer(candidate: Candidate) -> bool:
         return _proven_not_dearer(request, policy, pricing, candidate, now_unix)
@@ -126,41 +115,29 @@ def admit(
     )
     if isinstance(chosen, Refusal):
         return chosen
-    priced = _priced(request, chosen, needs, pricing)
+    priced = _priced(request, chosen, policy, pricing)
     if isinstance(priced, Refusal):
         return priced
     targets, unpriced = priced
     watched = routing if lone_observer else policy.observed_routing
     observed = route(request, watched, policy.providers, (), not_dearer) if watched and request.model else None
-    include_usage = request.stream and not request.usage_asked and (needs.any or not lone_observer)
+    enforced = any(budget.mode == "Enforce" for budget in policy.budgets)
+    include_usage = request.stream and not request.usage_asked and (enforced or not lone_observer)
     return Plan(chosen, targets, include_usage, unpriced, observed if isinstance(observed, Route) else None)
-
-
-def _needs(budgets: tuple[BudgetSpec, ...]) -> _Needs:
-    currencies: set[str] = set()
-    output = tokens = some = False
-    for budget in budgets:
-        if budget.mode == "Enforce":
-            for limit in budget.limits:
-                some = True
-                output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
-                tokens = tokens or limit.unit.endswith("Tokens")
-                if limit.unit == "Cost":
-                    currencies.add(limit.currency)
-    return _Needs(frozenset(currencies), output, tokens, some)
 
 
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]
 
 
-def _priced(request: ParsedRequest, chosen: Route, needs: _Needs, pricing: Pricing) -> _Found | Refusal:
+def _priced(request: ParsedRequest, chosen: Route, policy: PolicyView, pricing: Pricing) -> _Found | Refusal:
     """Targets that can be priced as far as the limits need it, or the refusal that the first reason gives."""
     found: list[Priced] = []
     passed: list[PassedOver] = []
     refusal: Refusal | None = None
     for candidate in chosen.candidates:
         price = pricing.resolve(candidate.provider, candidate.target.model) if request.model else None
-        why = _unpriceable(request, candidate, price, needs) if request.operation.billed else None
+        needs = needs_of(policy.budgets, Subject(candidate.target.model, candidate.provider.ref, request.hints))
+        why = _inadmissible(request, candidate, price, needs, policy.unbudgeted) if request.operation.billed else None
         if why is None:
             found.append(_bounded(request, candidate, price, needs, pricing))
         else:
@@ -172,8 +149,21 @@ def _priced(request: ParsedRequest, chosen: Route, needs: _Needs, pricing: Prici
     return refusal
 
 
+def _inadmissible(
+    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs, unbudgeted: str
+) -> Refusal | None:
+    """Why the enforced limits cannot be checked for a target, or why none of them would be."""
+    if not needs.any and unbudgeted == "Deny":
+        return refuse(
+            "policy_missing",
+            f"No ModelBudget in mode Enforce that applies to this workload counts calls to {candidate.key}, and this "
+            "installation refuses unbudgeted calls: apply one that matches its pod.",
+        )
+    return _unpriceable(request, candidate, price, needs)
+
+
 def _unpriceable(
-    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs
+    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs
 ) -> Refusal | None:
     if not (needs.currencies or needs.tokens):
         return None
@@ -216,7 +206,7 @@ def _unpriceable(
 
 
 def _bounded(
-    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: _Needs, pricing: Pricing
+    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs, pricing: Pricing
 ) -> Priced:
     bounds = request.bounds
     if not bounds.output_field or not request.operation.billed:

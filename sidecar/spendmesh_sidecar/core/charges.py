@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.globs import matches
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
 from spendmesh_sidecar.core.types import Hints
@@ -56,6 +57,15 @@ class Subject(Struct, frozen=True):
     hints: Hints = Hints()
 
 
+def counts(limit: LimitSpec, subject: Subject) -> bool:
+    """Whether a limit counts attempts like this one."""
+    return _any_matches(limit.models, subject.model) and _any_matches(limit.providers, subject.provider)
+
+
+def _any_matches(patterns: tuple[str, ...], name: str) -> bool:
+    return not patterns or any(matches(pattern, name) for pattern in patterns)
+
+
 class CurrencyMismatch(ValueError):
     """A limit in Cost has another currency than the price, or there is no price: it cannot be checked."""
 
@@ -76,6 +86,8 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
     for budget in budgets:
         observed = budget.mode == "Observe"
         for limit in budget.limits:
+            if not counts(limit, subject):
+                continue
             if limit.unit == "Cost" and limit.currency != quantities.currency:
                 if observed:
                     continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from spendmesh_sidecar.core.admission import Plan, PolicyView, admit
+from spendmesh_sidecar.core.admission import Plan, PolicyView, admit, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
@@ -179,7 +179,9 @@ class Exchange:
 
     def response_headers(self, final: bool) -> list[tuple[str, str]]:
         """Our headers for the client. Not `final`: a stream is about to begin, so its cost is not known yet."""
-        left = tightest_left(self._ledger, self.policy.budgets, self._now)
+        sent = self._tries.last if self._tries else None
+        subject = subject_of(sent, self.request) if sent else None
+        left = tightest_left(self._ledger, self.policy.budgets, self._now, subject)
         return response_headers(self.request_id, self.decision, self.refusal, left, final=final)
 
     @property
@@ -224,9 +226,7 @@ class Exchange:
             return self._refuse(all_ejected(self._tries.reopens_in(now)))
         reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
         request = self.request
-        booking = Booking(
-            self._ledger, self.policy.budgets, priced, request.bounds, reservation, now_unix, request.hints
-        )
+        booking = Booking(self._ledger, self.policy.budgets, priced, request, reservation, now_unix)
         if not request.operation.billed:
             return self._send(booking, None, now, now_unix)
         booked = booking.try_book(now, shrink=self._ledger.silent(now))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.refusals import format_amount
 from spendmesh_sidecar.core.rights import AccountRef
@@ -101,9 +102,10 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
     return tuple(found)
 
 
-def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> str:
+def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject | None = None) -> str:
     """
-    `248.90 USD; team-a/team/monthly` for the enforced limit with the smallest share left.
+    `248.90 USD; team-a/team/monthly` for the enforced limit with the smallest share left, of those that count
+    `subject`; of all where nothing was sent.
 
     Empty when nothing is known: an answer that was not checked against a budget carries no figure.
     """
@@ -112,6 +114,8 @@ def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -
         if budget.mode != "Enforce":
             continue
         for limit in budget.limits:
+            if subject is not None and not counts(limit, subject):
+                continue
             account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
             standing = account.standing(now) if account else None
             if standing is None:

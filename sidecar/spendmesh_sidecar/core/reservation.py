@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from spendmesh_sidecar.core.admission import Priced
-from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges
+from spendmesh_sidecar.core.admission import Priced, subject_of
+from spendmesh_sidecar.core.charges import Charge, Quantities, charges
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
 from spendmesh_sidecar.core.specs import BudgetSpec
-from spendmesh_sidecar.core.types import Bounds, Hints, Shortfall
+from spendmesh_sidecar.core.types import Bounds, ParsedRequest, Shortfall
 
 OUTPUT_FLOOR_TOKENS = 256
 """An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
@@ -45,16 +45,9 @@ class Booking(Struct, frozen=True):
     ledger: Ledger
     budgets: tuple[BudgetSpec, ...]
     priced: Priced
-    bounds: Bounds
+    request: ParsedRequest
     reservation: str
     now_unix: int
-    hints: Hints = Hints()
-
-    @property
-    def subject(self) -> Subject:
-        """What the limits are asked about."""
-        candidate = self.priced.candidate
-        return Subject(candidate.target.model, candidate.provider.ref, self.hints)
 
     def try_book(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
         """
@@ -84,13 +77,15 @@ class Booking(Struct, frozen=True):
         return {f"{charge.account.budget}/{charge.account.limit}": charge.amount for charge in self._charges(smallest)}
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
-        worst = worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix)
-        lacking = self.ledger.reserve(charges(self.budgets, worst, self.subject), self.reservation, now)
+        worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
+        lacking = self.ledger.reserve(self._charges_of(worst), self.reservation, now)
         return lacking or Booked(worst, max_output_tokens)
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
-        worst = worst_case(self.priced, self.bounds, max_output_tokens, self.now_unix)
-        return charges(self.budgets, worst, self.subject)
+        return self._charges_of(worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix))
+
+    def _charges_of(self, worst: Quantities) -> tuple[Charge, ...]:
+        return charges(self.budgets, worst, subject_of(self.priced, self.request))
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) whose charges fit; the floor's do."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.globs import matches
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.specs import ModelPattern, ProviderSpec, RoutingSpec, TargetSpec, TierSpec, When
 from spendmesh_sidecar.core.types import Hints, ParsedRequest, Refusal
@@ -182,23 +183,6 @@ def choose_tier(
         if (highest := positions.get(ceiling.max_tier, 0)) < position:
             position, reason = highest, f"budget:{ceiling.budget}"
     return position, reason
-
-
-def matches(pattern: str, name: str) -> bool:
-    """A glob with `*` only, in linear time: the pattern comes from users."""
-    if "*" not in pattern:
-        return name == pattern
-    head, *rest = pattern.split("*")
-    *middle, tail = rest
-    if not name.startswith(head) or len(name) < len(head) + len(tail) or not name.endswith(tail):
-        return False
-    at, end = len(head), len(name) - len(tail)
-    for part in middle:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
 
 
 def _claim(routing: RoutingSpec, model: str) -> ModelPattern | None:

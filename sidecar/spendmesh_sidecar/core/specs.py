@@ -210,6 +210,10 @@ class LimitSpec(Spec, frozen=True, kw_only=True):
     amount: int
     """Nano-units of `currency` for Cost, else a count."""
     window: WindowSpec
+    models: tuple[str, ...] = ()
+    """Globs of the models that it counts, as sent to the provider; empty: all. Sorted."""
+    providers: tuple[str, ...] = ()
+    """Globs of `namespace/name` of the ModelProviders that it counts; empty: all. Sorted."""
     thresholds: tuple[ThresholdSpec, ...] = ()
     """Sorted by percent."""
     on_exhausted: Literal["Deny"] = "Deny"

@@ -1,0 +1,38 @@
+"""What the enforced limits have to know before an attempt: a price, a bound of its output, a bound of its input."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from spendmesh_sidecar.core.charges import Subject, counts
+from spendmesh_sidecar.core.specs import BudgetSpec
+
+
+class Needs(Struct, frozen=True):
+    """Of the enforced limits that count one attempt."""
+
+    currencies: frozenset[str]
+    """Of limits in Cost: the price must be in each of them. Empty: no price is needed."""
+    output: bool
+    """Some limit needs a bound of the output."""
+    tokens: bool
+    """Some limit counts tokens: what a request brings in has to be bounded."""
+    any: bool
+
+
+def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject) -> Needs:
+    """The needs of all enforced limits that count the subject."""
+    currencies: set[str] = set()
+    output = tokens = some = False
+    for budget in budgets:
+        if budget.mode != "Enforce":
+            continue
+        for limit in budget.limits:
+            if not counts(limit, subject):
+                continue
+            some = True
+            output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
+            tokens = tokens or limit.unit.endswith("Tokens")
+            if limit.unit == "Cost":
+                currencies.add(limit.currency)
+    return Needs(frozenset(currencies), output, tokens, some)

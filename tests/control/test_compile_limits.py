@@ -1,0 +1,64 @@
+"""What compile makes of the fields of a limit: which calls it counts, and how that is named for a sidecar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compile_samples import (
+    Raw,
+    budget,
+    compiled,
+    condition,
+    message,
+    organisation_budget,
+    pod,
+    policy_of,
+    provider,
+    routing,
+)
+from spendmesh_sidecar.core.specs import LimitSpec
+
+
+def limits(**fields: Any) -> dict[str, Any]:
+    """The one limit of `budget`, with more fields."""
+    return {"limits": [{**budget()["spec"]["limits"][0], **fields}]}
+
+
+def compiled_limit(*raws: Raw) -> LimitSpec:
+    (found,) = policy_of(compiled(pod(), *raws)).budgets[0].limits
+    return found
+
+
+def test_models_and_providers_are_sorted_and_qualified() -> None:
+    """A team names ModelProviders of its own namespace; the order in which they are written means nothing."""
+    found = compiled_limit(budget(**limits(models=["o3", "gpt-*"], providers=["openai", "azure"])))
+    assert (found.models, found.providers) == (("gpt-*", "o3"), ("team-a/azure", "team-a/openai"))
+
+
+def test_the_organisation_means_providers_of_a_name_in_any_namespace() -> None:
+    """Each namespace has ModelProviders of its own."""
+    assert compiled_limit(organisation_budget(**limits(providers=["openai"]))).providers == ("*/openai",)
+
+
+def test_a_sidecar_must_understand_limits_that_count_some_calls() -> None:
+    """An older one refuses the policy and keeps its last one; budgets as they were ask for nothing new."""
+    assert policy_of(compiled(pod(), budget())).requires == ("budgets/1",)
+    assert policy_of(compiled(pod(), budget(**limits(models=["o3"])))).requires == ("budgets/1", "budgets/2")
+
+
+def test_a_provider_that_does_not_exist_is_named() -> None:
+    """A limit that counts nothing is never silent."""
+    result = compiled(pod(), provider(), routing(), budget(**limits(providers=["opnai"])))
+    assert condition(result, "ModelBudget", "team", "ResolvedRefs") == ("False", "ProviderNotFound")
+    assert "spec.limits[monthly].providers: 'opnai'" in message(result, "ModelBudget", "team", "ResolvedRefs")
+    known = compiled(pod(), provider(), routing(), budget(**limits(providers=["openai"])))
+    assert condition(known, "ModelBudget", "team", "ResolvedRefs") == ("True", "ResolvedRefs")
+
+
+def test_a_limit_on_some_models_replaces_no_default_for_all() -> None:
+    """What the default would count must not go uncounted."""
+    default = organisation_budget(inheritance="Default")
+    narrow = compiled(pod(), default, budget(**limits(models=["o3"])))
+    assert [each.name for each in policy_of(narrow).budgets] == ["spendmesh-system/org", "team-a/team"]
+    same = compiled(pod(), organisation_budget(inheritance="Default", **limits(models=["o3"])), budget())
+    assert [each.name for each in policy_of(same).budgets] == ["team-a/team"]
