@@ -26,6 +26,7 @@ _HELP = {
     "spendmesh_tokens_total": "Billed tokens by class.",
     "spendmesh_cost_nanos_total": "Settled cost in nano-units (10^-9) of the currency.",
     "spendmesh_overrun_nanos_total": "Cost that providers reported above the reservation, in nano-units.",
+    "spendmesh_uncounted_attempts_total": "Billed attempts that a limit in money let pass without a price.",
     "spendmesh_retries_total": "Retries sent.",
     "spendmesh_retry_denied_total": "Retries that were not sent, by reason.",
     "spendmesh_refusals_total": "Requests refused by the sidecar, by code.",
@@ -87,6 +88,8 @@ class Metrics:
         if settlement.cost_nanos:
             priced = (*where, ("currency", settlement.currency), ("source", settlement.source))
             self.add("spendmesh_cost_nanos_total", priced, settlement.cost_nanos)
+        for limit in settlement.uncounted:
+            self.add("spendmesh_uncounted_attempts_total", (*where[:2], ("limit", limit)))
         if settlement.overrun_nanos:
             self.add("spendmesh_overrun_nanos_total", where, settlement.overrun_nanos)
 

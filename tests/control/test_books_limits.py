@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
+from msgspec.structs import replace
 
 from ledger_desk import DAY_MS, HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
@@ -55,10 +56,13 @@ def test_a_limit_with_another_meaning_is_refused_until_the_period_of_the_old_one
     """Removed and added again as something else: first the old one must end."""
     desk = Desk()
     desk.grant(holder(), 100)
-    other = limit(500, window=WindowSpec(period="Day"))
-    desk.limits = limits_of(budget(limits=(other,)))
-
-    assert desk.refused(holder(), want(1)) == ["unverifiable"]
+    for other in (
+        replace(limit(500), models=("gpt-*",)),
+        replace(limit(500), providers=("team-a/openai",)),
+        limit(500, window=WindowSpec(period="Day")),
+    ):
+        desk.limits = limits_of(budget(limits=(other,)))
+        assert desk.refused(holder(), want(1)) == ["unverifiable"]
     desk.now_ms += HOUR_MS
     assert desk.grant(holder(), 1).granted == 1
 
@@ -335,3 +339,13 @@ def test_the_books_survive_their_document() -> None:
     assert desk.ask(holder(nonce="new"), want(10), request_id="r").leases[0].granted == 10
     with pytest.raises(HolderFenced):
         desk.ask(holder(nonce="old"), want(1))
+
+
+def test_all_that_a_budget_means_is_remembered_over_a_restart() -> None:
+    """What counts, and what becomes of the rest, also where the manifest has become unreadable meanwhile."""
+    books = Books("test")
+    meant = replace(
+        budget(limits=(replace(limit(500), models=("gpt-*",), providers=("team-a/openai",)),)), unpriced_models="Allow"
+    )
+    books.remember({BUDGET: meant}, (BUDGET,))
+    assert decode(encode(books), "test").remembered == {BUDGET: meant}

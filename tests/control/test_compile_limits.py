@@ -15,6 +15,7 @@ from compile_samples import (
     policy_of,
     provider,
     routing,
+    section,
 )
 from spendmesh_sidecar.core.specs import LimitSpec
 
@@ -62,3 +63,26 @@ def test_a_limit_on_some_models_replaces_no_default_for_all() -> None:
     assert [each.name for each in policy_of(narrow).budgets] == ["spendmesh-system/org", "team-a/team"]
     same = compiled(pod(), organisation_budget(inheritance="Default", **limits(models=["o3"])), budget())
     assert [each.name for each in policy_of(same).budgets] == ["team-a/team"]
+
+
+def test_a_budget_says_which_models_it_cannot_count_and_what_becomes_of_them() -> None:
+    """Deny and Allow differ in what happens, and the condition says which."""
+    raws = (pod(), provider(), made_up_tier())
+    denied = compiled(*raws, budget())
+    assert condition(denied, "ModelBudget", "team", "Priced") == ("False", "ModelUnpriced")
+    said = message(denied, "ModelBudget", "team", "Priced")
+    assert "'made-up-1'" in said
+    assert "are refused as unpriced" in said
+    allowed = compiled(*raws, budget(unpricedModels="Allow"))
+    assert "pass the limit uncounted" in message(allowed, "ModelBudget", "team", "Priced")
+    assert policy_of(allowed).budgets[0].unpriced_models == "Allow"
+
+
+def test_a_limit_on_other_models_has_nothing_to_say_about_an_unpriced_one() -> None:
+    result = compiled(pod(), provider(), made_up_tier(), budget(**limits(models=["gpt-*"])))
+    assert condition(result, "ModelBudget", "team", "Priced") == ("True", "Priced")
+
+
+def made_up_tier() -> Raw:
+    """Routing with a model that nobody prices."""
+    return routing("tiers", **section(tiers={"standard": "made-up-1"}))

@@ -22,6 +22,7 @@ from spendmesh_sidecar.core.charges import Quantities, Subject, charges, counts
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec
 
+NOTHING = Needs(frozenset(), money=False, output=False, tokens=False, any=False)
 MEDIUM = Subject("medium-1", "team-a/openai")
 UNPRICED = ProviderSpec(alias="free", ref="team-a/free", dialect="OpenAI", base_url="https://four.example/v1")
 
@@ -66,11 +67,11 @@ def test_needs_are_those_of_the_limits_that_count() -> None:
     budgets = (
         budget(scoped("small", models=("small-*",)), scoped("tokens", 9, "InputTokens", providers=("*/openai",))),
     )
-    assert needs_of(budgets, MEDIUM) == Needs(frozenset(), output=False, tokens=True, any=True)
-    assert needs_of(budgets, Subject("small-1", "team-a/backup")) == Needs(
-        frozenset({"USD"}), output=True, tokens=False, any=True
+    assert needs_of(budgets, MEDIUM, "USD") == Needs(frozenset(), money=False, output=False, tokens=True, any=True)
+    assert needs_of(budgets, Subject("small-1", "team-a/backup"), "USD") == Needs(
+        frozenset({"USD"}), money=True, output=True, tokens=False, any=True
     )
-    assert needs_of(budgets, Subject("large-1", "team-a/backup")) == Needs(frozenset(), False, False, False)
+    assert needs_of(budgets, Subject("large-1", "team-a/backup"), "USD") == NOTHING
 
 
 def world(*limits: LimitSpec, **changes: object) -> World:
@@ -119,7 +120,9 @@ def test_where_unbudgeted_calls_are_denied_a_call_that_no_limit_counts_is_refuse
 
 def test_what_is_left_is_told_of_limits_that_count_the_call() -> None:
     """The header speaks of the call that it answers."""
-    mesh = world(scoped("large", 1, models=("large-*",)), scoped("medium", models=("medium-*",)))
+    mesh = world(scoped("large", USD // 10, models=("large-*",)), scoped("medium", models=("medium-*",)))
+    first = mesh.run(chat("large-1"), [success(1_000, 100)])
+    assert first.headers["x-spendmesh-budget-remaining"].endswith("team-a/team/large")
     run = mesh.run(chat(), [success(500, 50)])
     assert run.headers["x-spendmesh-budget-remaining"].endswith("team-a/team/medium")
 
@@ -139,7 +142,7 @@ def observed(spec: BudgetSpec) -> BudgetSpec:
 
 def test_an_observed_limit_asks_for_nothing() -> None:
     """Observing changes nothing, whatever it counts."""
-    assert needs_of((observed(budget(scoped("a"))),), MEDIUM) == Needs(frozenset(), False, False, False)
+    assert needs_of((observed(budget(scoped("a"))),), MEDIUM, "USD") == NOTHING
 
 
 def test_prices_in_another_currency_matter_only_where_they_count() -> None:

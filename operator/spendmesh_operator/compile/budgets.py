@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from spendmesh_operator.compile.attachment import Placed
+from spendmesh_operator.compile.economics import TargetPrice
 from spendmesh_operator.compile.model import Finding
 from spendmesh_operator.manifests import Limit, ModelBudget, Window
+from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RoutingSpec, ThresholdSpec, WindowSpec
 
 UNREADABLE = LimitSpec(name="unreadable", unit="Requests", amount=0, window=WindowSpec(period="Month"))
@@ -22,7 +24,10 @@ def budget_spec(placed: Placed) -> BudgetSpec | None:
         return None
     limits = sorted(budget.spec.limits, key=lambda limit: limit.name)
     return BudgetSpec(
-        name=placed.ref, mode=budget.spec.mode, limits=tuple(_limit_spec(limit, placed) for limit in limits)
+        name=placed.ref,
+        mode=budget.spec.mode,
+        limits=tuple(_limit_spec(limit, placed) for limit in limits),
+        unpriced_models=budget.spec.unpriced_models,
     )
 
 
@@ -30,8 +35,12 @@ def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
     """What a sidecar has to understand to obey these budgets."""
     if budgets:
         yield "budgets/1"
-    if any(limit.models or limit.providers for budget in budgets for limit in budget.limits):
+    if any(_is_newer(budget) for budget in budgets):
         yield "budgets/2"
+
+
+def _is_newer(budget: BudgetSpec) -> bool:
+    return budget.unpriced_models != "Deny" or any(limit.models or limit.providers for limit in budget.limits)
 
 
 def unverifiable(placed: Placed) -> BudgetSpec:
@@ -109,21 +118,39 @@ def provider_reference_findings(budget: ModelBudget, known: Collection[str]) -> 
                 )
 
 
-def budget_findings(budget: ModelBudget, routing: RoutingSpec | None, currencies: frozenset[str]) -> Iterator[Finding]:
-    """What is wrong with a budget beside the routing of a class and the currencies of its targets' prices."""
-    for limit in budget.spec.limits:
-        field = f"spec.limits[{limit.name}]"
-        foreign = sorted(currencies - {limit.currency}) if limit.unit == "Cost" else []
+def price_advice(budget: BudgetSpec, targets: Collection[TargetPrice]) -> Iterator[Finding]:
+    """What a budget cannot count of the targets of a class, for want of a price in its limits' currencies."""
+    outcome = "are refused as unpriced" if budget.unpriced_models == "Deny" else "pass the limit uncounted"
+    for limit in budget.limits:
+        if limit.unit != "Cost":
+            continue
+        counted = [target for target in targets if counts(limit, Subject(target.model, target.provider))]
+        foreign = sorted({target.currency for target in counted} - {limit.currency, ""})
         if foreign:
-            which = "models" if limit.currency not in currencies else "some models"
+            which = "some models" if any(target.currency == limit.currency for target in counted) else "models"
             yield Finding(
                 "Priced",
                 "False",
                 "CurrencyMismatch",
-                f"{field}.currency: {limit.currency!r}: {which} of its workloads are priced in "
-                f"{', '.join(foreign)} and nothing is converted, so calls to them are refused as unpriced: "
+                f"spec.limits[{limit.name}].currency: {limit.currency!r}: {which} of its workloads are priced in "
+                f"{', '.join(foreign)} and nothing is converted, so calls to them {outcome}: "
                 f"add prices in {limit.currency} to the ModelProvider, or a limit in {foreign[0]}",
             )
+        unpriced = sorted({target.model for target in counted if not target.currency})
+        if unpriced:
+            yield Finding(
+                "Priced",
+                "False",
+                "ModelUnpriced",
+                f"spec.limits[{limit.name}]: nobody prices {', '.join(map(repr, unpriced))}, so calls to them "
+                f"{outcome}: add their prices to the ModelProvider",
+            )
+
+
+def budget_findings(budget: ModelBudget, routing: RoutingSpec | None) -> Iterator[Finding]:
+    """What is wrong with a budget beside the routing of a class."""
+    for limit in budget.spec.limits:
+        field = f"spec.limits[{limit.name}]"
         downgrades = any(action.type == "Downgrade" for each in limit.thresholds for action in each.actions)
         if downgrades and routing is not None and _passes_unclaimed(routing):
             yield Finding(

@@ -15,10 +15,11 @@ from spendmesh_operator.compile.budgets import (
     budget_spec,
     features,
     for_routing,
+    price_advice,
     provider_reference_findings,
     unverifiable,
 )
-from spendmesh_operator.compile.economics import currencies, price_findings
+from spendmesh_operator.compile.economics import price_findings, target_prices
 from spendmesh_operator.compile.inheritance import inherit
 from spendmesh_operator.compile.model import ClassKey, CompiledPolicy, CompileSettings, SecretNeed
 from spendmesh_operator.compile.providers import provider_spec, secret_need
@@ -147,10 +148,13 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
         *_advice(observed, observed_spec, by_alias, world),
     ]
     notes += inherited.notes
-    named = currencies(spec, by_alias, world.prices)
+    targets = target_prices(spec, by_alias, world.prices)
     for budget in budgets:
         if isinstance(budget.manifest, ModelBudget):
-            notes += [(budget.key, finding) for finding in budget_findings(budget.manifest, spec, named)]
+            notes += [(budget.key, finding) for finding in budget_findings(budget.manifest, spec)]
+            notes += [
+                (budget.key, finding) for finding in price_advice(meant[budget.ref] or unverifiable(budget), targets)
+            ]
             if budget.reach is None:
                 known = world.providers_of(budget.key.namespace)
                 notes += [(budget.key, finding) for finding in provider_reference_findings(budget.manifest, known)]

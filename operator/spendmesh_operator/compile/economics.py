@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from spendmesh_operator.compile.model import Finding
 from spendmesh_operator.compile.providers import price_of
@@ -31,19 +32,27 @@ def price_findings(
                 break
 
 
-def currencies(
+class TargetPrice(NamedTuple):
+    """In which currency a target of a routing is priced."""
+
+    model: str
+    provider: str
+    """`namespace/name`."""
+    currency: str
+    """Empty: nobody prices it."""
+
+
+def target_prices(
     routing: RoutingSpec | None, providers: Mapping[str, ProviderSpec], prices: BuiltInPrices
-) -> frozenset[str]:
-    """Currencies in which the targets of a routing are priced."""
-    if routing is None:
-        return frozenset()
-    found = (
-        price_of(providers[target.provider], target.model, prices)
-        for tier in routing.tiers
-        for target in tier.targets
-        if target.provider in providers
-    )
-    return frozenset(price.currency for price in found if price is not None)
+) -> frozenset[TargetPrice]:
+    """The targets of a routing whose provider is known."""
+    found: set[TargetPrice] = set()
+    for target in (target for tier in (routing.tiers if routing else ()) for target in tier.targets):
+        provider = providers.get(target.provider)
+        if provider is not None:
+            price = price_of(provider, target.model, prices)
+            found.add(TargetPrice(target.model, provider.ref, price.currency if price else ""))
+    return frozenset(found)
 
 
 def _first_choices(tier: TierSpec, providers: Mapping[str, ProviderSpec], prices: BuiltInPrices) -> _Priced:

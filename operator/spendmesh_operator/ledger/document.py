@@ -132,7 +132,8 @@ def _decode_account(entry: dict[str, Any], domain: str) -> Account:
 
 
 def _encode_budget(budget: BudgetSpec) -> dict[str, Any]:
-    return {"name": budget.name, "mode": budget.mode, "limits": [_encode_limit(limit) for limit in budget.limits]}
+    plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(budget, limits=()))
+    return {**plain, "mode": budget.mode, "limits": [_encode_limit(limit) for limit in budget.limits]}
 
 
 def _decode_budget(entry: dict[str, Any]) -> BudgetSpec:

@@ -152,6 +152,10 @@ class ModelBudgetSpec(OrganisationAttachment):
     """Limits; all of them apply. What a limit counts and when never changes: add a limit with a new name.
     Example: [{name: monthly, currency: USD, amount: "2500.00", window: {type: Calendar, period: Month}}]"""
 
+    unpriced_models: Literal["Deny", "Allow"] = "Deny"
+    """What becomes of a call without a price in the currency of a Cost limit. Deny refuses it. Allow lets it pass that
+    limit uncounted; condition Priced and the metric spendmesh_uncounted_attempts_total tell of it. Example: Allow"""
+
 
 class ModelBudget(Manifest):
     """What may be spent on models. A limit holds also while the operator is away: rights are handed out before they are

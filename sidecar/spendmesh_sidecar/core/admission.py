@@ -136,7 +136,8 @@ def _priced(request: ParsedRequest, chosen: Route, policy: PolicyView, pricing: 
     refusal: Refusal | None = None
     for candidate in chosen.candidates:
         price = pricing.resolve(candidate.provider, candidate.target.model) if request.model else None
-        needs = needs_of(policy.budgets, Subject(candidate.target.model, candidate.provider.ref, request.hints))
+        subject = Subject(candidate.target.model, candidate.provider.ref, request.hints)
+        needs = needs_of(policy.budgets, subject, price.currency if price else "")
         why = _inadmissible(request, candidate, price, needs, policy.unbudgeted) if request.operation.billed else None
         if why is None:
             found.append(_bounded(request, candidate, price, needs, pricing))
@@ -165,19 +166,17 @@ def _inadmissible(
 def _unpriceable(
     request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs
 ) -> Refusal | None:
-    if not (needs.currencies or needs.tokens):
+    if not (needs.money or needs.tokens):
         return None
     if fields := refused(request.unpriced_fields, candidate.provider.allowed_fields):
-        kind = (
-            "priced, and a budget in money applies" if needs.currencies else "bounded, and a budget in tokens applies"
-        )
+        kind = "priced, and a budget in money applies" if needs.money else "bounded, and a budget in tokens applies"
         return refuse(
             "field_not_allowed",
             f"{fields[0]} cannot be {kind}. Leave it out, or have the platform team add it to allowedFields of "
             f"ModelProvider {candidate.provider.ref}.",
             param=fields[0],
         )
-    if not needs.currencies:
+    if not needs.money:
         return None
     model = candidate.target.model
     if price is None:

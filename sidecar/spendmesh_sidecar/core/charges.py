@@ -80,7 +80,8 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
     One charge for every limit of every budget that counts the subject.
 
     Raises CurrencyMismatch for an enforced limit whose currency is not the price's; there is no conversion
-    (contract §4). An observed one is left out: it cannot be known what it would have said.
+    (contract §4). An observed one is left out: it cannot be known what it would have said. So is one that lets
+    unpriced models pass (`uncounted`).
     """
     found: list[Charge] = []
     for budget in budgets:
@@ -89,9 +90,20 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
             if not counts(limit, subject):
                 continue
             if limit.unit == "Cost" and limit.currency != quantities.currency:
-                if observed:
+                if observed or budget.unpriced_models == "Allow":
                     continue
                 raise CurrencyMismatch(budget.name, limit, quantities.currency)
             account = AccountRef(budget=budget.name, limit=limit.name)
             found.append(Charge(account, limit.unit, quantities.in_unit(limit.unit), observed))
     return tuple(found)
+
+
+def uncounted(budgets: tuple[BudgetSpec, ...], currency: str, subject: Subject) -> tuple[str, ...]:
+    """`namespace/name/limit` of enforced limits that let the subject pass uncounted, for its price's `currency`."""
+    return tuple(
+        f"{budget.name}/{limit.name}"
+        for budget in budgets
+        if budget.mode == "Enforce" and budget.unpriced_models == "Allow"
+        for limit in budget.limits
+        if limit.unit == "Cost" and limit.currency != currency and counts(limit, subject)
+    )

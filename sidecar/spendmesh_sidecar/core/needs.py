@@ -13,6 +13,8 @@ class Needs(Struct, frozen=True):
 
     currencies: frozenset[str]
     """Of limits in Cost: the price must be in each of them. Empty: no price is needed."""
+    money: bool
+    """Some limit in Cost is charged: what a call can cost has to be bounded."""
     output: bool
     """Some limit needs a bound of the output."""
     tokens: bool
@@ -20,10 +22,10 @@ class Needs(Struct, frozen=True):
     any: bool
 
 
-def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject) -> Needs:
-    """The needs of all enforced limits that count the subject."""
+def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject, currency: str) -> Needs:
+    """The needs of all enforced limits that count the subject, whose price is in `currency` (empty: it has none)."""
     currencies: set[str] = set()
-    output = tokens = some = False
+    money = output = tokens = some = False
     for budget in budgets:
         if budget.mode != "Enforce":
             continue
@@ -31,8 +33,12 @@ def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject) -> Needs:
             if not counts(limit, subject):
                 continue
             some = True
+            if limit.unit == "Cost":
+                if budget.unpriced_models == "Deny":
+                    currencies.add(limit.currency)
+                elif limit.currency != currency:
+                    continue
+                money = True
             output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
             tokens = tokens or limit.unit.endswith("Tokens")
-            if limit.unit == "Cost":
-                currencies.add(limit.currency)
-    return Needs(frozenset(currencies), output, tokens, some)
+    return Needs(frozenset(currencies), money, output, tokens, some)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced, subject_of
-from spendmesh_sidecar.core.charges import Charge, Quantities, charges
+from spendmesh_sidecar.core.charges import Charge, Quantities, charges, uncounted
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -25,6 +25,8 @@ class Booked(Struct, frozen=True):
     worst: Quantities
     max_output_tokens: int | None
     """The output that `worst` assumes."""
+    uncounted: tuple[str, ...] = ()
+    """Limits in money that let it pass without a price."""
 
 
 def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, now_unix: int) -> Quantities:
@@ -79,7 +81,8 @@ class Booking(Struct, frozen=True):
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         lacking = self.ledger.reserve(self._charges_of(worst), self.reservation, now)
-        return lacking or Booked(worst, max_output_tokens)
+        subject = subject_of(self.priced, self.request)
+        return lacking or Booked(worst, max_output_tokens, uncounted(self.budgets, worst.currency, subject))
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
         return self._charges_of(worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix))

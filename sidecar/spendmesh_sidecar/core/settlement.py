@@ -133,4 +133,5 @@ def _record(
         reserved_nanos=booked.worst.cost_nanos if booked else 0,
         overrun_nanos=overrun_nanos,
         error_code=outcome.error_code,
+        uncounted=booked.uncounted if booked and source != "void" else (),
     )

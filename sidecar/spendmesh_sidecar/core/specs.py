@@ -226,6 +226,8 @@ class BudgetSpec(Spec, frozen=True, kw_only=True):
     """`namespace/name`."""
     mode: Mode = "Enforce"
     limits: tuple[LimitSpec, ...]
+    unpriced_models: Literal["Deny", "Allow"] = "Deny"
+    """Allow: a call without a price in a Cost limit's currency passes that limit uncounted."""
 
 
 # --- retries ----------------------------------------------------------------------------------------------

@@ -253,6 +253,8 @@ class Settlement(Struct, frozen=True):
     """What the provider says it bills above the reservation: recorded and alerted. It is charged too, unless the
     report is above what the request can physically have used (then `cost_nanos` is at most `reserved_nanos`)."""
     error_code: str = ""
+    uncounted: tuple[str, ...] = ()
+    """Enforced limits (`namespace/name/limit`) in money that let it pass though it has no price in their currency."""
 
 
 class Decision(Struct, frozen=True):
