@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
@@ -13,9 +15,10 @@ from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.periods import period_at
-from spendmesh_sidecar.core.specs import Period, WindowSpec
+from spendmesh_sidecar.core.specs import LimitSpec, Period, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
+    LeaseReport,
     Want,
 )
 
@@ -349,3 +352,30 @@ def test_all_that_a_budget_means_is_remembered_over_a_restart() -> None:
     )
     books.remember({BUDGET: meant}, (BUDGET,))
     assert decode(encode(books), "test").remembered == {BUDGET: meant}
+
+
+def test_a_clamp_is_told_from_its_threshold_on_and_an_edit_of_it_acts_at_once() -> None:
+    """The least of all reached steps; hysteresis is the amount's."""
+
+    def stepped(*tokens: int) -> LimitSpec:
+        steps = (ThresholdSpec(percent=50 + 10 * place, max_output_tokens=each) for place, each in enumerate(tokens))
+        return replace(limit(1000), thresholds=tuple(steps))
+
+    desk = Desk()
+    desk.limits = limits_of(budget(limits=(stepped(400, 300),)))
+    lease = desk.grant(holder(), 700)
+    told = [(spent, desk.tell(holder(), one)) for spent, one in _growing(lease.id, 499, 500, 600)]
+    assert [(spent, state.state.max_output_tokens) for spent, (state,) in told if state.state is not None] == [
+        (499, 0),
+        (500, 400),
+        (600, 300),
+    ]
+    desk.books.remember({BUDGET: budget(limits=(stepped(400, 900),))}, (BUDGET,))
+    assert desk.state.max_output_tokens == 400
+
+
+def _growing(lease: str, *used: int) -> Iterator[tuple[int, LeaseReport]]:
+    last: LeaseReport | None = None
+    for each in used:
+        last = report(lease, each, after=last)
+        yield each, last

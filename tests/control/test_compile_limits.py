@@ -86,3 +86,11 @@ def test_a_limit_on_other_models_has_nothing_to_say_about_an_unpriced_one() -> N
 def made_up_tier() -> Raw:
     """Routing with a model that nobody prices."""
     return routing("tiers", **section(tiers={"standard": "made-up-1"}))
+
+
+def test_a_clamp_travels_with_its_threshold() -> None:
+    steps = [{"percent": 80, "actions": [{"type": "Notify"}, {"type": "Clamp", "maxOutputTokens": 512}]}]
+    result = compiled(pod(), budget(**limits(thresholds=steps)))
+    (found,) = policy_of(result).budgets[0].limits[0].thresholds
+    assert (found.percent, found.notify, found.max_output_tokens) == (80, True, 512)
+    assert policy_of(result).requires == ("budgets/1", "budgets/2")

@@ -105,6 +105,7 @@ def test_the_time_of_a_condition_moves_only_when_its_status_does() -> None:
         ((limit(used=99 * 10**9),), "True", "WithinBudget"),
         ((limit(used=80 * 10**9, crossed_percent=80),), "True", "ThresholdReached"),
         ((limit(used=90 * 10**9, crossed_percent=90, max_tier="economy"),), "True", "Downgraded"),
+        ((limit(used=90 * 10**9, crossed_percent=90, max_output_tokens=300),), "True", "Clamped"),
         ((limit(used=100 * 10**9 - 1, crossed_percent=90),), "True", "ThresholdReached"),
         ((limit(used=100 * 10**9),), "False", "Exceeded"),
         ((limit(used=95 * 10**9, quarantined=5 * 10**9),), "False", "Exceeded"),

@@ -40,7 +40,10 @@ def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
 
 
 def _is_newer(budget: BudgetSpec) -> bool:
-    return budget.unpriced_models != "Deny" or any(limit.models or limit.providers for limit in budget.limits)
+    return budget.unpriced_models != "Deny" or any(
+        limit.models or limit.providers or any(step.max_output_tokens for step in limit.thresholds)
+        for limit in budget.limits
+    )
 
 
 def unverifiable(placed: Placed) -> BudgetSpec:
@@ -76,6 +79,9 @@ def _limit_spec(limit: Limit, placed: Placed) -> LimitSpec:
                 percent=threshold.percent,
                 notify=any(action.type == "Notify" for action in threshold.actions),
                 max_tier=next((action.max_tier for action in threshold.actions if action.max_tier is not None), ""),
+                max_output_tokens=next(
+                    (each.max_output_tokens for each in threshold.actions if each.max_output_tokens), 0
+                ),
             )
             for threshold in sorted(limit.thresholds, key=lambda threshold: threshold.percent)
         ),

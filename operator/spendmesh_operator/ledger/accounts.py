@@ -236,5 +236,5 @@ def meaning_of(limit: LimitSpec) -> tuple[object, ...]:
 
 def terms_of(limit: LimitSpec, mode: Mode) -> tuple[object, ...]:
     """What an edit may change. The tier that a step names differs between pods of different routing: not part of it."""
-    steps = tuple((step.percent, step.notify) for step in limit.thresholds)
+    steps = tuple((step.percent, step.notify, step.max_output_tokens) for step in limit.thresholds)
     return (limit.amount, limit.on_exhausted, steps, mode)

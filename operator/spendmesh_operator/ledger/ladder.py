@@ -21,6 +21,7 @@ def account_state(account: Account, in_force: LimitInForce | None, now_ms: int) 
         settled=account.settled,
         charged=account.charged,
         max_tier=downgrade(limit, spent),
+        max_output_tokens=clamp(limit, spent),
         crossed_percent=crossed_percent(limit, spent),
         resets_in_ms=max(0, account.end * 1000 - now_ms),
         observed=mode == "Observe",
@@ -41,6 +42,12 @@ def downgrade(limit: LimitSpec, spent: int) -> str:
         if step.max_tier and _reached(step.percent, limit, spent):
             tier = step.max_tier
     return tier
+
+
+def clamp(limit: LimitSpec, spent: int) -> int:
+    """The most output that a call may still ask for: the least of all reached steps that name one; 0: any."""
+    named = (step.max_output_tokens for step in limit.thresholds if _reached(step.percent, limit, spent))
+    return min((tokens for tokens in named if tokens), default=0)
 
 
 def _reached(percent: int, limit: LimitSpec, spent: int) -> bool:

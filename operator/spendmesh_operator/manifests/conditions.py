@@ -94,7 +94,7 @@ class LimitStatus(Node):
     percent: Count | None = None
     """used in percent of amount, rounded down. Example: 90"""
     stage: ShortText | None = None
-    """What the limit does now: Within, Notify, Downgrade, Exhausted or NameTaken. Example: Downgrade"""
+    """What the limit does now: Within, Notify, Clamp, Downgrade, Exhausted or NameTaken. Example: Downgrade"""
 
 
 class ModelBudgetStatus(Status):

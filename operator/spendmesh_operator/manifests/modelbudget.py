@@ -20,7 +20,7 @@ from spendmesh_operator.manifests.common import (
     Pattern,
 )
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
-from spendmesh_operator.manifests.quantities import WHOLE, DecimalText, nanos
+from spendmesh_operator.manifests.quantities import TOKENS_MAX, WHOLE, DecimalText, nanos
 from spendmesh_operator.manifests.rules import SET, Node, Rule, TransitionRule, list_map
 from spendmesh_operator.manifests.windows import Window
 
@@ -41,13 +41,22 @@ class Action(Node):
             lambda action: (action.type == "Downgrade") == (action.max_tier is not None),
             "maxTier goes with type Downgrade and with nothing else: add maxTier: <tier>, or take it out",
         ),
+        Rule(
+            "self.type == 'Clamp' ? has(self.maxOutputTokens) : !has(self.maxOutputTokens)",
+            lambda action: (action.type == "Clamp") == (action.max_output_tokens is not None),
+            "maxOutputTokens goes with type Clamp and with nothing else: add maxOutputTokens: <count>, or take it out",
+        ),
     )
 
-    type: Literal["Notify", "Downgrade"]
-    """Notify: an Event and a condition. Downgrade: calls that a policy chooses for get maxTier at most.
-    Example: Downgrade"""
+    type: Literal["Notify", "Downgrade", "Clamp"]
+    """Notify: an Event and a condition. Downgrade: calls that a policy chooses for get maxTier at most. Clamp: calls
+    that the limit counts get maxOutputTokens at most, whichever model they name. Example: Downgrade"""
     max_tier: Name | None = None
     """With Downgrade: the highest tier. A policy without a tier of that name uses its cheapest. Example: economy"""
+
+    max_output_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX), WHOLE] | None = None
+    """With Clamp: the most output tokens that a call may ask for; more is lowered to it, and it stands in where a call
+    names no maximum. Of several reached thresholds the least counts. Example: 1024"""
 
 
 class Threshold(Node):
@@ -55,7 +64,7 @@ class Threshold(Node):
 
     percent: Annotated[int, Field(ge=1, le=99), WHOLE]
     """Percent of the amount, of what is settled or quarantined. Example: 80"""
-    actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=2), list_map("type")]
+    actions: Annotated[tuple[Action, ...], Field(min_length=1, max_length=3), list_map("type")]
     """What is done from there on until the period ends. Example: [{type: Downgrade, maxTier: economy}]"""
 
 

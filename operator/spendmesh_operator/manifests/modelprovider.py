@@ -16,15 +16,13 @@ from spendmesh_operator.manifests.common import (
     ObjectName,
 )
 from spendmesh_operator.manifests.conditions import Status
-from spendmesh_operator.manifests.quantities import WHOLE, DecimalText
+from spendmesh_operator.manifests.quantities import TOKENS_MAX, WHOLE, DecimalText
 from spendmesh_operator.manifests.rules import SET, Node, Rule, list_map, text_rule
 
 Dialect = Literal["OpenAI", "Anthropic"]
 
 PRICE_MAX = 10**6
 """Per million tokens, in any currency: a thousand times the dearest published price, so a slip of the point is seen."""
-TOKENS_MAX = 10**8
-"""Ten times the longest context that any provider offers."""
 
 Price = Annotated[Decimal, DecimalText(PRICE_MAX)]
 Tokens = Annotated[int, Field(ge=1, le=TOKENS_MAX), WHOLE]

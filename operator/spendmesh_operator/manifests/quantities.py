@@ -14,6 +14,8 @@ from spendmesh_operator.manifests.rules import VALIDATIONS, broken
 
 NANOS_PER_UNIT = 10**9
 DECIMALS_MAX = 9
+TOKENS_MAX = 10**8
+"""Of one call: ten times the longest context that any provider offers."""
 DECIMAL_LENGTH_MAX = 26  # 16 digits, a point and 9 digits: what a Kubernetes quantity holds exactly
 _DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?")
 _DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}")  # GEP-2257, the duration of Gateway API

@@ -41,6 +41,7 @@ def _used(limit: LimitSpec, account: AccountView) -> LimitView:
         resets_at=datetime.fromtimestamp(account.end, UTC),
         crossed_percent=account.state.crossed_percent,
         max_tier=account.state.max_tier,
+        max_output_tokens=account.state.max_output_tokens,
     )
 
 

@@ -10,7 +10,7 @@ from spendmesh_operator.status.model import ConditionStatus, LimitView
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT
 
 _DECIMALS = (2, 4, 6, 9)
-_STAGES = ("Within", "Notify", "Downgrade", "Exhausted", "NameTaken")
+_STAGES = ("Within", "Notify", "Clamp", "Downgrade", "Exhausted", "NameTaken")
 
 
 def timestamp(moment: datetime) -> str:
@@ -112,8 +112,11 @@ def within_budget(
         what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
         return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{near.name}].amount, or wait"
     reached = f"{of} has reached {near.crossed_percent} %"
+    verb = "would get" if observed else "get"
+    clamped = f"calls {verb} {near.max_output_tokens} output tokens at most" if near.max_output_tokens else ""
     if near.stage == "Downgrade":
-        verb = "would get" if observed else "get"
-        meaning = f"calls that a policy chooses for {verb} tier {near.max_tier!r} at most {until}"
-        return "True", "Downgraded", f"{reached}: {meaning}"
+        downgraded = f"calls that a policy chooses for {verb} tier {near.max_tier!r} at most"
+        return "True", "Downgraded", f"{reached}: {' and '.join(filter(None, (downgraded, clamped)))} {until}"
+    if near.stage == "Clamp":
+        return "True", "Clamped", f"{reached}: {clamped} {until}"
     return "True", "ThresholdReached", f"{reached} of its amount {until}"

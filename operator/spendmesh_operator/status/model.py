@@ -49,6 +49,8 @@ class LimitView:
     """The highest threshold that is reached; 100 when exhausted."""
     max_tier: str = ""
     """Downgrade in force."""
+    max_output_tokens: int = 0
+    """Clamp in force; 0: none."""
     taken_until: datetime | None = None
     """A limit of this name that meant something else has a running period: nothing is granted before it ends."""
 
@@ -63,7 +65,7 @@ class LimitView:
         return self.used * 100 // self.amount if self.amount else 100
 
     @property
-    def stage(self) -> Literal["Within", "Notify", "Downgrade", "Exhausted", "NameTaken"]:
+    def stage(self) -> Literal["Within", "Notify", "Clamp", "Downgrade", "Exhausted", "NameTaken"]:
         """What the limit does now."""
         if self.taken_until is not None:
             return "NameTaken"
@@ -71,6 +73,8 @@ class LimitView:
             return "Exhausted"
         if self.max_tier:
             return "Downgrade"
+        if self.max_output_tokens:
+            return "Clamp"
         return "Notify" if self.crossed_percent else "Within"
 
 

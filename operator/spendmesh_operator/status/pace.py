@@ -45,7 +45,7 @@ def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[EventDraft, 
             continue
         if type_ == "WithinBudget":
             first = known is None or known["status"] == "Unknown"
-            if status == "False" or (reason in ("Downgraded", "ThresholdReached") and status == "True"):
+            if status == "False" or (reason in ("Downgraded", "Clamped", "ThresholdReached") and status == "True"):
                 drafts.append(EventDraft("Warning", reason, condition["message"]))
             elif status == "True" and not first:
                 drafts.append(EventDraft("Normal", reason, condition["message"]))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.charges import Subject
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import ceilings
+from spendmesh_sidecar.core.ledger_view import Clamp, ceilings, clamp
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.operations.fields import refused
 from spendmesh_sidecar.core.output_field import output_field
@@ -71,8 +72,10 @@ class Priced(Struct, frozen=True):
     injected: bool = False
     """The maximum is ours: it is set in the request, and may shrink to what fits."""
     clamped: bool = False
-    """The client's maximum is more than the model that policy chose can write, or has a name that does not bind there:
-    ours is sent in its place."""
+    """The client's maximum is more than the model that policy chose can write or than a Clamp allows, or has a name that
+    does not bind there: ours is sent in its place."""
+    clamped_by: str = ""
+    """`namespace/name/limit` of the Clamp that lowered the output maximum."""
     output_field: str = ""
     """Where the maximum is sent, if it is ours."""
 
@@ -115,7 +118,7 @@ def admit(
     )
     if isinstance(chosen, Refusal):
         return chosen
-    priced = _priced(request, chosen, policy, pricing)
+    priced = _priced(request, chosen, policy, ledger, pricing, now)
     if isinstance(priced, Refusal):
         return priced
     targets, unpriced = priced
@@ -129,7 +132,9 @@ def admit(
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]
 
 
-def _priced(request: ParsedRequest, chosen: Route, policy: PolicyView, pricing: Pricing) -> _Found | Refusal:
+def _priced(
+    request: ParsedRequest, chosen: Route, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float
+) -> _Found | Refusal:
     """Targets that can be priced as far as the limits need it, or the refusal that the first reason gives."""
     found: list[Priced] = []
     passed: list[PassedOver] = []
@@ -140,7 +145,8 @@ def _priced(request: ParsedRequest, chosen: Route, policy: PolicyView, pricing: 
         needs = needs_of(policy.budgets, subject, price.currency if price else "")
         why = _inadmissible(request, candidate, price, needs, policy.unbudgeted) if request.operation.billed else None
         if why is None:
-            found.append(_bounded(request, candidate, price, needs, pricing))
+            priced = _bounded(request, candidate, price, needs, pricing)
+            found.append(_clamped(priced, clamp(ledger, policy.budgets, now, subject)))
         else:
             passed.append(PassedOver(candidate.key, why.message))
             refusal = refusal or why
@@ -214,13 +220,21 @@ def _bounded(
     field = output_field(request, candidate.provider, candidate.target.model, pricing)
     if asked is not None:
         if candidate.target.model == request.model:  # the client knows which name and maximum its model takes
-            return Priced(candidate, price, asked)
+            return Priced(candidate, price, asked, output_field=bounds.output_field)
         least = asked if most is None else min(asked, most)
         return Priced(
             candidate, price, least, clamped=least < asked or field != bounds.output_field, output_field=field
         )
     maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
     return Priced(candidate, price, maximum, injected=needs.output, output_field=field)
+
+
+def _clamped(priced: Priced, limit: Clamp | None) -> Priced:
+    """The target with no more output than a Clamp allows."""
+    maximum = priced.max_output_tokens
+    if limit is None or maximum is None or maximum <= limit.max_output_tokens:
+        return priced
+    return replace(priced, max_output_tokens=limit.max_output_tokens, clamped=True, clamped_by=limit.budget)
 
 
 def _proven_not_dearer(

@@ -26,11 +26,12 @@ def decide(
     if plan is None or tries is None:
         return Decision(policy=routing.name if routing else "", settlements=settlements)
     route, last = plan.route, tries.last
+    reason = f"clamp:{last.clamped_by}" if last is not None and last.clamped_by else route.reason
     failover = last is not None and last is not plan.targets[0]
     return Decision(
         policy=route.policy,
         tier=route.tier,
-        reason="failover" if failover else route.reason,
+        reason="failover" if failover else reason,
         model=last.candidate.key if last else "",
         attempts=tries.number,
         settlements=settlements,

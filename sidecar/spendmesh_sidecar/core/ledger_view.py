@@ -6,15 +6,18 @@ Reads only. Figures about a whole account are the coordinator's last word plus w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.refusals import format_amount
-from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.rights import AccountRef, AccountState
 from spendmesh_sidecar.core.router import Ceiling
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ThresholdSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,15 @@ class AccountStatus:
     settled: int | None
     crossed_percent: int
     max_tier: str
+    max_output_tokens: int
+
+
+class Clamp(Struct, frozen=True):
+    """A maximum of output in force."""
+
+    max_output_tokens: int
+    budget: str
+    """`namespace/name/limit`."""
 
 
 def status(ledger: Ledger, now: float) -> tuple[AccountStatus, ...]:
@@ -70,6 +82,7 @@ def _status(account: Account, now: float) -> AccountStatus:
         settled=account.settled(now) if state else None,
         crossed_percent=state.crossed_percent if state else 0,
         max_tier=state.max_tier if state else "",
+        max_output_tokens=state.max_output_tokens if state else 0,
     )
 
 
@@ -80,6 +93,30 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
     Ours can only be earlier: the coordinator also counts quarantined rights and other sidecars' use.
     """
     found: list[Ceiling] = []
+    for name, _, state, reached in _stages(ledger, budgets, now):
+        if state.max_tier:
+            found.append(Ceiling(state.max_tier, name))
+        if named := [step.max_tier for step in reached if step.max_tier]:
+            found.append(Ceiling(named[-1], name))
+    return tuple(found)
+
+
+def clamp(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject) -> Clamp | None:
+    """The tightest Clamp in force, as `ceilings`, of the limits that count the subject."""
+    found = [
+        Clamp(tokens, name)
+        for name, limit, state, reached in _stages(ledger, budgets, now)
+        if counts(limit, subject)
+        for tokens in (state.max_output_tokens, *(step.max_output_tokens for step in reached))
+        if tokens
+    ]
+    return min(found, key=lambda each: each.max_output_tokens, default=None)
+
+
+def _stages(
+    ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float
+) -> Iterator[tuple[str, LimitSpec, AccountState, list[ThresholdSpec]]]:
+    """Enforced limits with thresholds of which something is known: name, limit, state, and the steps reached."""
     for budget in budgets:
         if budget.mode != "Enforce":
             continue
@@ -90,16 +127,9 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
             state = account.state(now) if account else None
             if account is None or state is None:
                 continue
-            name = f"{budget.name}/{limit.name}"
-            if state.max_tier:
-                found.append(Ceiling(state.max_tier, name))
             settled = account.settled(now)
-            crossed = [
-                step for step in limit.thresholds if step.max_tier and settled * 100 >= step.percent * state.amount
-            ]
-            if crossed:
-                found.append(Ceiling(crossed[-1].max_tier, name))
-    return tuple(found)
+            reached = [step for step in limit.thresholds if settled * 100 >= step.percent * state.amount]
+            yield f"{budget.name}/{limit.name}", limit, state, reached
 
 
 def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject | None = None) -> str:

@@ -53,6 +53,8 @@ class AccountState(Message, frozen=True, kw_only=True):
     """All that counts against the limit: settled, leased and quarantined. amount - charged can still be granted."""
     max_tier: str = ""
     """Downgrade in force; empty: none."""
+    max_output_tokens: int = 0
+    """Clamp in force; 0: none."""
     crossed_percent: int = 0
     """The highest threshold that settled and quarantined have reached; 100 when exhausted."""
     resets_in_ms: int

@@ -189,6 +189,8 @@ class ThresholdSpec(Spec, frozen=True, kw_only=True):
     notify: bool = False
     max_tier: str = ""
     """Downgrade: no dearer tier than this from here on."""
+    max_output_tokens: int = 0
+    """Clamp: no call may ask for more output than this from here on; 0: none."""
 
 
 class WindowSpec(Spec, frozen=True, kw_only=True):
