@@ -235,3 +235,18 @@ def test_routing_in_the_operators_namespace_does_not_reach_others() -> None:
     for raw in own:
         raw["metadata"]["namespace"] = OPERATOR_NAMESPACE
     assert policy_of(compiled(pod(), *own, organisation_budget())).routing is None
+
+
+def test_the_platforms_providers_and_the_organisations_budgets_are_marked() -> None:
+    """A sidecar charges the organisation the dearer of a namespace's price and the built-in one."""
+    result = compiled(pod(), provider(), routing(), organisation_budget(), budget())
+    assert [each.platform for each in policy_of(result).providers] == [False]
+    assert {each.name: each.organisation for each in policy_of(result).budgets} == {
+        "spendmesh-system/org": True,
+        "team-a/team": False,
+    }
+    assert "budgets/2" in policy_of(result).requires
+    raws = [pod(namespace=OPERATOR_NAMESPACE), provider(), routing()]
+    for raw in raws[1:]:
+        raw["metadata"]["namespace"] = OPERATOR_NAMESPACE
+    assert [each.platform for each in policy_of(compiled(*raws)).providers] == [True]

@@ -28,6 +28,7 @@ def budget_spec(placed: Placed) -> BudgetSpec | None:
         mode=budget.spec.mode,
         limits=tuple(_limit_spec(limit, placed) for limit in limits),
         unpriced_models=budget.spec.unpriced_models,
+        organisation=placed.reach is not None,
     )
 
 
@@ -40,9 +41,13 @@ def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
 
 
 def _is_newer(budget: BudgetSpec) -> bool:
-    return budget.unpriced_models != "Deny" or any(
-        limit.models or limit.providers or any(step.max_output_tokens for step in limit.thresholds)
-        for limit in budget.limits
+    return (
+        budget.organisation
+        or budget.unpriced_models != "Deny"
+        or any(
+            limit.models or limit.providers or any(step.max_output_tokens for step in limit.thresholds)
+            for limit in budget.limits
+        )
     )
 
 

@@ -199,7 +199,7 @@ def _providers(
     that no request can name, and never brings a dialect that the enforced routing does not serve.
     """
     mine = routing.providers if routing is not None else ()
-    specs = [provider_spec(provider, alias, world.prices) for alias, provider in mine]
+    specs = [provider_spec(provider, alias, world.prices, world.operator_namespace) for alias, provider in mine]
     if observed is None:
         return tuple(specs), None
     dialects = {provider.dialect for provider in specs}
@@ -210,7 +210,7 @@ def _providers(
             renamed[alias] = same
         elif provider.spec.dialect in dialects:
             renamed[alias] = OBSERVED + alias
-            extra = provider_spec(provider, OBSERVED + alias, world.prices)
+            extra = provider_spec(provider, OBSERVED + alias, world.prices, world.operator_namespace)
             specs.append(msgspec.structs.replace(extra, auth="None", key_name=""))
     tiers = tuple(
         TierSpec(

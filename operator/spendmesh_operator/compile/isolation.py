@@ -97,7 +97,7 @@ def _probe(placed: Placed, world: World) -> None:
     match placed.key.kind:
         case "ModelProvider":
             if isinstance(placed.manifest, ModelProvider):
-                msgspec.json.encode(provider_spec(placed.manifest, "alias", world.prices))
+                msgspec.json.encode(provider_spec(placed.manifest, "alias", world.prices, world.operator_namespace))
         case "RoutingPolicy":
             route([placed], "Enforce", lambda namespace, name: None)
         case "ModelBudget":

@@ -14,7 +14,7 @@ LONG_WRITE_FACTOR = 2
 """Anthropic bills one-hour cache writes at twice the input price (docs: pricing, prompt caching)."""
 
 
-def provider_spec(provider: ModelProvider, alias: str, prices: BuiltInPrices) -> ProviderSpec:
+def provider_spec(provider: ModelProvider, alias: str, prices: BuiltInPrices, operator_namespace: str) -> ProviderSpec:
     """The provider as a policy's targets see it under `alias`."""
     spec = provider.spec
     price_list = prices.list_for(spec.base_url, spec.dialect)
@@ -29,6 +29,7 @@ def provider_spec(provider: ModelProvider, alias: str, prices: BuiltInPrices) ->
         secret=f"{need.secret}/{need.key}" if need is not None else "",
         allowed_fields=tuple(sorted(spec.allowed_fields)),
         price_list=price_list,
+        platform=provider.metadata.namespace == operator_namespace,
         prices=tuple(
             _model_price(price, spec.dialect, prices, price_list)
             for price in sorted(spec.prices, key=lambda price: price.model)

@@ -74,6 +74,8 @@ class Priced(Struct, frozen=True):
     clamped: bool = False
     """The client's maximum is more than the model that policy chose can write or than a Clamp allows, or has a name that
     does not bind there: ours is sent in its place."""
+    listed: ModelPrice | None = None
+    """The built-in price, where budgets of the organisation count the dearer of both."""
     clamped_by: str = ""
     """`namespace/name/limit` of the Clamp that lowered the output maximum."""
     output_field: str = ""
@@ -146,6 +148,8 @@ def _priced(
         why = _inadmissible(request, candidate, price, needs, policy.unbudgeted) if request.operation.billed else None
         if why is None:
             priced = _bounded(request, candidate, price, needs, pricing)
+            if needs.listed:
+                priced = replace(priced, listed=_listed(candidate, price, pricing))
             found.append(_clamped(priced, clamp(ledger, policy.budgets, now, subject)))
         else:
             passed.append(PassedOver(candidate.key, why.message))
@@ -227,6 +231,14 @@ def _bounded(
         )
     maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
     return Priced(candidate, price, maximum, injected=needs.output, output_field=field)
+
+
+def _listed(candidate: Candidate, price: ModelPrice | None, pricing: Pricing) -> ModelPrice | None:
+    """The built-in price beside one that a namespace has set itself."""
+    if price is None or candidate.provider.platform:
+        return None
+    listed = pricing.listed(candidate.provider, candidate.target.model)
+    return listed if listed is not None and listed is not price and listed.currency == price.currency else None
 
 
 def _clamped(priced: Priced, limit: Clamp | None) -> Priced:

@@ -23,11 +23,17 @@ class Quantities(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     requests: int = 1
+    listed_nanos: int = 0
+    """The cost at the built-in price, where a namespace's own price must not undercut it; else 0."""
 
-    def in_unit(self, unit: Unit) -> int:
-        """The amount in a limit's unit. For Cost the caller has compared the currency."""
+    def in_unit(self, unit: Unit, *, dearer: bool = False) -> int:
+        """
+        The amount in a limit's unit. For Cost the caller has compared the currency.
+
+        `dearer`: a cost is the dearer of the provider's own and the built-in one.
+        """
         if unit == "Cost":
-            return self.cost_nanos
+            return max(self.cost_nanos, self.listed_nanos) if dearer else self.cost_nanos
         if unit == "InputTokens":
             return self.input_tokens
         if unit == "OutputTokens":
@@ -45,6 +51,8 @@ class Charge(Struct, frozen=True):
     amount: int
     observed: bool = False
     """An Observe budget: recorded, never a reason to refuse."""
+    dearer: bool = False
+    """A budget of the organisation: settled at the dearer cost too."""
 
 
 class Subject(Struct, frozen=True):
@@ -94,7 +102,8 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
                     continue
                 raise CurrencyMismatch(budget.name, limit, quantities.currency)
             account = AccountRef(budget=budget.name, limit=limit.name)
-            found.append(Charge(account, limit.unit, quantities.in_unit(limit.unit), observed))
+            amount = quantities.in_unit(limit.unit, dearer=budget.organisation)
+            found.append(Charge(account, limit.unit, amount, observed, budget.organisation))
     return tuple(found)
 
 

@@ -34,6 +34,7 @@ class _Entry(Struct):
     lease: LeaseBook | None
     held: int
     unit: Unit
+    dearer: bool
 
 
 class Ledger:
@@ -132,7 +133,7 @@ class Ledger:
             held = min(charge.amount, lease.free) if lease else 0
             if lease is not None:
                 lease.hold(held)
-            entries.append(_Entry(account, lease, held, charge.unit))
+            entries.append(_Entry(account, lease, held, charge.unit, charge.dearer))
         self._reservations[reservation] = tuple(entries)
         return ()
 
@@ -143,7 +144,7 @@ class Ledger:
         Raises LedgerError unless the reservation is open: each resolves exactly once.
         """
         for entry in self._resolve(reservation):
-            amount = actual.in_unit(entry.unit)
+            amount = actual.in_unit(entry.unit, dearer=entry.dearer)
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
             elif entry.account.meaning is None or entry.account.meaning[0] == entry.unit:

@@ -20,12 +20,19 @@ class Needs(Struct, frozen=True):
     tokens: bool
     """Some limit counts tokens: what a request brings in has to be bounded."""
     any: bool
+    listed: bool = False
+    """A budget of the organisation counts its cost, in whichever mode: the built-in price matters beside the own."""
 
 
 def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject, currency: str) -> Needs:
     """The needs of all enforced limits that count the subject, whose price is in `currency` (empty: it has none)."""
     currencies: set[str] = set()
     money = output = tokens = some = False
+    listed = any(
+        budget.organisation and limit.unit == "Cost" and counts(limit, subject)
+        for budget in budgets
+        for limit in budget.limits
+    )
     for budget in budgets:
         if budget.mode != "Enforce":
             continue
@@ -41,4 +48,4 @@ def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject, currency: str) -
                 money = True
             output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
             tokens = tokens or limit.unit.endswith("Tokens")
-    return Needs(frozenset(currencies), money, output, tokens, some)
+    return Needs(frozenset(currencies), money, output, tokens, some, listed)

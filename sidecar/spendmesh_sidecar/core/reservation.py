@@ -31,13 +31,14 @@ class Booked(Struct, frozen=True):
 
 def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, now_unix: int) -> Quantities:
     """The most that one attempt at a target can be billed, in every unit."""
-    price = priced.price
-    tokens = worst_tokens(price, bounds, max_output_tokens or 0)
+    price, listed, most = priced.price, priced.listed, max_output_tokens or 0
+    tokens = worst_tokens(price, bounds, most)
     return Quantities(
-        cost_nanos=worst_cost(price, bounds, max_output_tokens or 0, now_unix) if price else 0,
+        cost_nanos=worst_cost(price, bounds, most, now_unix) if price else 0,
         currency=price.currency if price else "",
         input_tokens=tokens.total_input_tokens,
         output_tokens=tokens.output_tokens,
+        listed_nanos=worst_cost(listed, bounds, most, now_unix) if listed else 0,
     )
 
 

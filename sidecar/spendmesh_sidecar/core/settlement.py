@@ -86,8 +86,17 @@ def bill(
         quantities = claimed = booked.worst
     else:
         moments = {flight.at_unix, ended_unix or flight.at_unix}
-        nanos = max(cost(price, usage, at, request.bounds.service_tiers) for at in moments) if price else 0
-        claimed = Quantities(nanos, booked.worst.currency, usage.total_input_tokens, usage.output_tokens)
+        nanos, listed_nanos = (
+            max(cost(each, usage, at, request.bounds.service_tiers) for at in moments) if each else 0
+            for each in (price, flight.priced.listed)
+        )
+        claimed = Quantities(
+            nanos,
+            booked.worst.currency,
+            usage.total_input_tokens,
+            usage.output_tokens,
+            listed_nanos=listed_nanos,
+        )
         quantities = _at_most(claimed, booked.worst) if excess else claimed
     if excess:
         source = "estimated"
@@ -102,6 +111,7 @@ def _at_most(claimed: Quantities, held: Quantities) -> Quantities:
         held.currency,
         min(claimed.input_tokens, held.input_tokens),
         min(claimed.output_tokens, held.output_tokens),
+        listed_nanos=min(claimed.listed_nanos, held.listed_nanos),
     )
 
 

@@ -112,6 +112,8 @@ class ProviderSpec(Spec, frozen=True, kw_only=True):
     price_list: str = ""
     """Which list of the built-in price table speaks for models that `prices` does not name."""
     prices: tuple[ModelPrice, ...] = ()
+    platform: bool = False
+    """Of the operator's namespace: its prices count for budgets of the organisation as they are."""
 
 
 # --- routing ----------------------------------------------------------------------------------------------
@@ -230,6 +232,9 @@ class BudgetSpec(Spec, frozen=True, kw_only=True):
     limits: tuple[LimitSpec, ...]
     unpriced_models: Literal["Deny", "Allow"] = "Deny"
     """Allow: a call without a price in a Cost limit's currency passes that limit uncounted."""
+    organisation: bool = False
+    """It reaches several namespaces: what one of them says a model costs cannot make it cheaper than the built-in
+    price."""
 
 
 # --- retries ----------------------------------------------------------------------------------------------
