@@ -14,7 +14,7 @@ from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.periods import period_at
+from spendmesh_operator.ledger.periods import span_at
 from spendmesh_sidecar.core.specs import LimitSpec, Period, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
@@ -163,7 +163,7 @@ def test_no_clock_makes_the_books_drop_a_period_before_it_is_over(
     """Row 10, for every period: each step is a part of the period in truth, and the days that the clock is off."""
     desk = Desk()
     desk.limits = limits_of(budget(limits=(limit(window=WindowSpec(period=period)),)))
-    span = period_at(period, "UTC", desk.now_ms // 1000)
+    span = span_at(WindowSpec(period=period, time_zone="UTC"), desk.now_ms // 1000)
     truth = desk.now_ms = span.start * 1000
     desk.pass_time(0)
     lease = desk.grant(holder(), 1000)

@@ -72,8 +72,8 @@ class Priced(Struct, frozen=True):
     injected: bool = False
     """The maximum is ours: it is set in the request, and may shrink to what fits."""
     clamped: bool = False
-    """The client's maximum is more than the model that policy chose can write or than a Clamp allows, or has a name that
-    does not bind there: ours is sent in its place."""
+    """The client's maximum is more than the model that policy chose can write or than a Clamp allows, or its name does
+    not bind there: ours is sent in its place."""
     listed: ModelPrice | None = None
     """The built-in price, where budgets of the organisation count the dearer of both."""
     clamped_by: str = ""
