@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from msgspec.structs import replace
 
@@ -108,11 +110,40 @@ def test_pressure_alone_is_in_flight_with_retry_after() -> None:
     run = world.run(chat())
     assert run.code == "budget_in_flight"
     assert run.exchange.refusal is not None and run.exchange.refusal.retry_after_seconds == 1.0
+    assert "team-a/team/monthly has 1.00 USD left" in run.message and "hold 0.997200 USD of it" in run.message
+    assert "can take 0.002800 USD" in run.message and "resets in 1 h" in run.message
+    assert run.headers["x-spendmesh-budget-remaining"] == "1.00 USD; team-a/team/monthly"
 
 
 def test_a_call_larger_than_the_whole_budget_says_so() -> None:
     run = small(WORST - 1).run(chat())
-    assert run.code == "request_exceeds_budget" and "0.002799 USD" in run.message
+    assert run.code == "request_exceeds_budget" and "budget team-a/team/monthly of 0.002799 USD" in run.message
+    assert "of which 0.002799 USD is left" in run.message and "resets in 1 h" in run.message
+
+
+@pytest.mark.parametrize("settled", [0, USD // 2])
+def test_the_output_maximum_that_a_refusal_names_fits_and_one_more_does_not(settled: int) -> None:
+    """What would fit is said in words that a client can act on, also where most is spent."""
+    refusing = small(USD)
+    spent_elsewhere(refusing, settled)
+    run = refusing.run(chat("named-1", maximum=10**6))
+    named = re.search(r"With an output maximum of (\d+) tokens it fits", run.message)
+    assert run.code == "request_exceeds_budget" and named is not None
+    codes = []
+    for more in (0, 1):
+        world = small(USD)
+        spent_elsewhere(world, settled)
+        codes.append(world.run(chat("named-1", maximum=int(named[1]) + more), [success()]).code)
+    assert codes[0] == "" and codes[1] in ("budget_exceeded", "request_exceeds_budget")
+
+
+def test_where_no_output_would_fit_no_maximum_is_advised() -> None:
+    tight = small(USD // 1_000)
+    spent_elsewhere(tight, USD // 1_000 - 5)
+    assert "Send less input" in tight.run(chat()).message
+    empty = small(USD)
+    spent_elsewhere(empty, USD)
+    assert "fits" not in empty.run(chat()).message and "less input" not in empty.run(chat()).message
 
 
 def test_an_absent_coordinator_is_unverifiable_after_the_wait() -> None:
@@ -560,6 +591,7 @@ def test_rights_taken_by_a_faster_call_are_asked_for_again_until_the_wait_is_ove
     assert isinstance(again, Acquire) and again.wait_seconds == 0.5
     exchange.acquired((), world.now + 2.0, UNIX)
     assert exchange.refusal is not None and exchange.refusal.code == "budget_in_flight"
+    assert "team-a/team/monthly has " in exchange.refusal.message
     exchange.close(world.now + 2.0)
 
 

@@ -16,7 +16,7 @@ BUDGETS = (BudgetSpec(name=NAME, limits=(LIMIT,)),)
 def code(need: int, settled: int, reason: str = "in_flight") -> str:
     state = AccountState(amount=1_000, settled=settled, charged=1_000, resets_in_ms=60_000)
     denial = Denial(account=AccountRef(budget=NAME, limit="daily"), reason=reason, state=state)  # type: ignore[arg-type]
-    return budget_refusal((denial,), BUDGETS, {f"{NAME}/daily": need}).code
+    return budget_refusal((denial,), BUDGETS, {f"{NAME}/daily": need}, lambda _, __: None).code
 
 
 @pytest.mark.parametrize(

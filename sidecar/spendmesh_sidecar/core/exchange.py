@@ -14,9 +14,9 @@ from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import tightest_left
+from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, in_flight, unverifiable
+from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unverifiable
 from spendmesh_sidecar.core.reservation import Booked, Booking
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
@@ -130,7 +130,7 @@ class Exchange:
             lacking = ", ".join(sorted(f"{lack.budget}/{lack.limit}" for lack in booked))
             return self._refuse(unverifiable(f"the coordinator did not answer for budget {lacking}"))
         if denials:
-            return self._refuse(budget_refusal(denials, self.policy.budgets, self._booking.needs()))
+            return self._denied(denials, self._booking)
         return self._ask(booked, now)  # another call took what was granted
 
     def started(self, now: float) -> None:
@@ -225,9 +225,8 @@ class Exchange:
         if priced is None or now >= self._tries.deadline:
             return self._refuse(all_ejected(self._tries.reopens_in(now)))
         reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
-        request = self.request
-        booking = Booking(self._ledger, self.policy.budgets, priced, request, reservation, now_unix)
-        if not request.operation.billed:
+        booking = Booking(self._ledger, self.policy.budgets, priced, self.request, reservation, now_unix)
+        if not self.request.operation.billed:
             return self._send(booking, None, now, now_unix)
         booked = booking.try_book(now, shrink=self._ledger.silent(now))
         if isinstance(booked, Booked):
@@ -236,18 +235,18 @@ class Exchange:
         if self._lease_deadline is None:
             self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
         if standing := self._ledger.standing_denials(booked, now):
-            return self._refuse(budget_refusal(standing, self.policy.budgets, booking.needs()))
+            return self._denied(standing, booking)
         return self._ask(booked, now)
 
     def _ask(self, shortfalls: tuple[Shortfall, ...], now: float) -> Step:
         assert self._lease_deadline is not None and self._booking is not None
-        wait = self._lease_deadline - now
-        if wait <= 0:
-            name = f"{shortfalls[0].budget}/{shortfalls[0].limit}"
-            return self._refuse(in_flight(name, self._booking.needs()[name], self.policy.budgets))
-        self._shortfalls = shortfalls
-        self._phase = _Phase.ACQUIRING
+        if (wait := self._lease_deadline - now) <= 0:
+            return self._denied(still_in_flight(self._ledger, shortfalls, now), self._booking)
+        self._shortfalls, self._phase = shortfalls, _Phase.ACQUIRING
         return Acquire(shortfalls, wait)
+
+    def _denied(self, denials: tuple[Denial, ...], booking: Booking) -> Step:
+        return self._refuse(budget_refusal(denials, self.policy.budgets, booking.needs(), booking.largest_output))
 
     def _send(self, booking: Booking, booked: Booked | None, now: float, now_unix: int) -> Step:
         assert self._tries is not None and self._plan is not None
@@ -284,10 +283,9 @@ class Exchange:
     def _finish(self) -> Step:
         """No further try: the last answer is the client's, or ours where the provider gave none."""
         assert self._last is not None and self._tries is not None
-        refusal = no_answer(self._last, self._tries)
-        if refusal is not None:
-            self.refusal = refusal
-            return Respond(refusal)
+        self.refusal = no_answer(self._last, self._tries)
+        if self.refusal is not None:
+            return Respond(self.refusal)
         return Respond(None, "upstream" if self._tries.observed else "false")
 
     def _refuse(self, refusal: Refusal) -> Step:

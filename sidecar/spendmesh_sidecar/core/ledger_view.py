@@ -15,9 +15,10 @@ from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.refusals import format_amount
-from spendmesh_sidecar.core.rights import AccountRef, AccountState
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.router import Ceiling
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ThresholdSpec
+from spendmesh_sidecar.core.types import Shortfall
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,16 @@ def _stages(
             settled = account.settled(now)
             reached = [step for step in limit.thresholds if settled * 100 >= step.percent * state.amount]
             yield f"{budget.name}/{limit.name}", limit, state, reached
+
+
+def still_in_flight(ledger: Ledger, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Denial, ...]:
+    """What a call hears whose rights went to others that were faster, each time that it asked."""
+    refs = [AccountRef(budget=lack.budget, limit=lack.limit) for lack in shortfalls]
+    accounts = ((ref, ledger.accounts.get(ref)) for ref in refs)
+    return tuple(
+        Denial(account=ref, reason="in_flight", state=account.state(now) if account else None)
+        for ref, account in accounts
+    )
 
 
 def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject | None = None) -> str:

@@ -7,6 +7,8 @@ The shell puts them into the client's own error shape; the decisions are `router
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT, format_nanos
 from spendmesh_sidecar.core.rights import AccountState, Denial
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
@@ -65,7 +67,13 @@ _PRECEDENCE = ("too_large", "exhausted", "unverifiable", "unknown", "in_flight")
 """Of several denials the one that waiting helps least speaks."""
 
 
-def budget_refusal(denials: tuple[Denial, ...], budgets: tuple[BudgetSpec, ...], needs: dict[str, int]) -> Refusal:
+LargestOutput = Callable[[str, int], int | None]
+"""(`budget/limit`, amount) -> the output maximum, in tokens, at which the call fits so much; None: it has none."""
+
+
+def budget_refusal(
+    denials: tuple[Denial, ...], budgets: tuple[BudgetSpec, ...], needs: dict[str, int], largest: LargestOutput
+) -> Refusal:
     """
     The refusal for a coordinator's denials; `needs` has the worst case of this call by `budget/limit`.
 
@@ -80,23 +88,34 @@ def budget_refusal(denials: tuple[Denial, ...], budgets: tuple[BudgetSpec, ...],
         return unverifiable(f"budget {name}: its books cannot be read, or it never had a valid meaning")
     if reason == "unknown" or limit is None:
         return unverifiable(f"budget {name} is not known to the coordinator yet (a policy change is on its way)")
-    left = _left(denial.state, limit)
+    if reason == "in_flight":
+        return in_flight(name, limit, needs.get(name, 0), denial.state)
+    state = denial.state
+    whole = state.amount if state else limit.amount
+    left = max(0, state.amount - state.settled) if state else None
     need = format_amount(needs.get(name, 0), limit)
-    resets = _resets(denial.state)
+    smaller = _smaller(limit, whole if left is None else left, largest(name, whole if left is None else left))
     if reason == "too_large":
-        whole = format_amount(denial.state.amount if denial.state else limit.amount, limit)
+        remains = f", of which {format_amount(left, limit)} is left" if left is not None else ""
         return refuse(
             "request_exceeds_budget",
-            f"This call can take {need}, more than the whole budget {name} of {whole}. "
-            "Set a smaller output maximum, send less input, or ask for a larger limit.",
+            f"This call can take {need}, more than the whole budget {name} of {format_amount(whole, limit)}{remains}."
+            f"{_resets(state)}{smaller} Ask the budget's owner for a larger limit if it has to be this large.",
         )
-    if reason == "exhausted":
-        return refuse(
-            "budget_exceeded",
-            f"Budget {name} has {left} left and this call can take {need}.{resets} "
-            "Ask the budget's owner to raise it, or send a smaller call.",
-        )
-    return _in_flight(name, left, need)
+    return refuse(
+        "budget_exceeded",
+        f"Budget {name} has {'too little' if left is None else format_amount(left, limit)} left and this call can take "
+        f"{need}.{_resets(state)}{smaller} Ask the budget's owner to raise it if that is not enough.",
+    )
+
+
+def _smaller(limit: LimitSpec, amount: int, largest_output: int | None) -> str:
+    """What would fit into so much of a limit."""
+    if amount <= 0 or limit.unit == "Requests":
+        return ""
+    if largest_output:
+        return f" With an output maximum of {largest_output} tokens it fits."
+    return " Send less input: with any output it takes more." if limit.unit != "OutputTokens" else ""
 
 
 def _reason(denial: Denial, needs: dict[str, int]) -> str:
@@ -110,18 +129,16 @@ def _reason(denial: Denial, needs: dict[str, int]) -> str:
     return "exhausted" if need > state.amount - state.settled else denial.reason
 
 
-def in_flight(name: str, need: int, budgets: tuple[BudgetSpec, ...]) -> Refusal:
-    """What was granted for this call went to others that were faster."""
-    budget, _, limit_name = name.rpartition("/")
-    limit = find_limit(budgets, budget, limit_name)
-    return _in_flight(name, "rights", format_amount(need, limit) if limit else str(need))
-
-
-def _in_flight(name: str, left: str, need: str) -> Refusal:
+def in_flight(name: str, limit: LimitSpec, need: int, state: AccountState | None) -> Refusal:
+    """It would fit if the calls under way, here and elsewhere, settled at less than they may take."""
+    left, held = "rights", "them"
+    if state is not None:
+        left = format_amount(max(0, state.amount - state.settled), limit)
+        held = f"{format_amount(max(0, state.charged - state.settled), limit)} of it"
     return refuse(
         "budget_in_flight",
-        f"Budget {name} has {left} left, but calls in flight hold it, and this call can take {need}. "
-        "Try again when they have settled.",
+        f"Budget {name} has {left} left, but calls in flight hold {held}, and this call can take "
+        f"{format_amount(need, limit)}. Try again when they have settled.{_resets(state)}",
         retry_after_seconds=IN_FLIGHT_RETRY_SECONDS,
     )
 
@@ -153,11 +170,5 @@ def find_limit(budgets: tuple[BudgetSpec, ...], budget: str, limit: str) -> Limi
     return None
 
 
-def _left(state: AccountState | None, limit: LimitSpec) -> str:
-    if state is None:
-        return "too little"
-    return format_amount(max(0, state.amount - state.settled), limit)
-
-
 def _resets(state: AccountState | None) -> str:
-    return f" It resets in {format_duration(state.resets_in_ms / 1000)}." if state else ""
+    return f" The budget resets in {format_duration(state.resets_in_ms / 1000)}." if state else ""

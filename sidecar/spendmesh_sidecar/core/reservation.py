@@ -79,6 +79,28 @@ class Booking(Struct, frozen=True):
             smallest = min(smallest, OUTPUT_FLOOR_TOKENS)
         return {f"{charge.account.budget}/{charge.account.limit}": charge.amount for charge in self._charges(smallest)}
 
+    def largest_output(self, name: str, amount: int) -> int | None:
+        """
+        The largest output maximum at which the call takes at most `amount` of limit `name`, for the words of a refusal.
+
+        None: the operation has no output; 0: its input alone takes more.
+        """
+        whole = self.priced.max_output_tokens
+        if whole is None:
+            return None
+        fits, too_large = 0, whole + 1
+        while too_large - fits > 1:
+            middle = (fits + too_large) // 2
+            if self._need(name, middle) > amount:
+                too_large = middle
+            else:
+                fits = middle
+        return fits
+
+    def _need(self, name: str, max_output_tokens: int) -> int:
+        charged = self._charges(max_output_tokens)
+        return next((each.amount for each in charged if f"{each.account.budget}/{each.account.limit}" == name), 0)
+
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         lacking = self.ledger.reserve(self._charges_of(worst), self.reservation, now)
