@@ -20,12 +20,10 @@ from spendmesh_operator.ledger.accounts import (
     terms_of,
 )
 
-MAX_RETENTION_SECONDS = 31 * 86_400
-"""An ended period stays readable for its own length, at most a month."""
 CATCH_UP = 2
 """
-How much faster than time itself the books follow a clock that is ahead of them. With retentions as long as periods it
-may not be more: a clock that jumps ahead in a period then cannot make the books drop that period before it is over.
+How much faster than time itself the books follow a clock that is ahead of them. An ended period is kept for its own
+length, so it may not be more: a clock that jumps ahead in a period cannot make the books drop it before it is over.
 """
 DOUBT_MS = 86_400_000
 """A clock that is so far ahead of the books is told: either nobody kept them for so long, or it is wrong."""
@@ -152,13 +150,12 @@ class Holdings:
 
     def drop_ended(self) -> None:
         """
-        Drop accounts whose leases are closed and whose period ended one retention ago.
+        Drop accounts whose leases are closed and whose period ended as long ago as it lasted.
 
         A lease that is quarantined until then is settled at its whole charge.
         """
         for key, account in list(self.accounts.items()):
-            retention = min(account.end - key.start, MAX_RETENTION_SECONDS)
-            if self.believed_ms < (account.end + retention) * 1000:
+            if self.believed_ms < (2 * account.end - key.start) * 1000:
                 continue
             for lease in [lease for lease in account.leases.values() if lease.quarantined]:
                 self.close(account, lease, lease.charge)
