@@ -85,6 +85,8 @@ def test_a_lease_that_its_holder_no_longer_has_stays_charged_beside_its_newer_on
 
     assert not lost.says(used=20).fenced
     assert charged(lost.desk) == 300
+    (account,) = lost.desk.books.current(lost.desk.now_ms)
+    assert account.totals.quarantined == 100, "else it would be kept for as long as the pod lives"
 
     lost.desk.tell(holder(), report("aaaaaa-1", 10, closed=1))
     assert charged(lost.desk) == 210

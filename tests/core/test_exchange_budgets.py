@@ -121,7 +121,7 @@ def test_a_call_larger_than_the_whole_budget_says_so() -> None:
     assert "of which 0.002799 USD is left" in run.message and "resets in 1 h" in run.message
 
 
-@pytest.mark.parametrize("settled", [0, USD // 2])
+@pytest.mark.parametrize("settled", [0, 7_000, USD // 2])  # with 7,000 the last token takes exactly what is left
 def test_the_output_maximum_that_a_refusal_names_fits_and_one_more_does_not(settled: int) -> None:
     """What would fit is said in words that a client can act on, also where most is spent."""
     refusing = small(USD)
