@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from compile_samples import (
     Raw,
     budget,
@@ -17,7 +19,7 @@ from compile_samples import (
     routing,
     section,
 )
-from spendmesh_sidecar.core.specs import LimitSpec
+from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
 
 
 def limits(**fields: Any) -> dict[str, Any]:
@@ -94,3 +96,16 @@ def test_a_clamp_travels_with_its_threshold() -> None:
     (found,) = policy_of(result).budgets[0].limits[0].thresholds
     assert (found.percent, found.notify, found.max_output_tokens) == (80, True, 512)
     assert policy_of(result).requires == ("budgets/1", "budgets/2")
+
+
+def test_a_rolling_window_is_compiled_to_its_seconds() -> None:
+    """And nothing of a calendar."""
+    found = compiled_limit(budget(**limits(window={"type": "Rolling", "duration": "1h30m"}))).window
+    assert found == WindowSpec(type="Rolling", duration_seconds=5_400)
+
+
+@pytest.mark.parametrize("part", ["24h", "1440m", "23h59m60s"])
+def test_equal_durations_are_one_window(part: str) -> None:
+    """However they are written."""
+    found = compiled_limit(budget(**limits(window={"type": "Rolling", "duration": part}))).window
+    assert found.duration_seconds == 86_400

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
-from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.ledger.views import views_of
 
 LABELS = {"budget": BUDGET, "limit": "hourly", "unit": "Cost", "currency": "USD"}
 
@@ -26,7 +26,7 @@ def test_an_account_is_shown_with_what_is_spent_held_and_quarantined() -> None:
     desk.books.quarantine(["pod-b"], "silent")
     registry = CollectorRegistry()
 
-    ControlMetrics(registry).show_accounts(view_of(account, desk.now_ms) for account in desk.books.current(desk.now_ms))
+    ControlMetrics(registry).show_accounts(views_of(desk.books.holdings, desk.now_ms))
 
     assert shown(registry) == {"used_ratio": 0.25, "held": 50.0, "quarantined": 100.0, "overrun": 5.0}
 
@@ -37,7 +37,7 @@ def test_an_account_that_ended_is_no_longer_shown() -> None:
     desk.grant(holder(), 300)
     registry = CollectorRegistry()
     metrics = ControlMetrics(registry)
-    metrics.show_accounts(view_of(account, desk.now_ms) for account in desk.books.current(desk.now_ms))
+    metrics.show_accounts(views_of(desk.books.holdings, desk.now_ms))
 
     metrics.show_accounts(())
 

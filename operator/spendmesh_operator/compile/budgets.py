@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
@@ -100,7 +101,13 @@ def _providers_namespace(placed: Placed) -> str:
 
 
 def _window_spec(window: Window) -> WindowSpec:
-    return WindowSpec(type=window.type, period=window.period, time_zone=window.time_zone, anchor_day=window.anchor_day)
+    return WindowSpec(
+        type=window.type,
+        period=window.period,
+        time_zone=window.time_zone,
+        anchor_day=window.anchor_day,
+        duration_seconds=math.ceil(window.duration.total_seconds()) if window.duration is not None else 0,
+    )
 
 
 def resolved_max_tier(name: str, routing: RoutingSpec | None) -> str:

@@ -8,7 +8,7 @@ of that account (`unverifiable`) and is told through `alarms`, the process goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spendmesh_operator.ledger import grants
@@ -25,12 +25,12 @@ from spendmesh_operator.ledger.accounts import (
 )
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
-from spendmesh_operator.ledger.ladder import account_state
 from spendmesh_operator.ledger.lives import Life, begin
-from spendmesh_operator.ledger.messages import check_name, check_request, lease_message, repeated
+from spendmesh_operator.ledger.messages import check_name, check_request, planned, repeated, state_of
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
+from spendmesh_operator.ledger.rolling import running
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
@@ -109,7 +109,7 @@ class Books:
         denials: list[Denial] = []
         for want in request.wants:
             try:
-                plans.append(self._plan(holder, want, limits, now_ms))
+                plans.append(self._plan(holder, want, limits, now_ms, plans))
             except Refused as refused:
                 denials.append(self._denial(holder, want, refused, limits, now_ms))
         if denials:
@@ -121,9 +121,7 @@ class Books:
                 self.holdings.add_account(plan.account)
             self.holdings.put(plan.account, plan.lease)
         self.pods.remember_grant(holder.uid, request.id, tuple(plan.lease.id for plan in plans))
-        return AcquireReply(
-            leases=tuple(lease_message(plan.account, plan.lease, plan.ref, plan.in_force, now_ms) for plan in plans)
-        )
+        return AcquireReply(leases=planned(self.holdings, plans, now_ms))
 
     def report(
         self,
@@ -218,13 +216,13 @@ class Books:
     # --- reading ------------------------------------------------------------------------------------------
 
     def current(self, now_ms: int) -> list[Account]:
-        """Accounts whose period runs."""
-        return [each for each in self.holdings.accounts.values() if each.key.start * 1000 <= now_ms < each.end * 1000]
+        """Accounts whose period runs, or whose window has parts that count."""
+        return running(self.holdings.accounts.values(), now_ms)
 
     def states(self, now_ms: int) -> dict[tuple[str, str, tuple[str, ...]], AccountState]:
         """(budget, limit, per) -> state of the running period."""
         return {
-            (account.key.budget, account.key.limit, account.key.per): account_state(account, None, now_ms)
+            (account.key.budget, account.key.limit, account.key.per): state_of(self.holdings, account, None, now_ms)
             for account in self.current(now_ms)
         }
 
@@ -240,9 +238,9 @@ class Books:
             self.holdings.revision += 1
         self.holdings.revive(holder.uid, holder.nonce)
 
-    def _plan(self, holder: Holder, want: Want, limits: LimitsOf, now_ms: int) -> Plan:
+    def _plan(self, holder: Holder, want: Want, limits: LimitsOf, now_ms: int, planned: Sequence[Plan]) -> Plan:
         new_id = f"{self.lives[-1].prefix if self.lives else ''}{self.next_lease:x}"
-        plan = plan_grant(self.holdings, self.domain, holder, want, limits(want.account), new_id, now_ms)
+        plan = plan_grant(self.holdings, self.domain, holder, want, limits(want.account), new_id, now_ms, planned)
         if plan.lease.id == new_id:
             self.next_lease += 1
         return plan
@@ -253,7 +251,7 @@ class Books:
             return Denial(account=want.account, reason=refused.reason)
         if refused.reason == "in_flight":
             self._pressure[account.key] = _Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
-        state = account_state(account, limits(want.account), now_ms)
+        state = state_of(self.holdings, account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
     # --- parts of report ----------------------------------------------------------------------------------
@@ -274,7 +272,7 @@ class Books:
         if in_force is not None and meaning_of(in_force.limit) == meaning_of(account.limit):
             self.holdings.refresh(account, in_force)
         after = apply_report(self.holdings, account, lease, report)
-        state = account_state(account, in_force, now_ms)
+        state = state_of(self.holdings, account, in_force, now_ms)
         if after is None:
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
@@ -284,7 +282,7 @@ class Books:
         return LeaseState(
             lease=after.id,
             sequence=after.sequence,
-            recalled=grants.recall(account, after, asked.need if waits else 0),
+            recalled=grants.recall(account, after, asked.need if waits else 0, self.holdings.beside(account)),
             fenced=bool(after.quarantined),
             state=state,
         )

@@ -25,7 +25,7 @@ from spendmesh_operator.ledger.serving import (
     Restoration,
 )
 from spendmesh_operator.ledger.store import LedgerStore
-from spendmesh_operator.ledger.views import AccountView, view_of
+from spendmesh_operator.ledger.views import AccountView, views_of
 from spendmesh_operator.ledger.writer import Writer
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import (
@@ -217,7 +217,7 @@ class Coordinator:
 
     def views(self) -> tuple[AccountView, ...]:
         """All running accounts in full, for status, metrics and reports."""
-        return tuple(view_of(account, self._now_ms()) for account in self.books.current(self._now_ms()))
+        return views_of(self.books.holdings, self._now_ms())
 
     # --- inside -------------------------------------------------------------------------------------------
 

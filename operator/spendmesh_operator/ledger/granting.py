@@ -6,6 +6,7 @@ Planning changes no lease: `Books.acquire` books the plans of a request together
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,8 @@ from spendmesh_operator.ledger.accounts import (
     meaning_of,
 )
 from spendmesh_operator.ledger.holdings import Holdings
-from spendmesh_operator.ledger.periods import Span, span_after, span_at
+from spendmesh_operator.ledger.periods import Span, counts_until, span_after, span_at
+from spendmesh_operator.ledger.rolling import NOTHING, Beside
 from spendmesh_sidecar.core.specs import WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Want
 
@@ -46,12 +48,25 @@ class Plan:
     in_force: LimitInForce
     lease: Lease
     ref: AccountRef
+    added: int
+    """Rights that it adds to the account."""
 
 
 def plan_grant(
-    holdings: Holdings, domain: str, holder: Holder, want: Want, in_force: LimitInForce | None, new_id: str, now_ms: int
+    holdings: Holdings,
+    domain: str,
+    holder: Holder,
+    want: Want,
+    in_force: LimitInForce | None,
+    new_id: str,
+    now_ms: int,
+    planned: Sequence[Plan] = (),
 ) -> Plan:
-    """Decide one want. `new_id` names the lease if the holder has none. Raises Refused."""
+    """
+    Decide one want. `new_id` names the lease if the holder has none. Raises Refused.
+
+    `planned` are those that will be booked with it: parts of one rolling window count together.
+    """
     if in_force is None or want.account.per:
         raise Refused("unknown")
     if not in_force.verifiable:
@@ -59,35 +74,43 @@ def plan_grant(
     account = account_for(holdings, domain, want.account, want.period, in_force, now_ms)
     if account.key in holdings.frozen:
         raise Refused("unverifiable", account)
-    if (reason := grants.refusal(account, want.need)) is not None:
+    others = _with_planned(holdings.beside(account), account, planned)
+    if (reason := grants.refusal(account, want.need, others)) is not None:
         raise Refused(reason, account)
     lease_id = account.lease_of.get((holder.uid, holder.nonce))
     lease = account.leases[lease_id] if lease_id is not None else None
-    size = grants.size_grant(account, lease, want.need, want.want)
+    size = grants.size_grant(account, lease, want.need, want.want, others)
     before = lease if lease is not None else Lease(id=new_id, holder=holder)
     after = replace(before, granted=before.granted + size)
     try:
         holdings.verify(account)
-        check_grant(account, before, after, want.need)
+        check_grant(account, before, after, want.need, others)
     except InvariantViolated as violated:
         holdings.freeze(account, violated)
         raise Refused("unverifiable") from violated
-    return Plan(account, in_force, after, want.account)
+    return Plan(account, in_force, after, want.account, size)
 
 
-def check_grant(account: Account, before: Lease, after: Lease, need: int) -> None:
+def check_grant(account: Account, before: Lease, after: Lease, need: int, others: Beside = NOTHING) -> None:
     """
-    I1: a grant never makes charges exceed the limit; I5: rights only grow. Raises InvariantViolated.
+    I1: a grant never makes charges exceed the limit, of a rolling window in any row of parts; I5: rights only grow.
+    Raises InvariantViolated.
 
     Says nothing about how the size was chosen, so that a mistake there is caught here.
     """
     added = after.granted - before.granted
     if added < need or after.quarantined or after.holder != before.holder:
         raise InvariantViolated(f"lease {after.id}: {added} granted for {need}, or not to its holder")
-    if account.mode == "Enforce" and added and account.charged + added > account.limit.amount:
-        raise InvariantViolated(
-            f"{account.name}: {account.charged} charged and {added} more exceed {account.limit.amount}"
-        )
+    charged = account.charged + others.charged
+    if account.mode == "Enforce" and added and charged + added > account.limit.amount:
+        raise InvariantViolated(f"{account.name}: {charged} charged and {added} more exceed {account.limit.amount}")
+
+
+def _with_planned(others: Beside, account: Account, planned: Sequence[Plan]) -> Beside:
+    if account.limit.window.type != "Rolling":
+        return others
+    added = sum(plan.added for plan in planned if replace(plan.account.key, start=account.key.start) == account.key)
+    return replace(others, charged=others.charged + added)
 
 
 def account_for(
@@ -101,7 +124,8 @@ def account_for(
         raise Refused("unverifiable") from error
     key = AccountKey(domain, ref.budget, ref.limit, ref.per, span.start)
     for other in holdings.periods_of(ref.budget, ref.limit):
-        runs = other.end * 1000 > now_ms or other.key == key
+        until = counts_until(other.limit.window, Span(other.key.start, other.end))
+        runs = until * 1000 > now_ms or other.key == key
         if runs and meaning_of(other.limit) != meaning_of(limit):
             # Contract §4: with another meaning it is another limit, which may not take this one's name before it ends.
             raise Refused("unverifiable", other)

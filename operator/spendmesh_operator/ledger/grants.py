@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from spendmesh_operator.ledger.accounts import Account, Lease
+from spendmesh_operator.ledger.rolling import NOTHING, Beside
 
 CAP_DIVISOR = 50
 """A holder is topped up to at most a fiftieth (2 %) of the limit ahead of its use, unless one request needs more."""
@@ -17,7 +18,7 @@ CAP_DIVISOR = 50
 Refusal = Literal["exhausted", "in_flight", "too_large"]
 
 
-def size_grant(account: Account, lease: Lease | None, need: int, want: int) -> int:
+def size_grant(account: Account, lease: Lease | None, need: int, want: int, others: Beside = NOTHING) -> int:
     """
     Rights to add: min(want, fair share, remaining / (2 x active)), at most the cap, at least `need`.
 
@@ -34,26 +35,28 @@ def size_grant(account: Account, lease: Lease | None, need: int, want: int) -> i
         want,
         amount // active - unspent,
         amount // CAP_DIVISOR - unspent,
-        account.remaining // (2 * active),
+        (account.remaining - others.charged) // (2 * active),
     )
     return max(need, useful, 0)
 
 
-def refusal(account: Account, need: int) -> Refusal | None:
+def refusal(account: Account, need: int, others: Beside = NOTHING) -> Refusal | None:
     """Why `need` cannot be given now; None if it can."""
-    if account.mode == "Observe" or need == 0 or need <= account.remaining:
+    if account.mode == "Observe" or need == 0 or need <= account.remaining - others.charged:
         return None
     if need > account.limit.amount:
         return "too_large"
-    if need <= account.limit.amount - account.settled - account.totals.quarantined:
+    spent = account.settled + account.totals.quarantined + others.settled + others.quarantined
+    if need <= account.limit.amount - spent:
         return "in_flight"
     return "exhausted"
 
 
-def recall(account: Account, lease: Lease, asked: int) -> int:
+def recall(account: Account, lease: Lease, asked: int, others: Beside = NOTHING) -> int:
     """Free rights that a holder should give back: all when the limit is overdrawn, else what others wait for."""
     if account.mode == "Observe" or lease.quarantined:
         return 0
-    if account.remaining < 0:
+    remaining = account.remaining - others.charged
+    if remaining < 0:
         return lease.unspent
-    return min(lease.unspent, max(0, asked - account.remaining))
+    return min(lease.unspent, max(0, asked - remaining))

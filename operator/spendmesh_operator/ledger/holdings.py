@@ -19,6 +19,8 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
     terms_of,
 )
+from spendmesh_operator.ledger.periods import Span, counts_until
+from spendmesh_operator.ledger.rolling import Beside, beside
 
 CATCH_UP = 2
 """
@@ -70,6 +72,10 @@ class Holdings:
                 account = self.accounts[self._key_of_lease[lease_id]]
                 found.append((account, account.leases[lease_id]))
         return found
+
+    def beside(self, account: Account) -> Beside:
+        """What counts together with an account (or a draft of one)."""
+        return beside(self.accounts, account)
 
     def holders(self) -> frozenset[str]:
         """Uids of the pods that have a lease."""
@@ -150,12 +156,13 @@ class Holdings:
 
     def drop_ended(self) -> None:
         """
-        Drop accounts whose leases are closed and whose period ended as long ago as it lasted.
+        Drop accounts whose leases are closed and that have ended to count as long ago as they did.
 
         A lease that is quarantined until then is settled at its whole charge.
         """
         for key, account in list(self.accounts.items()):
-            if self.believed_ms < (2 * account.end - key.start) * 1000:
+            until = counts_until(account.limit.window, Span(key.start, account.end))
+            if self.believed_ms < (2 * until - key.start) * 1000:
                 continue
             for lease in [lease for lease in account.leases.values() if lease.quarantined]:
                 self.close(account, lease, lease.charge)

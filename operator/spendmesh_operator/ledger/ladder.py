@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from spendmesh_operator.ledger.accounts import Account, LimitInForce
+from spendmesh_operator.ledger.rolling import NOTHING, Beside, frees_at
 from spendmesh_sidecar.core.specs import LimitSpec
 from spendmesh_sidecar.protocol import AccountState
 
 
-def account_state(account: Account, in_force: LimitInForce | None, now_ms: int) -> AccountState:
+def account_state(
+    account: Account, in_force: LimitInForce | None, now_ms: int, others: Beside = NOTHING
+) -> AccountState:
     """
     State of an account under a limit as one pod's policy has it (a Downgrade names a tier of that pod's routing).
 
-    Without a policy the meaning that the books remember is used.
+    Without a policy the meaning that the books remember is used. `others` count with it in a rolling window.
     """
     limit = in_force.limit if in_force is not None else account.limit
     mode = in_force.mode if in_force is not None else account.mode
-    spent = account.settled + account.totals.quarantined
+    settled = account.settled + others.settled
+    spent = settled + account.totals.quarantined + others.quarantined
     return AccountState(
         amount=limit.amount,
-        settled=account.settled,
-        charged=account.charged,
+        settled=settled,
+        charged=account.charged + others.charged,
         max_tier=downgrade(limit, spent),
         max_output_tokens=clamp(limit, spent),
         crossed_percent=crossed_percent(limit, spent),
-        resets_in_ms=max(0, account.end * 1000 - now_ms),
+        resets_in_ms=max(0, frees_at(account, others) * 1000 - now_ms),
         observed=mode == "Observe",
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from spendmesh_operator.ledger.accounts import MAX_AMOUNT, Account, BadRequest, Holder, Lease as HeldLease, LimitInForce
+from spendmesh_operator.ledger.granting import Plan
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
 from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireRequest, Lease, Want
@@ -34,8 +35,18 @@ def check_name(field: str, value: str) -> None:
         raise BadRequest(f"{field} must be 1 to {MAX_NAME_CHARS} printable characters")
 
 
+def state_of(holdings: Holdings, account: Account, in_force: LimitInForce | None, now_ms: int) -> AccountState:
+    """State of an account, with all that counts together with it."""
+    return account_state(account, in_force, now_ms, holdings.beside(account))
+
+
 def lease_message(
-    account: Account, lease: HeldLease, ref: AccountRef, in_force: LimitInForce | None, now_ms: int
+    holdings: Holdings,
+    account: Account,
+    lease: HeldLease,
+    ref: AccountRef,
+    in_force: LimitInForce | None,
+    now_ms: int,
 ) -> Lease:
     """A lease as its holder is told."""
     return Lease(
@@ -48,8 +59,13 @@ def lease_message(
         released=lease.released,
         starts_in_ms=max(0, account.key.start * 1000 - now_ms),
         ends_in_ms=max(0, account.end * 1000 - now_ms),
-        state=account_state(account, in_force, now_ms),
+        state=state_of(holdings, account, in_force, now_ms),
     )
+
+
+def planned(holdings: Holdings, plans: Sequence[Plan], now_ms: int) -> tuple[Lease, ...]:
+    """The answer to a request whose plans were booked."""
+    return tuple(lease_message(holdings, each.account, each.lease, each.ref, each.in_force, now_ms) for each in plans)
 
 
 def repeated(
@@ -64,7 +80,8 @@ def repeated(
     for lease_id, want in leases:
         account, in_force = holdings.account_of(lease_id), limits(want.account)
         if account is not None:
-            messages.append(lease_message(account, account.leases[lease_id], want.account, in_force, now_ms))
+            lease = account.leases[lease_id]
+            messages.append(lease_message(holdings, account, lease, want.account, in_force, now_ms))
         elif in_force is not None:
             messages.append(_closed_message(lease_id, holder, want.account, in_force))
     return tuple(messages)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction
+from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
+from spendmesh_operator.ledger.periods import Span, counts_from, counts_until
+from spendmesh_operator.ledger.rolling import Beside, frees_at, running
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 from spendmesh_sidecar.protocol import AccountState
 
@@ -28,7 +31,12 @@ class AccountView:
     """One limit in its running period, amounts in the limit's unit."""
 
     key: AccountKey
+    since: int
+    """Unix seconds: start of the period, or of a rolling window."""
     end: int
+    """Unix seconds: end of the period, or when something of a rolling window comes free."""
+    counts_until: int
+    """Unix seconds: when nothing of what it holds now counts any more."""
     limit: LimitSpec
     mode: Mode
     state: AccountState
@@ -41,21 +49,34 @@ class AccountView:
     corrections: tuple[Correction, ...]
 
 
-def view_of(account: Account, now_ms: int) -> AccountView:
-    """Copy what is to be seen of an account."""
+def views_of(holdings: Holdings, now_ms: int) -> tuple[AccountView, ...]:
+    """All accounts that count now."""
+    found = running(holdings.accounts.values(), now_ms)
+    return tuple(view_of(account, holdings.beside(account), now_ms) for account in found)
+
+
+def view_of(account: Account, others: Beside, now_ms: int) -> AccountView:
+    """Copy what is to be seen of an account, and of those that count with it."""
+    parts = (*others.before, account)
+    span = Span(account.key.start, account.end)
+    settled = sum(part.settled for part in parts)
+    quarantined = sum(part.totals.quarantined for part in parts)
     return AccountView(
         key=account.key,
-        end=account.end,
+        since=counts_from(account.limit.window, span),
+        end=frees_at(account, others),
+        counts_until=counts_until(account.limit.window, span),
         limit=account.limit,
         mode=account.mode,
-        state=account_state(account, None, now_ms),
-        held=account.charged - account.settled - account.totals.quarantined,
-        quarantined=account.totals.quarantined,
-        overrun=account.overrun,
-        would_block=account.would_block,
+        state=account_state(account, None, now_ms, others),
+        held=sum(part.charged for part in parts) - settled - quarantined,
+        quarantined=quarantined,
+        overrun=sum(part.overrun for part in parts),
+        would_block=sum(part.would_block for part in parts),
         holders=tuple(
             HolderView(lease.holder.name, lease.rights, lease.used, lease.held, lease.quarantined)
-            for lease in account.leases.values()
+            for part in parts
+            for lease in part.leases.values()
         ),
-        corrections=tuple(account.corrections),
+        corrections=tuple(correction for part in parts for correction in part.corrections),
     )

@@ -61,7 +61,7 @@ class TightestLimit(Node):
     limit: ShortText
     """Name of the limit. Example: monthly"""
     period: ShortText | None = None
-    """Its period: Hour, Day, Week, Month, Quarter or Year. Example: Month"""
+    """Its period: Hour, Day, Week, Month, Quarter or Year, or Rolling with its length. Example: Month"""
     used: AmountText | None = None
     """Settled and quarantined in the current period, in the limit's unit. Example: "2251.10\""""
     held: AmountText | None = None
@@ -88,9 +88,10 @@ class LimitStatus(Node):
     remaining: AmountText | None = None
     """What can still be handed out: amount less used and held. Example: "230.90\""""
     period_start: datetime | None = None
-    """Start of the current period, RFC 3339. Example: 2026-01-01T00:00:00+01:00"""
+    """Start of the current period, or of the window that counts now, RFC 3339. Example: 2026-01-01T00:00:00+01:00"""
     resets_at: datetime | None = None
-    """Start of the next period, when used is 0 again, RFC 3339. Example: 2026-02-01T00:00:00+01:00"""
+    """Start of the next period, when used is 0 again; of a rolling window when a part comes free. RFC 3339.
+    Example: 2026-02-01T00:00:00+01:00"""
     percent: Count | None = None
     """used in percent of amount, rounded down. Example: 90"""
     stage: ShortText | None = None

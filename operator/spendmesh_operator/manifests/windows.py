@@ -1,12 +1,13 @@
 """The time in which a limit's amount may be spent. When periods begin and end is the ledger's."""
 
 import re
+from datetime import timedelta
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from spendmesh_operator.manifests.quantities import WHOLE
+from spendmesh_operator.manifests.quantities import WHOLE, DurationText
 from spendmesh_operator.manifests.rules import Node, Rule
 
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
@@ -44,20 +45,40 @@ class Window(Node):
 
     RULES = (
         Rule(
-            "self.anchorDay == 1 || self.period in ['Month', 'Quarter', 'Year']",
+            "self.type == 'Calendar' ? has(self.period) && !has(self.duration) : "
+            "has(self.duration) && !has(self.period)",
+            lambda window: (
+                (window.type == "Calendar") == (window.period is not None)
+                and (window.type == "Rolling") == (window.duration is not None)
+            ),
+            "period goes with type Calendar and duration with type Rolling: write period: Month (or another) with "
+            "Calendar, or duration: 24h (or another) with Rolling",
+        ),
+        Rule(
+            "self.anchorDay == 1 || (has(self.period) && self.period in ['Month', 'Quarter', 'Year'])",
             lambda window: window.anchor_day == 1 or window.period in ("Month", "Quarter", "Year"),
             "anchorDay goes with period Month, Quarter or Year: take it out, or write one of these periods",
             ".anchorDay",
         ),
+        Rule(
+            "self.type == 'Calendar' || self.timeZone == 'Etc/UTC'",
+            lambda window: window.type == "Calendar" or window.time_zone == "Etc/UTC",
+            "timeZone goes with type Calendar: a rolling window is as long in every zone, so take it out",
+            ".timeZone",
+        ),
     )
 
-    type: Literal["Calendar"]
-    """Calendar: from one boundary of the calendar to the next, then from zero again. Example: Calendar"""
-    period: Period
-    """Length of the period. A week starts on Monday, a quarter in January, April, July or October, a year in January.
-    Example: Month"""
+    type: Literal["Calendar", "Rolling"]
+    """Calendar: from one boundary of the calendar to the next, then from zero again. Rolling: at every instant the
+    amount holds for the duration that ends there. Example: Calendar"""
+    period: Period | None = None
+    """With Calendar: length of the period. A week starts on Monday, a quarter in January, April, July or October, a
+    year in January. Example: Month"""
+    duration: Annotated[timedelta, DurationText("1h", "744h")] | None = None
+    """With Rolling: length of the window, from 1h to 744h (31 days). What was spent comes free in steps of a 24th of
+    it, so under steady demand up to 4 % of the amount stays unused. Example: 24h"""
+    time_zone: TimeZone = "Etc/UTC"
+    """With Calendar: zone of the calendar, from the IANA database. Example: Europe/Berlin"""
     anchor_day: Annotated[int, Field(ge=1, le=31), WHOLE] = 1
     """With Month, Quarter and Year: the day of its first month on which it begins; where that month is shorter, its
     last day. Example: 15"""
-    time_zone: TimeZone = "Etc/UTC"
-    """Zone of the calendar, from the IANA database. Example: Europe/Berlin"""

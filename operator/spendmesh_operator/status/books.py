@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from spendmesh_operator.ledger.accounts import meaning_of
-from spendmesh_operator.ledger.periods import span_at
+from spendmesh_operator.ledger.periods import counts_from, span_at
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.status.model import LimitView
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 
 def limit_views(budget: BudgetSpec, accounts: Iterable[AccountView], now: datetime) -> tuple[LimitView, ...]:
@@ -23,7 +23,9 @@ def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime) -> L
     others = [account for account in accounts if meaning_of(account.limit) != meaning_of(limit)]
     if others:
         # Contract §4: the books grant nothing under this name before the other meaning's period has ended.
-        return replace(_unused(limit, now), taken_until=datetime.fromtimestamp(max(each.end for each in others), UTC))
+        return replace(
+            _unused(limit, now), taken_until=datetime.fromtimestamp(max(each.counts_until for each in others), UTC)
+        )
     return _used(limit, accounts[0]) if accounts else _unused(limit, now)
 
 
@@ -33,16 +35,26 @@ def _used(limit: LimitSpec, account: AccountView) -> LimitView:
         unit=limit.unit,
         currency=limit.currency,
         amount=limit.amount,
-        period=limit.window.period,
+        period=period_name(limit.window),
         settled=account.state.settled,
         quarantined=account.quarantined,
         held=account.held,
-        period_start=datetime.fromtimestamp(account.key.start, UTC),
+        period_start=datetime.fromtimestamp(account.since, UTC),
         resets_at=datetime.fromtimestamp(account.end, UTC),
         crossed_percent=account.state.crossed_percent,
         max_tier=account.state.max_tier,
         max_output_tokens=account.state.max_output_tokens,
     )
+
+
+def period_name(window: WindowSpec) -> str:
+    """For people: `Month`, or `Rolling 24h`."""
+    if window.period is not None:
+        return window.period
+    minutes, seconds = divmod(window.duration_seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = (f"{count}{unit}" for count, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if count)
+    return f"Rolling {''.join(parts)}"
 
 
 def _unused(limit: LimitSpec, now: datetime) -> LimitView:
@@ -52,10 +64,10 @@ def _unused(limit: LimitSpec, now: datetime) -> LimitView:
         unit=limit.unit,
         currency=limit.currency,
         amount=limit.amount,
-        period=limit.window.period,
+        period=period_name(limit.window),
         settled=0,
         quarantined=0,
         held=0,
-        period_start=datetime.fromtimestamp(span.start, UTC),
+        period_start=datetime.fromtimestamp(counts_from(limit.window, span), UTC),
         resets_at=datetime.fromtimestamp(span.end, UTC),
     )

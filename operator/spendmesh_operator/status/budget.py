@@ -107,7 +107,8 @@ def within_budget(
             f"limit {near.name!r} had another unit, currency or window before, and the period that runs under that "
             f"meaning ends at {timestamp(near.taken_until)}: {what} until then; a limit of another name starts at once",
         )
-    until = f"until {timestamp(near.resets_at)}"
+    rolling = near.period.startswith("Rolling")
+    until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(near.resets_at)}"
     if near.stage == "Exhausted":
         what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
         return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{near.name}].amount, or wait"

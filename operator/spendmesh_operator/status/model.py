@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from spendmesh_operator.workloads import MountedKey
-from spendmesh_sidecar.core.specs import Period, Unit
+from spendmesh_sidecar.core.specs import Unit
 
 Status = dict[str, Any]
 """The `status` of an object, as JSON."""
@@ -36,7 +36,8 @@ class LimitView:
     unit: Unit
     currency: str
     amount: int
-    period: Period
+    period: str
+    """`Month`, or `Rolling 24h`."""
     settled: int
     """Spent by closed leases and reported by open ones."""
     quarantined: int

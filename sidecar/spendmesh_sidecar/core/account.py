@@ -58,6 +58,8 @@ class Account:
     _denial: Denial | None = None
     _denial_need: int = 0
     _denied_at: float = 0.0
+    _told: AccountState | None = None
+    """The last word about the whole account of a lease that is closed."""
     _leased: bool = False
     """Some lease was held once: an idle account then asks for nothing."""
 
@@ -69,7 +71,7 @@ class Account:
                 lease.supersede()
             self.demand = Demand(now)
             self.unleased = self.would_block = 0
-            self._granted_when_asked = None
+            self._granted_when_asked = self._told = None
             self._leased = False
         self.limit, self.meaning, self.enforced = limit, meaning, enforced
         self.forget_denial()
@@ -93,9 +95,16 @@ class Account:
         if lease is not None and lease.state is not None:
             return lease.state
         denial = self._denial
-        if denial is None or denial.state is None:
+        if denial is None or denial.state is None or now >= self._denied_at + denial.state.resets_in_ms / 1000:
+            return self._last_told()
+        return denial.state
+
+    def _last_told(self) -> AccountState | None:
+        """What was known in an earlier part of a rolling window: most of it still counts. A calendar starts anew."""
+        if self.limit is None or self.limit.window.type != "Rolling":
             return None
-        return denial.state if now < self._denied_at + denial.state.resets_in_ms / 1000 else None
+        told = [(lease.ends_at, lease.state) for lease in self.leases.values() if lease.state is not None]
+        return max(told, key=lambda each: each[0])[1] if told else self._told
 
     def settled(self, now: float) -> int:
         """Spent by everyone as far as known here: the coordinator's figure and our own use that it may not have."""
@@ -194,6 +203,11 @@ class Account:
         lease.charge_unheld(self.unleased)
         lease.would_block += self.would_block
         self.unleased = self.would_block = 0
+
+    def forget(self, lease: LeaseBook) -> None:
+        """A closed lease is acknowledged."""
+        del self.leases[lease.id]
+        self._told = lease.state
 
     def add(self, lease: LeaseBook) -> None:
         """Take over a new lease."""

@@ -179,8 +179,7 @@ class Exchange:
 
     def response_headers(self, final: bool) -> list[tuple[str, str]]:
         """Our headers for the client. Not `final`: a stream is about to begin, so its cost is not known yet."""
-        sent = self._tries.last if self._tries else None
-        subject = subject_of(sent, self.request) if sent else None
+        subject = subject_of(self._tries.last, self.request) if self._tries and self._tries.last else None
         left = tightest_left(self._ledger, self.policy.budgets, self._now, subject)
         return response_headers(self.request_id, self.decision, self.refusal, left, final=final)
 

@@ -257,7 +257,7 @@ class Ledger:
                 continue
             lease.acknowledge(state)
             if lease.done:
-                del account.leases[lease.id]
+                account.forget(lease)
                 self._closed[lease.id] = None
         while len(self._closed) > CLOSED_REMEMBERED:
             del self._closed[next(iter(self._closed))]

@@ -100,12 +100,12 @@ def budget_refusal(
         return refuse(
             "request_exceeds_budget",
             f"This call can take {need}, more than the whole budget {name} of {format_amount(whole, limit)}{remains}."
-            f"{_resets(state)}{smaller} Ask the budget's owner for a larger limit if it has to be this large.",
+            f"{_resets(state, limit)}{smaller} Ask the budget's owner for a larger limit if it has to be this large.",
         )
     return refuse(
         "budget_exceeded",
         f"Budget {name} has {'too little' if left is None else format_amount(left, limit)} left and this call can take "
-        f"{need}.{_resets(state)}{smaller} Ask the budget's owner to raise it if that is not enough.",
+        f"{need}.{_resets(state, limit)}{smaller} Ask the budget's owner to raise it if that is not enough.",
     )
 
 
@@ -138,7 +138,7 @@ def in_flight(name: str, limit: LimitSpec, need: int, state: AccountState | None
     return refuse(
         "budget_in_flight",
         f"Budget {name} has {left} left, but calls in flight hold {held}, and this call can take "
-        f"{format_amount(need, limit)}. Try again when they have settled.{_resets(state)}",
+        f"{format_amount(need, limit)}. Try again when they have settled.{_resets(state, limit)}",
         retry_after_seconds=IN_FLIGHT_RETRY_SECONDS,
     )
 
@@ -170,5 +170,8 @@ def find_limit(budgets: tuple[BudgetSpec, ...], budget: str, limit: str) -> Limi
     return None
 
 
-def _resets(state: AccountState | None) -> str:
-    return f" The budget resets in {format_duration(state.resets_in_ms / 1000)}." if state else ""
+def _resets(state: AccountState | None, limit: LimitSpec) -> str:
+    if state is None:
+        return ""
+    what = "A part of it comes free" if limit.window.type == "Rolling" else "The budget resets"
+    return f" {what} in {format_duration(state.resets_in_ms / 1000)}."

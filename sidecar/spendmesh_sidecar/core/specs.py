@@ -198,11 +198,14 @@ class ThresholdSpec(Spec, frozen=True, kw_only=True):
 class WindowSpec(Spec, frozen=True, kw_only=True):
     """Which period an account belongs to. Only the coordinator computes boundaries."""
 
-    type: Literal["Calendar"] = "Calendar"
-    period: Period
+    type: Literal["Calendar", "Rolling"] = "Calendar"
+    period: Period | None = None
+    """Of a calendar window."""
     time_zone: str = "Etc/UTC"
     anchor_day: int = 1
     """Month, Quarter and Year begin on this day of their first month, or on its last where it is shorter."""
+    duration_seconds: int = 0
+    """Length of a rolling window: at any instant, what was reserved in the last so many seconds counts."""
 
 
 class LimitSpec(Spec, frozen=True, kw_only=True):
