@@ -19,6 +19,7 @@ from rich.console import Console
 from spendmesh_cli.load import Files, load, secret_values
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
+from spendmesh_operator.index import OPERATOR_NAMESPACE
 from spendmesh_operator.ledger.accounts import LedgerError
 from spendmesh_operator.ledger.store import LedgerStoreError
 from spendmesh_operator.local import LocalControl, LocalPod
@@ -40,6 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--admin", default="127.0.0.1:15490", help="admin listener (%(default)s)")
     add("--state", type=Path, default=Path(DEFAULT_STATE), help="folder of the books (%(default)s)")
     add("--namespace", help="whose policy applies; default: the only namespace of the files")
+    add(
+        "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME",
+        help="whose budgets may reach other namespaces (%(default)s)",
+    )  # fmt: skip
     add("--labels", default="", metavar="K=V,…", help="labels that the workload is taken to have")
     parser.set_defaults(run=_command)
 
@@ -63,7 +68,14 @@ async def _run(options: argparse.Namespace, console: Console) -> int:
     namespace = options.namespace or _only_namespace(files)
     pod = LocalPod(namespace, "spendmesh-run", secrets.token_urlsafe(24), _labels(options.labels))
     settings = _settings(options, pod)
-    control = LocalControl(_objects(files), [pod], options.state.expanduser(), SystemClock(), SystemRandom())
+    control = LocalControl(
+        _objects(files),
+        [pod],
+        options.state.expanduser(),
+        SystemClock(),
+        SystemRandom(),
+        operator_namespace=options.operator_namespace,
+    )
     await control.start()
     settings = replace(settings, control_url=control.url)
     keys = StaticKeys(_keys(files, pod.namespace))

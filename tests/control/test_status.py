@@ -108,6 +108,7 @@ def test_the_time_of_a_condition_moves_only_when_its_status_does() -> None:
         ((limit(used=90 * 10**9, crossed_percent=90, max_output_tokens=300),), "True", "Clamped"),
         ((limit(used=100 * 10**9 - 1, crossed_percent=90),), "True", "ThresholdReached"),
         ((limit(used=100 * 10**9),), "False", "Exceeded"),
+        ((limit(used=100 * 10**9 + 1),), "False", "Overdrawn"),
         ((limit(used=95 * 10**9, quarantined=5 * 10**9),), "False", "Exceeded"),
         ((limit(used=1, crossed_percent=100),), "False", "Exceeded"),
         ((limit(), limit(used=100 * 10**9, name="daily")), "False", "Exceeded"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
@@ -59,3 +60,28 @@ def test_a_spent_window_says_when_a_part_of_it_comes_free() -> None:
     mesh = World(policy(budgets=(budget(ROLLING),)))
     mesh.bank.leases[(MONTH, "other")] = Held("other", granted=USD, used=USD, closed=True)
     assert "A part of it comes free in 1 h." in mesh.run(chat()).message
+
+
+@pytest.mark.parametrize(
+    ("of", "charged", "asks"),
+    [(ROLLING, USD // 2, True), (ROLLING, USD * 95 // 100, False), (CALENDAR, USD * 95 // 100, True)],
+)
+def test_near_the_end_of_a_rolling_limit_no_rights_are_set_aside_for_the_next_part(
+    of: LimitSpec, charged: int, asks: bool
+) -> None:
+    """They would be missing in this one; a calendar's next period has an amount of its own."""
+    mesh = World(policy(budgets=(budget(of),)))
+    state = AccountState(amount=USD, settled=0, charged=charged, resets_in_ms=20_000)
+    lease = Lease(
+        id="a",
+        nonce="holder",
+        account=MONTH,
+        unit="Cost",
+        currency="USD",
+        granted=USD // 50,
+        ends_in_ms=20_000,
+        state=state,
+    )
+    mesh.ledger.merge(lease, mesh.now)
+    mesh.run(chat(), [success()])
+    assert ("next" in [want.period for want in mesh.ledger.wants(mesh.now)]) is asks

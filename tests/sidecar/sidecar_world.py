@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from typing import Any, Self
 import aiohttp
 import openai
 
-from sidecar_beside import Collector, anthropic_client, eventually, openai_client
+from sidecar_beside import Collector, anthropic_client, chat, eventually, openai_client
 from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 from spendmesh_cli.children import Child
 from spendmesh_operator.clock import SystemClock
@@ -252,6 +253,17 @@ class World:
     def provider_requests(self, path: str = "") -> list[Any]:
         """What arrived at the provider."""
         return [seen for seen in self.standin.requests() if seen.path.endswith(path)]
+
+
+async def exhaust(world: World, output: int = 250, **more: Any) -> openai.APIStatusError:
+    """Call until a call is refused for good: what others hold, or what has not been reported yet, is no end."""
+    while True:
+        try:
+            await world.openai.chat.completions.create(**chat(f"[[out={output}]]", **more))
+        except openai.APIStatusError as error:
+            if error.code != "budget_in_flight":
+                return error
+            await asyncio.sleep(0.02)
 
 
 def _name(raw: Json) -> tuple[str, str]:

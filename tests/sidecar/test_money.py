@@ -12,7 +12,7 @@ import pytest
 
 from sidecar_beside import anthropic_client, chat, eventually, message
 from sidecar_manifests import budget, manifest, retries
-from sidecar_world import World
+from sidecar_world import World, exhaust
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule
 
@@ -260,17 +260,6 @@ async def test_an_unpriced_model_is_refused_under_a_budget_in_money(world: World
     assert refused.value.code == "model_unpriced"
     assert "model-of-nobody" in refused.value.message
     assert world.provider_requests() == []
-
-
-async def exhaust(world: World, output: int = 250, **more: Any) -> openai.APIStatusError:
-    """Call until a call is refused for good: what others hold, or what has not been reported yet, is no end."""
-    while True:
-        try:
-            await world.openai.chat.completions.create(**chat(f"[[out={output}]]", **more))
-        except openai.APIStatusError as error:
-            if error.code != "budget_in_flight":
-                return error
-            await asyncio.sleep(0.02)
 
 
 async def outcome(world: World, stream: bool) -> str:

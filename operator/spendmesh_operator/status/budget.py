@@ -111,6 +111,14 @@ def within_budget(
     until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(near.resets_at)}"
     if near.stage == "Exhausted":
         what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
+        if near.used > near.amount:
+            used = amount_text(near.used, near, up=True)
+            return (
+                "False",
+                "Overdrawn",
+                f"{of} is less than the {used} that are spent already (it was lowered, or a provider billed more than "
+                f"was reserved): {what} {until}; raise spec.limits[{near.name}].amount above {used}, or wait",
+            )
         return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{near.name}].amount, or wait"
     reached = f"{of} has reached {near.crossed_percent} %"
     verb = "would get" if observed else "get"

@@ -99,9 +99,13 @@ class Account:
             return self._last_told()
         return denial.state
 
+    @property
+    def _rolling(self) -> bool:
+        return self.limit is not None and self.limit.window.type == "Rolling"
+
     def _last_told(self) -> AccountState | None:
         """What was known in an earlier part of a rolling window: most of it still counts. A calendar starts anew."""
-        if self.limit is None or self.limit.window.type != "Rolling":
+        if not self._rolling:
             return None
         told = [(lease.ends_at, lease.state) for lease in self.leases.values() if lease.state is not None]
         return max(told, key=lambda each: each[0])[1] if told else self._told
@@ -156,7 +160,9 @@ class Account:
             self._ask_at = now + (DENIED_AGAIN_SECONDS if fruitless else ASK_AGAIN_SECONDS)
             asked.append(Want(account=self.ref, need=0, want=max(1, target - free)))
         provided = any(book.starts_at > now for book in self.leases.values())
-        if lease is None or idle or provided or now < self._ask_next_at:
+        # In a rolling window rights for the next part are taken from what this one may still spend.
+        spare = not (tight and self._rolling)
+        if lease is None or idle or provided or now < self._ask_next_at or not spare:
             return asked
         if lease.ends_at - now < NEXT_PERIOD_LEAD_SECONDS * (1 + spread):
             self._ask_next_at = now + ASK_AGAIN_SECONDS
