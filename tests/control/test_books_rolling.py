@@ -156,7 +156,7 @@ def test_a_silent_holder_of_an_earlier_part_stays_charged_in_full() -> None:
 
 
 def test_parts_that_a_window_needs_survive_sweep_and_restart() -> None:
-    """And are dropped when none needs them any more."""
+    """And are dropped once none has needed them for as long, so that a clock that is ahead drops none too early."""
     rolling = Rolling()
     spend_all(rolling)
     rolling.pass_ms(PART_MS)
@@ -164,6 +164,8 @@ def test_parts_that_a_window_needs_survive_sweep_and_restart() -> None:
     rolling.pass_ms(ROLLING_PARTS * PART_MS - 1)
     books = decode(encode(rolling.desk.books), "test")
     assert [account.charged for account in books.holdings.accounts.values()] == [1000]
+    rolling.pass_ms((ROLLING_PARTS + 1) * PART_MS)
+    assert len(rolling.desk.books.holdings.accounts) == 1
     rolling.pass_ms(1)
     assert rolling.desk.books.holdings.accounts == {}
 
