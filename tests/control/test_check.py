@@ -10,6 +10,7 @@ import pytest
 
 from spendmesh_cli.check import Report, add_parser, check
 from spendmesh_cli.load import FILE_BYTES_MAX, load, secret_values
+from spendmesh_cli.resources import examples
 
 GOOD = """\
 apiVersion: spendmesh.io/v1alpha1
@@ -235,3 +236,21 @@ def test_the_command_prints_verdicts_and_answers_the_status(tmp_path: Path, caps
 def test_objects_without_a_namespace_get_the_one_that_is_asked_for(tmp_path: Path) -> None:
     files = written(tmp_path, policy=GOOD.replace(", namespace: team-a", ""))
     assert {key.namespace for key in check([files], "team-z").verdicts} == {"team-z"}
+
+
+@pytest.mark.parametrize("folders", [("support",), ("organisation",), ("organisation", "support")])
+def test_the_examples_are_in_order(folders: tuple[str, ...]) -> None:
+    """What a person applies first has no error, alone or together."""
+    report = check([examples() / folder for folder in folders])
+    assert report.verdicts
+    assert report.exit_code() == 0
+
+
+def test_the_operators_namespace_can_be_named(tmp_path: Path) -> None:
+    """Where a release has another one than the documentation's, its budgets reach others all the same."""
+    moved = (
+        (examples() / "organisation" / "budgets.yaml").read_text(encoding="utf-8").replace("spendmesh-system", "mesh")
+    )
+    (tmp_path / "moved.yaml").write_text(moved, encoding="utf-8")
+    assert check([tmp_path]).exit_code() == 1
+    assert check([tmp_path], operator_namespace="mesh").exit_code() == 0
