@@ -14,7 +14,7 @@ CONNECTIONS = 64
 
 
 def admin_server(plane: DataPlane) -> DataServer:
-    """A low-level server; ready means: a policy is in force (it never asks for rights or a reachable operator)."""
+    """A low-level server. Ready: a policy is in force and the ledger can write; never asked: rights, the operator."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
@@ -26,6 +26,8 @@ def admin_server(plane: DataPlane) -> DataServer:
         if request.path == "/readyz":
             if plane.installed is None:
                 return web.Response(status=503, text="no policy has arrived yet\n")
+            if plane.log.problem:
+                return web.Response(status=503, text=f"{plane.log.problem}\n")
             if plane.stopping:
                 return web.Response(status=503, text="stopping\n")
             return web.Response(text="ok\n")

@@ -14,7 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
+from spendmesh_sidecar.core.answer import LEDGER_UNWRITABLE
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.journal import LedgerUnwritable
 from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
 from spendmesh_sidecar.core.operations.rewrite import rewrite
 from spendmesh_sidecar.core.outcome import answered, broken
@@ -93,9 +97,12 @@ class AttemptRunner:
 
     async def _pass(self, passage: _Passage, step: Attempt, span: AttemptSpan) -> Outcome:
         try:
+            await self._plane.written(self._request.operation)
             return await passage.run(self._request_for(step, span))
         except KeyMissing:
             return broken(Kind.KEY_MISSING)
+        except LedgerUnwritable:
+            return replace(broken(Kind.CONNECT), error_code=LEDGER_UNWRITABLE)
         except ConnectFailed:
             return broken(Kind.CONNECT)
         except ConnectionCut:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+
+
+def boot_id() -> str:
+    """Which run of the kernel this is; empty where it does not say (only Linux does)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class Clock:

@@ -17,8 +17,10 @@ from spendmesh_sidecar.core.breaker import Breakers, State
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.types import Operation
 from spendmesh_sidecar.keys import KeySource
 from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.ledger_log import Log, NoLog
 from spendmesh_sidecar.limits import Limits
 from spendmesh_sidecar.metrics import Labels, Metrics
 from spendmesh_sidecar.policy_source import Installed
@@ -41,6 +43,7 @@ class DataPlane:
     leases: Leases
     metrics: Metrics
     telemetry: Telemetry
+    log: Log = field(default_factory=NoLog)
     limits: Limits = field(default_factory=Limits)
     retry_budgets: RetryBudgets = field(default_factory=RetryBudgets)
     breakers: Breakers = field(default_factory=Breakers)
@@ -70,6 +73,11 @@ class DataPlane:
         if not self.active:
             self.idle.set()
 
+    async def written(self, operation: Operation) -> None:
+        """Return when an attempt's record is where it must be before it is sent. Raises LedgerUnwritable."""
+        if self.log.waits and operation.billed:
+            await self.log.durable()
+
     @property
     def broken(self) -> str:
         """Name of background work that has ended by a defect; the container has to be restarted then."""
@@ -90,6 +98,7 @@ class DataPlane:
             ],
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
+            "spendmesh_ledger_writable": [((), int(not self.log.problem))],
         }
 
     def _breaker_states(self, now: float) -> dict[str, State]:
@@ -118,6 +127,7 @@ class DataPlane:
                 "sources": [f"{s.kind} {s.name}@{s.generation}" for s in installed.policy.sources],
             },
             "control": {"leases": "reachable" if self.leases.reachable else "unreachable", "nonce": self.ledger.nonce},
+            "log": self.log.problem or "writable",
             "rights": [asdict(account) for account in ledger_view.status(self.ledger, now)],
             "breakers": self._breaker_states(now),
             "requests": {"active": self.active, "draining": self.draining, "reserved": self.ledger.open_reservations},

@@ -17,9 +17,11 @@ from random import Random
 from spendmesh_sidecar import protocol
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused, ControlUnavailable
+from spendmesh_sidecar.core.journal import LedgerUnwritable
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.types import Shortfall
+from spendmesh_sidecar.ledger_log import Log, NoLog
 
 TOP_UP_SECONDS = 0.25
 REPORT_SECONDS = 2.0
@@ -56,13 +58,22 @@ class Leases:
     """Keeps one sidecar's `Ledger` supplied and reported."""
 
     def __init__(
-        self, client: ControlClient, ledger: Ledger, clock: Clock, rng: Random, new_nonce: Callable[[], str]
+        self,
+        client: ControlClient,
+        ledger: Ledger,
+        clock: Clock,
+        rng: Random,
+        new_nonce: Callable[[], str],
+        log: Log | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._clock = clock
         self._rng = rng
         self._new_nonce = new_nonce
+        self._log = log or NoLog()
+        self._began = f"{clock.unix() * 1_000_000:.0f}"
+        """Tells this process's questions from those of an earlier one of the same holder, which were answered."""
         self._sequence = 0
         self._heard_at = float("-inf")
         self._waiting: list[_Call] = []
@@ -75,6 +86,8 @@ class Leases:
         """Ask for the first rights, for at most `first_seconds`, then keep the loops running until `stop`."""
         try:
             async with asyncio.timeout(first_seconds):
+                if not self._ledger.settled_up:
+                    await self.report()  # of an earlier process's leases: whether they are still ours
                 await self._top_up()
         except TimeoutError:
             pass  # contract §4: a sidecar becomes ready without rights too
@@ -124,6 +137,10 @@ class Leases:
     async def report(self) -> None:
         """Tell the coordinator what is new; an empty report is the heartbeat."""
         nonce, reports = self._ledger.nonce, self._ledger.reports(self._clock.monotonic())
+        try:
+            await self._log.durable()
+        except LedgerUnwritable:
+            reports = ()  # what the log does not know must not be told: it would look like another's next time
         try:
             reply = await self._client.report(protocol.ReportRequest(nonce=nonce, reports=reports))
         except ControlUnavailable:
@@ -200,7 +217,7 @@ class Leases:
         """One acquire, repeated under one id until it is answered or the caller's time is up."""
         self._sequence += 1
         nonce = self._ledger.nonce
-        request = protocol.AcquireRequest(id=f"{nonce}/{self._sequence}", nonce=nonce, wants=wants)
+        request = protocol.AcquireRequest(id=f"{nonce}/{self._began}/{self._sequence}", nonce=nonce, wants=wants)
         while True:
             try:
                 reply = await self._client.acquire(request)

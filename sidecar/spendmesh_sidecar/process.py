@@ -17,15 +17,17 @@ from aiohttp import web
 
 from spendmesh_sidecar.admin import admin_server
 from spendmesh_sidecar.app import data_server
-from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.clock import Clock, boot_id
 from spendmesh_sidecar.control_client import ControlClient
 from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.recovery import Here, records_of, restore
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.keys import FileKeys, KeySource, StaticKeys
 from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.ledger_log import LedgerLog, Log, NoLog, StateUnusable
 from spendmesh_sidecar.metrics import Metrics
 from spendmesh_sidecar.policy_source import Installed, PolicySource
-from spendmesh_sidecar.settings import Address, Settings
+from spendmesh_sidecar.settings import Address, Settings, SettingsError
 from spendmesh_sidecar.telemetry import Telemetry
 from spendmesh_sidecar.upstream_pool import PooledUpstream
 
@@ -44,6 +46,29 @@ def id_source() -> Callable[[], str]:
     """128 random bits in hex for requests, traces and spans: unique, no secrets (as OpenTelemetry's SDKs draw them)."""
     draw = Random(secrets.randbits(256)).getrandbits  # noqa: S311
     return lambda: f"{draw(128):032x}"
+
+
+async def open_ledger(settings: Settings, clock: Clock) -> tuple[Ledger, Log]:
+    """
+    The ledger as the last process left it in the state folder, or a new one; from now on it is written down there.
+
+    Raises SettingsError for a folder that cannot be used.
+    """
+    if settings.state_dir is None:
+        return Ledger(new_nonce()), NoLog()
+    pod = settings.pod_uid or f"{settings.namespace}/{settings.pod_name}"
+    now = clock.monotonic()
+    log_file = LedgerLog(settings.state_dir, Here(pod, boot_id(), settings.durability, now, clock.unix()))
+    try:
+        await log_file.lock()
+    except StateUnusable as error:
+        raise SettingsError(str(error)) from error
+    recovered = log_file.recover()
+    ledger = Ledger(recovered.nonce if recovered else new_nonce(), journal=log_file)
+    if recovered is not None:
+        restore(ledger, recovered, now)
+    log_file.start(lambda: (ledger.nonce, records_of(ledger)))
+    return ledger, log_file
 
 
 @dataclass(slots=True)
@@ -80,7 +105,7 @@ class Sidecar:
             keys = FileKeys(settings.keys_dir, clock.monotonic) if settings.keys_dir else StaticKeys({})
         client = ControlClient(settings, token)
         metrics = Metrics()
-        ledger = Ledger(new_nonce())
+        ledger, log_file = await open_ledger(settings, clock)
         plane = DataPlane(
             clock=clock,
             rng=rng,
@@ -88,7 +113,8 @@ class Sidecar:
             upstream=PooledUpstream(),
             keys=keys,
             ledger=ledger,
-            leases=Leases(client, ledger, clock, rng, new_nonce),
+            leases=Leases(client, ledger, clock, rng, new_nonce, log_file),
+            log=log_file,
             metrics=metrics,
             telemetry=Telemetry(settings, metrics),
             limits=settings.limits,
@@ -99,7 +125,8 @@ class Sidecar:
             plane.install(installed)
             arrived.set()
 
-        policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, settings.state_dir)
+        kept = settings.state_dir if settings.keep_policy else None
+        policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, kept)
         policy.restore(settings.bootstrap_file)
         sidecar = cls(plane, policy, settings.listen, settings.admin, client, settings.shutdown_seconds)
         try:
@@ -142,6 +169,7 @@ class Sidecar:
             await runner.cleanup()
         await self.policy.stop()
         await self.plane.leases.stop(self._shutdown_seconds)
+        self.plane.log.close(settled=self.plane.ledger.settled_up)
         await self.plane.telemetry.stop()
         await self.plane.upstream.close()
         await self._client.close()

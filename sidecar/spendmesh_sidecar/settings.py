@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spendmesh_sidecar.core.recovery import Durability
 from spendmesh_sidecar.limits import Limits
 
 
@@ -49,6 +50,10 @@ class Settings:
     token_file: Path | None = None
     keys_dir: Path | None = None
     state_dir: Path | None = None
+    """For the ledger's log and the last good policy; None: neither outlives the process."""
+    durability: Durability = "Process"
+    keep_policy: bool = True
+    """Whether the policy is kept in `state_dir`; not where the control server is as near as the folder."""
     bootstrap_file: Path | None = None
     client_token: str = ""
     """What clients must show as their API key; mandatory when `listen` is not loopback."""
@@ -85,6 +90,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         token_file=_path(environ, "SPENDMESH_TOKEN_FILE"),
         keys_dir=_path(environ, "SPENDMESH_KEYS_DIR"),
         state_dir=_path(environ, "SPENDMESH_STATE_DIR"),
+        durability=_durability(environ),
         bootstrap_file=_path(environ, "SPENDMESH_BOOTSTRAP_FILE"),
         client_token=environ.get("SPENDMESH_CLIENT_TOKEN", ""),
         namespace=environ.get("SPENDMESH_POD_NAMESPACE", ""),
@@ -99,6 +105,19 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
     value = environ.get(name, "")
     return Path(value) if value else None
+
+
+def _durability(environ: Mapping[str, str]) -> Durability:
+    match environ.get("SPENDMESH_DURABILITY") or "Process":
+        case "Process":
+            return "Process"
+        case "Node":
+            return "Node"
+        case other:
+            raise SettingsError(
+                f"SPENDMESH_DURABILITY={other!r} is neither Process (the ledger survives a killed sidecar) nor Node "
+                "(it also survives the machine, and every call waits for the disk)"
+            )
 
 
 def _traces_url(environ: Mapping[str, str]) -> str:

@@ -235,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """At the end all closes: nothing is held, and the coordinator knows every unit."""
         if not hasattr(self, "ledger"):
             return
-        for name in list(self.ledger._reservations):
+        for name in list(self.ledger.open_attempts):
             self.ledger.void(name)
         self.ledger.drain()
         assert self.ledger.wants(self.now) == ()

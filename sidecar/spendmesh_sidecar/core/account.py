@@ -6,12 +6,14 @@ Chooses the lease of a reservation and the rights to ask for; the ledger joins a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from spendmesh_sidecar.core.charges import Charge
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Want
-from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want
+from spendmesh_sidecar.core.specs import LimitSpec
 from spendmesh_sidecar.core.types import Shortfall
 
 ASK_AGAIN_SECONDS = 1.0
@@ -26,14 +28,15 @@ TIGHT_DIVISOR = 10
 """Less than a tenth left to grant: nobody asks far ahead, and idle holders keep nothing."""
 
 
-Meaning = tuple[str, str, WindowSpec, tuple[str, ...], tuple[str, ...]]
-"""Unit, currency, window, models and providers of a limit. With another one it is another account, whatever its name
-(contract §4)."""
-
-
 def meaning_of(limit: LimitSpec) -> Meaning:
     """What a limit's amounts are in, and what they are of."""
-    return limit.unit, limit.currency, limit.window, limit.models, limit.providers
+    return Meaning(
+        unit=limit.unit,
+        currency=limit.currency,
+        window=limit.window,
+        models=limit.models,
+        providers=limit.providers,
+    )
 
 
 @dataclass(slots=True)
@@ -199,16 +202,17 @@ class Account:
         state, free = self.state(now), self.free(now)
         if state is not None and amount > free and state.amount - state.charged < amount - free:
             self.would_block += 1
-            self.carry_over(now)
 
-    def carry_over(self, now: float) -> None:
-        """Move what waited for a lease into the current one."""
+    def carry_over(self, now: float) -> LeaseBook | None:
+        """Move what waited for a lease into the current one; answers the lease if it got use."""
         lease = self.current(now)
         if lease is None or not (self.unleased or self.would_block):
-            return
-        lease.charge_unheld(self.unleased)
+            return None
+        carried = self.unleased
+        lease.charge_unheld(carried)
         lease.would_block += self.would_block
         self.unleased = self.would_block = 0
+        return lease if carried else None
 
     def forget(self, lease: LeaseBook) -> None:
         """A closed lease is acknowledged."""
@@ -219,3 +223,13 @@ class Account:
         """Take over a new lease."""
         self.leases[lease.id] = lease
         self._leased = True
+
+
+def lacking_of(places: Iterable[tuple[Charge, LeaseBook | None]]) -> tuple[Shortfall, ...]:
+    """What enforced charges lack in the leases that they would be held in."""
+    lacking: list[Shortfall] = []
+    for charge, lease in places:
+        need = charge.amount - (lease.free if lease is not None else 0)
+        if need > 0 and not charge.observed:
+            lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
+    return tuple(lacking)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from spendmesh_sidecar.core.admission import Plan, PolicyView
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.money import format_nanos
-from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.refusals import refuse, unwritable
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
 
 KEY_RETRY_SECONDS = 60.0
 """The kubelet brings a changed Secret within a minute or two."""
+LEDGER_UNWRITABLE = "ledger_unwritable"
+"""`Outcome.error_code` of an attempt that was not sent, because its record may not be on the disk."""
 
 
 def decide(
@@ -47,6 +49,8 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     unanswered = not outcome.complete and (outcome.status is None or outcome.status < 400)
     if outcome.kind is Kind.TIMEOUT and (outcome.broken or unanswered):
         return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
+    if outcome.error_code == LEDGER_UNWRITABLE:
+        return unwritable("it did not reach the disk")
     if outcome.kind is Kind.KEY_MISSING:
         return _no_key(tries.last.candidate.provider)
     if outcome.kind in (Kind.CONNECT, Kind.CUT):

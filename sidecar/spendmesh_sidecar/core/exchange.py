@@ -126,6 +126,8 @@ class Exchange:
         booked = self._booking.try_book(now, shrink=True)
         if isinstance(booked, Booked):
             return self._send(self._booking, booked, now, now_unix)
+        if isinstance(booked, Refusal):
+            return self._refuse(booked)
         if denials is None:
             lacking = ", ".join(sorted(f"{lack.budget}/{lack.limit}" for lack in booked))
             return self._refuse(unverifiable(f"the coordinator did not answer for budget {lacking}"))
@@ -230,6 +232,8 @@ class Exchange:
         booked = booking.try_book(now, shrink=self._ledger.silent(now))
         if isinstance(booked, Booked):
             return self._send(booking, booked, now, now_unix)
+        if isinstance(booked, Refusal):
+            return self._refuse(booked)
         self._booking = booking
         if self._lease_deadline is None:
             self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.journal import LeaseRecord
+from spendmesh_sidecar.core.rights import (
+    AccountRef,
+    AccountState,
+    Lease,
+    LeaseReport,
+    LeaseState,
+    Meaning,
+    report_digest,
+)
 
 
 class LedgerError(RuntimeError):
@@ -172,3 +181,53 @@ class LeaseBook:
     def unreported(self) -> int:
         """Use that no acknowledged report holds yet, so that no `AccountState.settled` has it for certain."""
         return self.used - self._reported_used
+
+    # --- in the log -------------------------------------------------------------------------------------------
+
+    @property
+    def sent(self) -> LeaseReport | None:
+        """The last report that was made."""
+        return self._sent
+
+    def record(self, meaning: Meaning | None) -> LeaseRecord:
+        """All that the log keeps of it; what is held is said by the open attempts."""
+        return LeaseRecord(
+            id=self.id,
+            account=self.account,
+            meaning=None if self.superseded else meaning,
+            granted=self.granted,
+            released=self.released,
+            used=self.used,
+            overrun=self.overrun,
+            would_block=self.would_block,
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+            fenced=self.fenced,
+            state=self.state,
+            sent=self._sent,
+        )
+
+    def recall_record(self, record: LeaseRecord) -> None:
+        """Become what the log says, but for what is held: open attempts said that before."""
+        self.granted, self.released = record.granted, record.released
+        self.used, self.overrun, self.would_block = record.used, record.overrun, record.would_block
+        self.starts_at, self.ends_at = record.starts_at, record.ends_at
+        self.fenced, self.state = record.fenced, record.state
+        if record.meaning is None:
+            self.supersede()
+        if record.sent is not None:
+            self.recall_report(record.sent)
+
+    def recall_report(self, report: LeaseReport) -> None:
+        """
+        A report that the log has is the last one. It is sent again until it is acknowledged, and others follow it.
+
+        Raises LedgerError if it tells of other use than these books.
+        """
+        last = self._sent.sequence if self._sent else 0
+        if report.used > self.used or report.overrun > self.overrun or report.sequence < last:
+            raise LedgerError(f"lease {self.id}: report {report.sequence} tells more than was written before it")
+        self._sent, self._acknowledged = report, False
+        self.released = max(self.released, report.released)
+        self.would_block = max(self.would_block, report.would_block)
+        self.retired = self.retired or report.closed

@@ -11,30 +11,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from msgspec import Struct
-
-from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.account import Account, lacking_of
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
-from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
+from spendmesh_sidecar.core.journal import ClosedRecord, Journal, NoJournal, UnleasedRecord
+from spendmesh_sidecar.core.lease import LeaseBook
+from spendmesh_sidecar.core.open_attempts import Entry, OpenAttempts
 from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
-from spendmesh_sidecar.core.specs import BudgetSpec, Unit
+from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
 
 SILENCE_STANDS_SECONDS = 5.0
 """After an unanswered question about rights, calls that can shrink to what is here do not ask for so long."""
 CLOSED_REMEMBERED = 1024
 """Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
-
-
-class _Entry(Struct):
-    """One reservation's part on one account. It is settled in the lease, and so the period, it was made in."""
-
-    account: Account
-    lease: LeaseBook | None
-    held: int
-    unit: Unit
-    dearer: bool
 
 
 class Ledger:
@@ -45,15 +35,22 @@ class Ledger:
     provider billed above the proven bound, and what an Observe limit let pass.
     """
 
-    def __init__(self, nonce: str, budgets: tuple[BudgetSpec, ...] = (), now: float = 0.0) -> None:
+    def __init__(
+        self,
+        nonce: str,
+        budgets: tuple[BudgetSpec, ...] = (),
+        now: float = 0.0,
+        journal: Journal = NoJournal(),
+    ) -> None:
+        self.journal = journal
         self.accounts: dict[AccountRef, Account] = {}
         self.copied = False
         """The coordinator knows later reports than ours: this state is a copy. Take a new nonce (`adopt`)."""
         self.draining = False
-        self._reservations: dict[str, tuple[_Entry, ...]] = {}
+        self.open_attempts = OpenAttempts(journal)
         self._closed: dict[str, None] = {}
         self._silent_until = 0.0
-        self.adopt(nonce)
+        self._take(nonce)
         self.set_budgets(budgets, now)
 
     # --- policy and identity ----------------------------------------------------------------------------------
@@ -81,14 +78,18 @@ class Ledger:
 
         Open reservations still resolve, in leases that are no longer reported.
         """
-        self.nonce = nonce
-        self.copied = False
-        self._spread = int(hashlib.sha256(nonce.encode()).hexdigest()[:8], 16) / 2**32
+        self._take(nonce)
         for account in self.accounts.values():
             for lease in account.leases.values():
                 lease.fenced = True
             account.leases.clear()
             account.forget_denial()
+        self.journal.begin()
+
+    def _take(self, nonce: str) -> None:
+        self.nonce = nonce
+        self.copied = False
+        self._spread = int(hashlib.sha256(nonce.encode()).hexdigest()[:8], 16) / 2**32
 
     def drain(self) -> None:
         """Shutdown: no right is asked for or spent any more; leases close as their reservations resolve."""
@@ -99,7 +100,7 @@ class Ledger:
     @property
     def settled_up(self) -> bool:
         """Nothing is held, and every lease is closed and acknowledged."""
-        return not self._reservations and all(not account.leases for account in self.accounts.values())
+        return not self.open_attempts and all(not account.leases for account in self.accounts.values())
 
     # --- one attempt ------------------------------------------------------------------------------------------
 
@@ -110,31 +111,39 @@ class Ledger:
 
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
-        return _lacking([(charge, self._account(charge.account, now).current(now)) for charge in charges])
+        return lacking_of([(charge, self._account(charge.account, now).current(now)) for charge in charges])
 
     def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
         """
         Hold all charges or none; empty when booked, else what lacks.
 
         Check and booking are one synchronous step. An observed charge never lacks: what does not fit is counted.
-        Raises LedgerError for an id that is open already.
+        Raises LedgerError for an id that is open already, and LedgerUnwritable; then nothing is booked.
         """
-        if reservation in self._reservations:
-            raise LedgerError(f"reservation {reservation} is open already")
         accounts = [self._account(charge.account, now) for charge in charges]
         places = [(charge, account.current(now)) for charge, account in zip(charges, accounts, strict=True)]
-        if lacking := _lacking(places):
+        if lacking := lacking_of(places):
             return lacking
-        entries: list[_Entry] = []
-        for account, (charge, lease) in zip(accounts, places, strict=True):
+        for account, charge in zip(accounts, charges, strict=True):
             account.demand.note(charge.amount, now)
             if charge.observed:
                 account.note_would_block(charge.amount, now)
-            held = min(charge.amount, lease.free) if lease else 0
-            if lease is not None:
-                lease.hold(held)
-            entries.append(_Entry(account, lease, held, charge.unit, charge.dearer))
-        self._reservations[reservation] = tuple(entries)
+                self._carry_over(account, now)
+        entries = tuple(
+            Entry(
+                account,
+                lease,
+                charge.amount,
+                min(charge.amount, lease.free) if lease else 0,
+                charge.unit,
+                charge.dearer,
+            )
+            for account, (charge, lease) in zip(accounts, places, strict=True)
+        )
+        self.open_attempts.add(reservation, entries)
+        for entry in entries:
+            if entry.lease is not None:
+                entry.lease.hold(entry.held)
         return ()
 
     def settle(self, reservation: str, actual: Quantities, now: float) -> None:
@@ -143,30 +152,31 @@ class Ledger:
 
         Raises LedgerError unless the reservation is open: each resolves exactly once.
         """
-        for entry in self._resolve(reservation):
-            amount = actual.in_unit(entry.unit, dearer=entry.dearer)
+        settled = self.open_attempts.settle(reservation, actual)
+        for entry, amount in settled:
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
-            elif entry.account.meaning is None or entry.account.meaning[0] == entry.unit:
+            else:
                 entry.account.unleased += amount
-                entry.account.carry_over(now)
+                self._carry_over(entry.account, now)
+        if any(amount > entry.worst for entry, amount in settled):
+            self.journal.hurry()
 
     def void(self, reservation: str) -> None:
         """Nothing was billed: free what is held. Raises LedgerError unless the reservation is open."""
-        for entry in self._resolve(reservation):
+        for entry in self.open_attempts.void(reservation):
             if entry.lease is not None:
                 entry.lease.void(entry.held)
 
     @property
     def open_reservations(self) -> int:
         """Attempts that are not resolved; 0 when all is quiet."""
-        return len(self._reservations)
+        return len(self.open_attempts)
 
-    def _resolve(self, reservation: str) -> tuple[_Entry, ...]:
-        try:
-            return self._reservations.pop(reservation)
-        except KeyError:
-            raise LedgerError(f"reservation {reservation} is not open: never made, or resolved before") from None
+    def _carry_over(self, account: Account, now: float) -> None:
+        if (lease := account.carry_over(now)) is not None:
+            self.journal.append(lease.record(account.meaning))
+            self.journal.append(UnleasedRecord(account=account.ref, amount=0))
 
     # --- rights from the coordinator --------------------------------------------------------------------------
 
@@ -179,7 +189,7 @@ class Ledger:
         if lease.nonce != self.nonce or lease.id in self._closed:
             return False
         account = self._account(lease.account, now)
-        usable = account.meaning is not None and account.meaning[:2] == (lease.unit, lease.currency)
+        usable = account.meaning is not None and account.meaning.pays(lease)
         book = account.leases.get(lease.id)
         if book is not None:
             usable = usable and not book.superseded
@@ -192,10 +202,12 @@ class Ledger:
             account.add(book)
         if not usable:
             book.supersede()
+        self.journal.append(book.record(account.meaning))
+        if not usable:
             return False
         if grown:
             account.forget_denial()
-        account.carry_over(now)
+        self._carry_over(account, now)
         self._silent_until = 0.0
         return True
 
@@ -242,7 +254,13 @@ class Ledger:
         found: list[LeaseReport] = []
         for account in self.accounts.values():
             account.give_back_surplus(now)
-            found += [report for lease in account.leases.values() if (report := lease.report(now)) is not None]
+            for lease in account.leases.values():
+                last, report = lease.sent, lease.report(now)
+                if report is None:
+                    continue
+                if report is not last:
+                    self.journal.append(report)
+                found.append(report)
         return tuple(found)
 
     def acknowledged(self, states: Iterable[LeaseState], now: float) -> None:
@@ -255,8 +273,12 @@ class Ledger:
             if lease.is_copy(state):
                 self.copied = True
                 continue
+            fenced = lease.fenced
             lease.acknowledge(state)
+            if lease.fenced and not fenced:
+                self.journal.append(lease.record(account.meaning))
             if lease.done:
+                self.journal.append(ClosedRecord(lease.id))
                 account.forget(lease)
                 self._closed[lease.id] = None
         while len(self._closed) > CLOSED_REMEMBERED:
@@ -264,7 +286,7 @@ class Ledger:
         self._forget_accounts()
 
     def _forget_accounts(self) -> None:
-        busy = {entry.account.ref for entries in self._reservations.values() for entry in entries}
+        busy = self.open_attempts.accounts()
         for ref, account in list(self.accounts.items()):
             if account.limit is None and not account.leases and ref not in busy:
                 del self.accounts[ref]
@@ -279,13 +301,3 @@ class Ledger:
 def _retire(account: Account) -> None:
     for lease in account.leases.values():
         lease.retired = True
-
-
-def _lacking(places: Iterable[tuple[Charge, LeaseBook | None]]) -> tuple[Shortfall, ...]:
-    """What enforced charges lack in the leases that they would be held in."""
-    lacking: list[Shortfall] = []
-    for charge, lease in places:
-        need = charge.amount - (lease.free if lease is not None else 0)
-        if need > 0 and not charge.observed:
-            lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
-    return tuple(lacking)

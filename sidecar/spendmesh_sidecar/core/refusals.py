@@ -152,6 +152,16 @@ def unverifiable(what: str) -> Refusal:
     )
 
 
+def unwritable(why: str) -> Refusal:
+    """What a call may cost cannot be written down, so it would be forgotten by the next start."""
+    return refuse(
+        "ledger_unwritable",
+        f"The sidecar cannot keep account of this call: {why}. Nothing was sent or charged. See the space and the "
+        "permissions of its state folder (in a pod: the volume spendmesh-state); it goes on by itself.",
+        retry_after_seconds=UNVERIFIABLE_RETRY_SECONDS,
+    )
+
+
 def all_ejected(reopens_in_seconds: float) -> Refusal:
     """No target is healthy; the first is probed again in so many seconds."""
     wait = max(1.0, reopens_in_seconds)

@@ -10,10 +10,12 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced, subject_of
 from spendmesh_sidecar.core.charges import Charge, Quantities, charges, uncounted
+from spendmesh_sidecar.core.journal import LedgerUnwritable
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
+from spendmesh_sidecar.core.refusals import unwritable
 from spendmesh_sidecar.core.specs import BudgetSpec
-from spendmesh_sidecar.core.types import Bounds, ParsedRequest, Shortfall
+from spendmesh_sidecar.core.types import Bounds, ParsedRequest, Refusal, Shortfall
 
 OUTPUT_FLOOR_TOKENS = 256
 """An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
@@ -52,12 +54,19 @@ class Booking(Struct, frozen=True):
     reservation: str
     now_unix: int
 
-    def try_book(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
+    def try_book(self, now: float, *, shrink: bool) -> Booked | Refusal | tuple[Shortfall, ...]:
         """
-        Book the whole, or with `shrink` the largest part that fits; else say what lacks.
+        Book the whole, or with `shrink` the largest part that fits; else say what lacks. A refusal: nothing can be
+        booked.
 
         A shortfall's `need` is that of the smallest form of the call, its `want` that of the whole.
         """
+        try:
+            return self._try(now, shrink=shrink)
+        except LedgerUnwritable as error:
+            return unwritable(str(error))
+
+    def _try(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
         whole = self.priced.max_output_tokens
         booked = self._book(whole, now)
         if isinstance(booked, Booked) or not self.priced.injected or whole is None or whole <= OUTPUT_FLOOR_TOKENS:

@@ -13,6 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from spendmesh_sidecar.core.specs import WindowSpec
+
 
 class Message(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all messages. Unknown fields are ignored, so that both sides can be upgraded in any order."""
@@ -28,6 +30,24 @@ class AccountRef(Message, order=True, frozen=True, kw_only=True):
     budget: str
     limit: str
     per: tuple[str, ...] = ()
+
+
+class Meaning(Message, frozen=True, kw_only=True):
+    """
+    What a limit's amounts are in, and what they are of.
+
+    With another one it is another account, whatever its name (contract §4).
+    """
+
+    unit: str
+    currency: str = ""
+    window: WindowSpec
+    models: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+
+    def pays(self, lease: Lease) -> bool:
+        """Whether a lease's rights are in the same unit and currency."""
+        return (self.unit, self.currency) == (lease.unit, lease.currency)
 
 
 class Want(Message, frozen=True, kw_only=True):

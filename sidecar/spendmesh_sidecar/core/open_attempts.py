@@ -1,0 +1,104 @@
+"""
+Attempts between reservation and bill: what each holds on which lease, in the log before it is sent, resolved once.
+
+No amount is decided here; the ledger says what is held, and applies what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.charges import Quantities
+from spendmesh_sidecar.core.journal import AttemptRecord, Journal, Part, SettledRecord, VoidedRecord
+from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
+from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.specs import Unit
+
+
+class Entry(Struct):
+    """One attempt's part on one account. It is settled in the lease, and so the period, it was made in."""
+
+    account: Account
+    lease: LeaseBook | None
+    worst: int
+    held: int
+    unit: Unit
+    dearer: bool = False
+    """Settled at the dearer cost too."""
+
+    @property
+    def counts(self) -> bool:
+        """Use without a lease waits for one, unless the account has taken on another unit since."""
+        return self.lease is not None or self.account.meaning is None or self.account.meaning.unit == self.unit
+
+
+class OpenAttempts:
+    """All reservations that are not resolved."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._entries: dict[str, tuple[Entry, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def add(self, reservation: str, entries: tuple[Entry, ...]) -> None:
+        """
+        An attempt is about to be sent. Raises LedgerUnwritable, and then it must not be: nothing has changed.
+
+        Raises LedgerError for an id that is open already.
+        """
+        if reservation in self._entries:
+            raise LedgerError(f"reservation {reservation} is open already")
+        if entries:
+            self._journal.commit(AttemptRecord(reservation, tuple(_live_part(entry) for entry in entries)))
+        self._entries[reservation] = entries
+
+    def settle(self, reservation: str, actual: Quantities) -> tuple[tuple[Entry, int], ...]:
+        """Take an attempt out; what it cost in each entry's unit. Raises LedgerError unless it is open."""
+        entries = self._take(reservation)
+        amounts = tuple(actual.in_unit(entry.unit, dearer=entry.dearer) if entry.counts else 0 for entry in entries)
+        if entries:
+            self._journal.append(SettledRecord(reservation, amounts))
+        return tuple(zip(entries, amounts, strict=True))
+
+    def void(self, reservation: str) -> tuple[Entry, ...]:
+        """Take an attempt out that cost nothing. Raises LedgerError unless it is open."""
+        entries = self._take(reservation)
+        if entries:
+            self._journal.append(VoidedRecord(reservation))
+        return entries
+
+    def accounts(self) -> set[AccountRef]:
+        """Accounts that an open attempt has a part on."""
+        return {entry.account.ref for entries in self._entries.values() for entry in entries}
+
+    def records(self) -> Iterator[AttemptRecord]:
+        """What a new log has to know of them. Parts in leases that are no longer ours are nobody's."""
+        for reservation, entries in self._entries.items():
+            if entries:
+                yield AttemptRecord(reservation, tuple(_part(entry) for entry in entries))
+
+    def _take(self, reservation: str) -> tuple[Entry, ...]:
+        try:
+            return self._entries.pop(reservation)
+        except KeyError:
+            raise LedgerError(f"reservation {reservation} is not open: never made, or resolved before") from None
+
+
+def _live_part(entry: Entry) -> Part:
+    if entry.lease is None:
+        return Part("", entry.worst, entry.held, entry.account.ref)
+    return Part(entry.lease.id, entry.worst, entry.held)
+
+
+def _part(entry: Entry) -> Part:
+    if entry.lease is not None and entry.lease.id not in entry.account.leases:
+        return Part("", 0, 0)
+    return _live_part(entry)

@@ -1,0 +1,277 @@
+"""What the next process makes of a log: at worst where an end is missing, whole or not at all where it cannot trust."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from exchange_world import MONTH, MONTHLY, USD, budget, limit
+from memory_log import HERE, MemoryLog, again, logged
+from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.journal import (
+    AttemptRecord,
+    ClosedRecord,
+    LeaseRecord,
+    LedgerUnwritable,
+    Part,
+    Record,
+    SettledRecord,
+    VoidedRecord,
+)
+from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger_view import status
+from spendmesh_sidecar.core.recovery import Abandoned, Here, recover
+from spendmesh_sidecar.core.rights import AccountState, Lease, LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.specs import BudgetSpec, ThresholdSpec, WindowSpec
+
+BUDGETS = (MONTHLY,)
+HOUR = 3_600_000
+STATE = AccountState(amount=10 * USD, settled=0, charged=0, resets_in_ms=HOUR, max_tier="economy")
+OTHER_DAY = budget(replace(limit("monthly", USD), window=WindowSpec(period="Day")))
+
+
+def message(granted: int, **changes: object) -> Lease:
+    parts: dict[str, object] = {
+        "id": "one",
+        "nonce": "me",
+        "account": MONTH,
+        "unit": "Cost",
+        "currency": "USD",
+        "granted": granted,
+        "ends_in_ms": HOUR,
+        "state": STATE,
+    }
+    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def funded(granted: int = 1_000, budgets: tuple[BudgetSpec, ...] = BUDGETS) -> tuple[Ledger, MemoryLog]:
+    ledger, log = logged("me", budgets, 0.0)
+    ledger.merge(message(granted), 0.0)
+    return ledger, log
+
+
+def reserve(ledger: Ledger, amount: int, name: str, now: float = 0.0) -> None:
+    assert not ledger.reserve((Charge(MONTH, "Cost", amount),), name, now)
+
+
+def rights(ledger: Ledger) -> tuple[int, int, int]:
+    """Used, held and free of the monthly account."""
+    (found,) = status(ledger, 1.0)
+    return found.used, found.held, found.free
+
+
+def test_an_attempt_is_in_the_log_before_it_may_be_sent_and_at_its_worst_without_an_end() -> None:
+    """I4, and row 5: the process dies the moment the attempt is sent; the provider may bill all of it."""
+    ledger, log = funded()
+    reserve(ledger, 400, "r")
+    assert recover(log.written, HERE).in_flight == ("r",)
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert (successor.nonce, rights(successor)) == ("me", (400, 0, 600))
+
+
+@pytest.mark.parametrize(("keep", "used"), [(0, 400), (10**6, 150)], ids=["lost", "written"])
+def test_an_end_that_was_not_written_yet_costs_the_worst_case(keep: int, used: int) -> None:
+    ledger, log = funded()
+    reserve(ledger, 400, "r")
+    ledger.settle("r", Quantities(150, "USD"), 0.0)
+    successor, _ = again(log.written + log.buffered[:keep], BUDGETS, 1.0)
+    assert rights(successor) == (used, 0, 1_000 - used)
+
+
+def test_a_bill_above_the_bound_is_written_at_once() -> None:
+    """Lost, it would leave less in the books than was billed: its worst case is too small."""
+    ledger, log = funded()
+    reserve(ledger, 100, "r")
+    ledger.settle("r", Quantities(700, "USD"), 0.0)
+    successor, _ = again(log.crash(0), BUDGETS, 1.0)
+    assert rights(successor) == (700, 0, 300)
+    assert status(successor, 1.0)[0].overrun == 600
+
+
+def test_a_log_that_cannot_be_written_takes_no_reservation_and_changes_nothing() -> None:
+    ledger, log = funded()
+    before = rights(ledger)
+    log.full = True
+    with pytest.raises(LedgerUnwritable):
+        reserve(ledger, 400, "r")
+    assert (rights(ledger), ledger.open_reservations) == (before, 0)
+    log.full = False
+    reserve(ledger, 400, "r")
+
+
+def test_reports_go_on_where_they_were_so_that_the_coordinator_sees_one_holder() -> None:
+    """The unacknowledged one again byte for byte, then a successor that names it."""
+    ledger, log = funded()
+    reserve(ledger, 400, "r")
+    (first,) = ledger.reports(0.0)
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert successor.reports(1.0) == (first,)
+    successor.acknowledged((LeaseState(lease="one", sequence=1),), 1.0)
+    assert not successor.copied
+    (second,) = successor.reports(1.0)
+    assert (second.sequence, second.previous, second.used, second.held) == (2, report_digest(first), 400, 0)
+
+
+def test_what_was_given_back_is_not_spent_by_the_next_process() -> None:
+    ledger, log = funded()
+    for lease in ledger.accounts[MONTH].leases.values():
+        lease.give_back(700)
+    ledger.reports(0.0)
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert rights(successor) == (0, 0, 300)
+
+
+def test_a_lease_whose_last_report_was_made_is_not_spent_from_again() -> None:
+    ledger, log = funded()
+    ledger.set_budgets((), 0.0)
+    (closing,) = ledger.reports(0.0)
+    assert closing.closed
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert successor.shortfalls((Charge(MONTH, "Cost", 1),), 1.0)
+    assert successor.reports(1.0) == (closing,)
+
+
+def test_a_fence_outlives_the_process_that_heard_of_it() -> None:
+    ledger, log = funded()
+    (told,) = ledger.reports(0.0)
+    ledger.acknowledged((LeaseState(lease="one", sequence=told.sequence, fenced=True),), 0.0)
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert successor.shortfalls((Charge(MONTH, "Cost", 1),), 1.0)
+
+
+def test_a_downgrade_stays_in_force_while_the_coordinator_is_away() -> None:
+    steps = (ThresholdSpec(percent=90, max_tier="economy"),)
+    budgets = (budget(limit("monthly", 10 * USD, steps=steps)),)
+    ledger, log = funded(budgets=budgets)
+    log.flush()
+    successor, _ = again(log.crash(), budgets, 1.0)
+    assert status(ledger, 1.0) == status(successor, 1.0)
+    assert status(successor, 1.0)[0].max_tier == "economy"
+
+
+def test_a_limit_that_changed_its_meaning_meanwhile_is_not_paid_from_the_old_lease() -> None:
+    _, log = funded()
+    log.flush()
+    successor, _ = again(log.crash(), (OTHER_DAY,), 1.0)
+    assert successor.shortfalls((Charge(MONTH, "Cost", 1),), 1.0)
+    (report,) = successor.reports(1.0)
+    assert report.closed
+
+
+def test_leases_of_an_earlier_meaning_only_close() -> None:
+    ledger, log = funded()
+    reserve(ledger, 10, "r")
+    ledger.set_budgets((OTHER_DAY,), 0.0)
+    ledger.merge(message(500, id="two"), 0.0)
+    log.flush()
+    successor, _ = again(log.crash(), (OTHER_DAY,), 1.0)
+    assert rights(successor)[2] == 500
+    closed = {report.lease: report.closed for report in successor.reports(1.0)}
+    assert closed == {"one": True, "two": False}
+
+
+def test_use_under_an_observe_limit_without_a_lease_is_not_lost() -> None:
+    watched = (budget(limit("monthly", USD), mode="Observe"),)
+    ledger, log = logged("me", watched, 0.0)
+    for name in ("settled", "open"):
+        assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), name, 0.0)
+    ledger.settle("settled", Quantities(120, "USD"), 0.0)
+    log.flush()
+    successor, log = again(log.crash(), watched, 1.0)
+    assert successor.accounts[MONTH].unleased == 420
+    successor.merge(message(0), 1.0)
+    log.flush()
+    third, _ = again(log.crash(), watched, 2.0)
+    assert (third.accounts[MONTH].unleased, rights(third)[0]) == (0, 420)
+
+
+def test_an_observed_attempt_beyond_its_rights_counts_at_its_worst() -> None:
+    watched = (budget(limit("monthly", USD), mode="Observe"),)
+    ledger, log = funded(100, watched)
+    assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), "r", 0.0)
+    successor, _ = again(log.crash(), watched, 1.0)
+    (found,) = status(successor, 1.0)
+    assert (found.used, found.overrun) == (300, 200)
+
+
+def test_a_new_nonce_begins_a_new_log_and_late_ends_of_old_attempts_do_not_break_it() -> None:
+    ledger, log = funded()
+    reserve(ledger, 400, "old")
+    ledger.adopt("new")
+    ledger.merge(message(500, id="two", nonce="new"), 0.0)
+    reserve(ledger, 100, "young")
+    ledger.settle("old", Quantities(50, "USD"), 0.0)
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert (successor.nonce, rights(successor)) == ("new", (100, 0, 400))
+    assert b"one" not in log.written
+
+
+# --- what is not continued --------------------------------------------------------------------------------
+
+NODE = replace(HERE, durability="Node")
+REBOOTED = {"boot": "boot-2", "monotonic": 5.0, "unix": HERE.unix + 100}
+
+
+@pytest.mark.parametrize(
+    ("here", "why"),
+    [
+        (replace(HERE, pod="another"), "another pod"),
+        (replace(NODE, pod="another"), "another pod"),
+        (replace(HERE, **REBOOTED), "started anew"),
+        (replace(HERE, boot=""), "started anew"),
+    ],
+)
+def test_a_log_of_another_pod_or_with_an_end_that_may_be_missing_is_abandoned(here: Here, why: str) -> None:
+    _, log = funded()
+    log.flush()
+    with pytest.raises(Abandoned, match=why):
+        recover(log.written, here)
+
+
+def test_with_durability_node_a_log_outlives_the_machine_and_its_clock() -> None:
+    """The lease ends when it would have: 3,600 s after its grant, of which 100 s went by."""
+    _, log = funded()
+    log.flush()
+    recovered = recover(log.written, replace(NODE, **REBOOTED))
+    (book, _) = recovered.leases["one"]
+    assert (recovered.nonce, book.granted, book.ends_at) == ("me", 1_000, 5.0 + 3_600 - 100)
+
+
+def test_a_wall_clock_that_went_back_makes_no_lease_longer() -> None:
+    _, log = funded()
+    log.flush()
+    back = replace(NODE, **{**REBOOTED, "unix": HERE.unix - 86_400})
+    assert recover(log.written, back).leases["one"][0].ends_at == 5.0 + 3_600
+
+
+LEASE = LeaseRecord(id="one", account=MONTH, granted=100, starts_at=0.0, ends_at=10.0)
+OPEN = AttemptRecord("r", (Part("one", 60, 60),))
+CONTRADICTIONS: dict[str, tuple[Record, ...]] = {
+    "more held than granted": (LEASE, OPEN, AttemptRecord("s", (Part("one", 60, 60),))),
+    "an attempt that ends twice": (LEASE, OPEN, SettledRecord("r", (1,)), VoidedRecord("r")),
+    "an attempt that was not begun": (LEASE, SettledRecord("r", (1,))),
+    "an attempt that is begun twice": (LEASE, AttemptRecord("r", ()), AttemptRecord("r", ())),
+    "a bill on other accounts": (LEASE, OPEN, SettledRecord("r", (1, 2))),
+    "a lease that is not known": (OPEN,),
+    "a report of a lease that is not known": (LeaseReport(lease="two", sequence=1, used=0, held=0),),
+    "a report of use that was not written": (LEASE, LeaseReport(lease="one", sequence=1, used=5, held=0)),
+    "a report older than the last": (
+        LEASE,
+        LeaseReport(lease="one", sequence=2, used=0, held=0),
+        LeaseReport(lease="one", sequence=1, used=0, held=0),
+    ),
+    "a lease closed under an open attempt": (LEASE, OPEN, ClosedRecord("one")),
+}
+
+
+@pytest.mark.parametrize("records", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_log_that_contradicts_itself_is_abandoned(records: tuple[Record, ...]) -> None:
+    data = MAGIC + b"".join(map(encode_frame, (HERE.header("me"), *records)))
+    with pytest.raises(Abandoned):
+        recover(data, HERE)
