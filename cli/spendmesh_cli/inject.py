@@ -167,6 +167,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--control-url", default="https://spendmesh-control.spendmesh-system.svc", metavar="URL")
     parser.add_argument("--image", default="spendmesh-sidecar:0.1.0", help="of the sidecar")
     parser.add_argument("--otlp-endpoint", default="", metavar="URL", help="OTLP/HTTP receiver for spans")
+    parser.add_argument(
+        "--durability", choices=("Process", "Node"), default="Process",
+        help="what the ledger's log survives: a killed sidecar, or also the end of the node (default: Process)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -184,6 +188,7 @@ def run(arguments: argparse.Namespace) -> int:
             control_url=arguments.control_url,
             control_ca=arguments.control_ca.read_text(encoding="utf-8"),
             otlp_endpoint=arguments.otlp_endpoint,
+            durability=arguments.durability,
         )
     except (OSError, ValueError) as error:
         print(f"spendmesh inject: {error}", file=sys.stderr)

@@ -39,7 +39,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("-f", "--filename", type=Path, required=True, action="append", help="folder or file with the kinds and Secrets")
     add("--listen", default="127.0.0.1:15400", help="data listener (%(default)s); not loopback needs a client token")
     add("--admin", default="127.0.0.1:15490", help="admin listener (%(default)s)")
-    add("--state", type=Path, default=Path(DEFAULT_STATE), help="folder of the books (%(default)s)")
+    add(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        help="folder of the books and of the calls in flight (%(default)s)",
+    )
     add("--namespace", help="whose policy applies; default: the only namespace of the files")
     add(
         "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME",
@@ -77,7 +82,8 @@ async def _run(options: argparse.Namespace, console: Console) -> int:
         operator_namespace=options.operator_namespace,
     )
     await control.start()
-    settings = replace(settings, control_url=control.url)
+    state = options.state.expanduser() / "sidecar"
+    settings = replace(settings, control_url=control.url, state_dir=state, keep_policy=False)
     keys = StaticKeys(_keys(files, pod.namespace))
     sidecar = await Sidecar.start(settings, keys=keys, token=pod.token)
     _greet(console, control, pod, sidecar, settings)

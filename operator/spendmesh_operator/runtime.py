@@ -252,6 +252,7 @@ class Replica:
             control_url=f"https://{self._settings.control_host}",
             control_ca=self._keeper.trust,
             otlp_endpoint=sidecar.otlp_endpoint,
+            durability=sidecar.durability,
             cpu_request=sidecar.cpu_request,
             cpu_limit=sidecar.cpu_limit,
             memory_request=sidecar.memory_request,

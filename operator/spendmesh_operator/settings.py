@@ -32,6 +32,7 @@ class SidecarSettings:
     memory_request: str
     memory_limit: str
     otlp_endpoint: str
+    durability: Literal["Process", "Node"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             memory_request=environ.get("SPENDMESH_SIDECAR_MEMORY", ""),
             memory_limit=environ.get("SPENDMESH_SIDECAR_MEMORY_LIMIT", ""),
             otlp_endpoint=environ.get("SPENDMESH_OTLP_ENDPOINT", ""),
+            durability=reader.choice("SPENDMESH_SIDECAR_DURABILITY", "Process", ("Process", "Node")),
         ),
     )
 

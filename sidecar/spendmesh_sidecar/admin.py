@@ -26,6 +26,8 @@ def admin_server(plane: DataPlane) -> DataServer:
         if request.path == "/readyz":
             if plane.installed is None:
                 return web.Response(status=503, text="no policy has arrived yet\n")
+            if not plane.listening:
+                return web.Response(status=503, text="not listening for calls yet\n")
             if plane.log.problem:
                 return web.Response(status=503, text=f"{plane.log.problem}\n")
             if plane.stopping:

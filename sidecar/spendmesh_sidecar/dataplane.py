@@ -52,6 +52,8 @@ class DataPlane:
     active: int = 0
     """Requests in progress; `idle` is set while there are none."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    listening: bool = False
+    """The data listener takes calls: until then the application must not start."""
     stopping: bool = False
     """Not ready any more; what runs is finished."""
     watched: tuple[asyncio.Task[None], ...] = ()

@@ -176,12 +176,14 @@ class Leases:
         If all together are refused, ask for the first half, down to one call, which then has its answer. Rights that
         come and cannot be spent are asked for once more: each further question would only tie up more of the limit.
         """
-        useless = 0
+        useless, holder, fenced = 0, self._ledger.nonce, False
         while calls := [call for call in calls if not call.answer.done()]:
             lacking = (lack for call in calls for lack in call.shortfalls)
             wants = self._ledger.wants_for(lacking, self._clock.monotonic())
             answer = await self._exchange(wants)
-            if answer is None:
+            if answer is None and not fenced and holder != self._ledger.nonce:
+                fenced = True  # the same question once more, as the new holder
+            elif answer is None:
                 self._answer(calls, None)
             elif answer.denials and len(calls) > 1:
                 calls = calls[: len(calls) // 2]

@@ -151,6 +151,7 @@ class Sidecar:
         plane.watched = (*self.policy.tasks, *plane.telemetry.tasks, *plane.leases.tasks)
         self._data = await self._listen(data_server(plane, settings), settings.listen)
         self.address = _bound(self._data)
+        plane.listening = True
         log.info("serving on %s", self.address)
 
     async def stop(self) -> None:

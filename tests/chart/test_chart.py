@@ -34,6 +34,7 @@ COMBINATIONS: list[tuple[str, ...]] = [
         'imagePullSecrets=[{"name":"registry"}]',
         'sidecar.resources={"requests":{"cpu":"1"}}',
         'injection.failurePolicy="Ignore"',
+        'sidecar.durability="Node"',
     ),
 ]
 
@@ -172,6 +173,12 @@ def test_a_cpu_limit_may_be_a_number(render: Render) -> None:
     assert {"name": "SPENDMESH_SIDECAR_CPU_LIMIT", "value": "1"} in container["env"]
 
 
+def test_the_operator_is_told_what_sidecars_survive(render: Render) -> None:
+    for setting, value in ((), "Process"), (('sidecar.durability="Node"',), "Node"):
+        container = only(render(*setting), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        assert {"name": "SPENDMESH_SIDECAR_DURABILITY", "value": value} in container["env"]
+
+
 def test_the_kinds_in_the_chart_are_the_generated_ones(chart: Path, render: Render) -> None:
     """`make generate` writes both; the chart adds the annotation that keeps them on uninstall, and nothing else."""
     source = chart.parents[1] / "crds"
@@ -202,6 +209,7 @@ def test_the_kinds_in_the_chart_are_the_generated_ones(chart: Path, render: Rend
         ('sidecar.image.pullPolicy="Sometimes"', "pullPolicy"),
         ('sidecar.resources={"limits":{"memory":"lots"}}', "memory"),
         ('telemetry.otlpEndpoint="collector:4317"', "otlpEndpoint"),
+        ('sidecar.durability="Disk"', "durability"),
         ("webhook={}", "webhook"),
         ('clusterName="a..b"', "clusterName"),
         ('operator.image.digest="latest"', "digest"),

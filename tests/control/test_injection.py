@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ Json = dict[str, Any]
 
 
 def injected(before: Json, **options: Any) -> Injected:
-    decision = mutate(before, ENABLED, CONFIG, **{"keys": KEYS, "bootstrap": "Ym9vdA==", **options})
+    config = options.pop("config", CONFIG)
+    decision = mutate(before, ENABLED, config, **{"keys": KEYS, "bootstrap": "Ym9vdA==", **options})
     assert isinstance(decision, Injected), decision
     return decision
 
@@ -122,6 +124,18 @@ def test_the_pods_own_label_counts_more_than_the_namespaces(
 @pytest.mark.parametrize("spec", [{"os": {"name": "windows"}}, {"nodeSelector": {"kubernetes.io/os": "windows"}}])
 def test_windows_pods_are_left_alone(spec: Json) -> None:
     assert mutate(pod(**spec), ENABLED, CONFIG) == LeftAlone("Windows pods have no sidecar")
+
+
+@pytest.mark.parametrize(("durability", "medium"), [("Process", {"medium": "Memory"}), ("Node", {})])
+def test_the_sidecars_log_lies_where_it_survives_what_it_should(durability: str, medium: Json) -> None:
+    """In memory over a killed container, on the node's disk over the node's end; bounded, and nobody else's."""
+    after = injected(pod(), config=replace(CONFIG, durability=durability)).pod
+    volume = next(one for one in after["spec"]["volumes"] if one["name"] == "spendmesh-state")
+    assert volume["emptyDir"] == {**medium, "sizeLimit": "32Mi"}
+    told = [one["value"] for one in sidecar(after)["env"] if one["name"] == "SPENDMESH_DURABILITY"]
+    assert told == ([] if durability == "Process" else ["Node"])
+    mounts = [mount["name"] for one in after["spec"]["containers"] for mount in one.get("volumeMounts", ())]
+    assert "spendmesh-state" not in mounts
 
 
 # --- again ------------------------------------------------------------------------------------------------

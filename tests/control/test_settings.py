@@ -51,6 +51,7 @@ def test_a_missing_variable_is_named(name: str) -> None:
         ("SPENDMESH_CONTROL_PORT", "https"),
         ("SPENDMESH_HEALTH_PORT", "70000"),
         ("SPENDMESH_SIDECAR_PULL_POLICY", "always"),
+        ("SPENDMESH_SIDECAR_DURABILITY", "Disk"),
     ],
 )
 def test_a_value_that_means_nothing_is_named(name: str, value: str) -> None:

@@ -70,6 +70,24 @@ def test_an_attempt_is_in_the_log_before_it_may_be_sent_and_at_its_worst_without
     assert (successor.nonce, rights(successor)) == ("me", (400, 0, 600))
 
 
+def test_an_attempt_that_cost_nothing_costs_nothing_afterwards() -> None:
+    ledger, log = funded()
+    reserve(ledger, 400, "r")
+    ledger.void("r")
+    log.flush()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert rights(successor) == (0, 0, 1_000)
+
+
+def test_a_lease_that_is_closed_is_not_continued() -> None:
+    ledger, log = funded()
+    ledger.drain()
+    (closing,) = ledger.reports(0.0)
+    ledger.acknowledged((LeaseState(lease="one", sequence=closing.sequence),), 0.0)
+    log.flush()
+    assert recover(log.crash(), HERE).leases == {}
+
+
 @pytest.mark.parametrize(("keep", "used"), [(0, 400), (10**6, 150)], ids=["lost", "written"])
 def test_an_end_that_was_not_written_yet_costs_the_worst_case(keep: int, used: int) -> None:
     ledger, log = funded()

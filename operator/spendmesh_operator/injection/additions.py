@@ -15,7 +15,7 @@ Json = dict[str, Any]
 TOKEN_SECONDS = 3600
 """Kubelet renews at 80 %. One hour as Istio and Linkerd are well above, TokenRequest's floor is ten minutes."""
 STATE_SIZE = "32Mi"
-"""In memory, so part of the container's memory limit."""
+"""In memory with durability Process, so part of the container's memory limit. A log and its successor take 4 MiB."""
 READY_SECONDS_MAX = 120
 """How long a node may take to start the sidecar before kubelet restarts it; ready takes about a second."""
 
@@ -36,6 +36,8 @@ class InjectionConfig:
     """`https://` address of the control server as pods reach it."""
     control_ca: str
     """PEM of the authority (or authorities, while one replaces another) that signs the control server's certificate."""
+    durability: Literal["Process", "Node"] = "Process"
+    """What the ledger's log survives: Process keeps it in memory, Node on the node's disk, where every call waits."""
     otlp_endpoint: str = ""
     """Base URL of an OTLP/HTTP receiver; empty: the sidecar sends no spans."""
     cpu_request: str = "10m"
@@ -109,8 +111,9 @@ def sidecar_container(config: InjectionConfig, annotations: Mapping[str, str]) -
     }
 
 
-def sidecar_volumes(keys: Sequence[ProviderKey]) -> list[Json]:
+def sidecar_volumes(keys: Sequence[ProviderKey], durability: Literal["Process", "Node"]) -> list[Json]:
     """Token, keys, state and bootstrap copy. No one but the sidecar mounts them."""
+    medium = {"medium": "Memory"} if durability == "Process" else {}
     return [
         {
             "name": names.VOLUME_TOKEN,
@@ -127,7 +130,7 @@ def sidecar_volumes(keys: Sequence[ProviderKey]) -> list[Json]:
             },
         },
         {"name": names.VOLUME_KEYS, "projected": {"sources": [_key_source(key) for key in sorted(set(keys))]}},
-        {"name": names.VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": STATE_SIZE}},
+        {"name": names.VOLUME_STATE, "emptyDir": {**medium, "sizeLimit": STATE_SIZE}},
         {
             "name": names.VOLUME_BOOTSTRAP,
             "downwardAPI": {
@@ -167,6 +170,8 @@ def _environment(config: InjectionConfig) -> list[Json]:
         {"name": "SPENDMESH_STATE_DIR", "value": names.DIRECTORY_STATE},
         {"name": "SPENDMESH_BOOTSTRAP_FILE", "value": f"{names.DIRECTORY_BOOTSTRAP}/bootstrap"},
     ]
+    if config.durability != "Process":
+        environment.append({"name": "SPENDMESH_DURABILITY", "value": config.durability})
     if config.otlp_endpoint:
         environment.append({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": config.otlp_endpoint})
     return environment

@@ -81,7 +81,7 @@ def mutate(
         init_containers.insert(0, container)
     elif reason := conflicts.container_difference(existing, container):
         return Refused(reason)
-    volumes = _merged_volumes(spec.get("volumes") or [], sidecar_volumes(keys))
+    volumes = _merged_volumes(spec.get("volumes") or [], sidecar_volumes(keys, config.durability))
     if isinstance(volumes, Refused):
         return volumes
     return _finished(pod, init_containers, volumes, bootstrap)
