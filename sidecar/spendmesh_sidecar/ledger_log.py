@@ -9,7 +9,6 @@ is kept aside and the sidecar goes on under a new nonce, with what the old one h
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from spendmesh_sidecar.core.journal import Journal, LedgerUnwritable, NoJournal,
 from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
 from spendmesh_sidecar.core.recovery import Abandoned, Here, Recovered, recover
 from spendmesh_sidecar.group_sync import GroupSync, Sync
+from spendmesh_sidecar.state_files import replace_file, sync_and_close, try_lock, write_all
 
 LOG = "ledger.log"
-NEW = "ledger.log.new"
 ASIDE = "ledger.log.abandoned"
 """The last log that could not be continued, for a person to look at."""
 LOCK = "ledger.lock"
@@ -99,6 +98,11 @@ class LedgerLog:
         """With durability Node an attempt waits for the disk."""
         return self._group is not None
 
+    @property
+    def syncs(self) -> int:
+        """How often the disk was waited for."""
+        return self._group.syncs if self._group is not None else 0
+
     # --- start and end ----------------------------------------------------------------------------------------
 
     async def lock(self) -> None:
@@ -110,7 +114,7 @@ class LedgerLog:
             self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise StateUnusable(f"state folder {self._folder} cannot be written: {error.strerror}") from error
-        while not _locked(self._lock):
+        while not try_lock(self._lock):
             if loop.time() >= until:
                 os.close(self._lock)
                 self._lock = None
@@ -219,7 +223,7 @@ class LedgerLog:
         data = b"".join(self._buffer)
         self._buffer.clear()
         try:
-            _write_all(self._file, data)
+            write_all(self._file, data)
         except OSError as error:
             try:
                 os.ftruncate(self._file, self._size)
@@ -233,7 +237,7 @@ class LedgerLog:
         nonce, records = self._content()
         data = b"".join((MAGIC, encode_frame(self._here.header(nonce)), *map(encode_frame, records)))
         try:
-            file = _create(self._folder, data, sync=self.waits)
+            file = replace_file(self._folder / LOG, data, sync=self.waits)
         except OSError as error:
             raise self._failed(error) from error
         if self._file is not None:
@@ -261,7 +265,7 @@ class LedgerLog:
     def _sync(self) -> Sync:
         """A duplicate of the file, because this one may be closed for a new one while the disk works."""
         assert self._file is not None
-        return partial(_sync_and_close, os.dup(self._file))
+        return partial(sync_and_close, os.dup(self._file))
 
 
 def _said(recovered: Recovered) -> Recovered:
@@ -271,52 +275,3 @@ def _said(recovered: Recovered) -> Recovered:
         log.warning("%d attempts were in flight: they are charged at their worst", len(recovered.in_flight))
     log.info("continuing %d leases from %s", len(recovered.leases), LOG)
     return recovered
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _create(folder: Path, data: bytes, *, sync: bool) -> int:
-    """A new log with this content in place of the old one, open for more. Raises OSError; then the old one stays."""
-    path = folder / NEW
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    file = os.open(path, flags, 0o600)
-    try:
-        _write_all(file, data)
-        if sync:
-            os.fsync(file)
-        path.replace(folder / LOG)
-        if sync:
-            _sync_folder(folder)
-    except OSError:
-        os.close(file)
-        path.unlink(missing_ok=True)
-        raise
-    return file
-
-
-def _write_all(file: int, data: bytes) -> None:
-    """A short write is followed by the error that made it short."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def _sync_and_close(file: int) -> None:
-    try:
-        os.fdatasync(file)
-    finally:
-        os.close(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -1,0 +1,224 @@
+"""The log's file: bounded, one writer, all or nothing in each write, and one sync for all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from exchange_world import MONTH, MONTHLY
+from memory_log import HERE
+from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.journal import AttemptRecord, LedgerUnwritable, Part
+from spendmesh_sidecar.core.journal_frames import read_log
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.recovery import Here, records_of, restore
+from spendmesh_sidecar.core.rights import AccountState, Lease
+from spendmesh_sidecar.group_sync import GroupSync
+from spendmesh_sidecar.ledger_log import ASIDE, LOCK, LOG, LedgerLog, StateUnusable
+
+pytestmark = pytest.mark.anyio
+
+NODE = replace(HERE, durability="Node")
+GRANTED = 10**9
+STATE = AccountState(amount=GRANTED, settled=0, charged=0, resets_in_ms=10**7)
+
+
+async def opened(folder: Path, here: Here = HERE, renew_bytes: int = 1 << 20) -> tuple[Ledger, LedgerLog]:
+    """A process's ledger on a folder, as the sidecar opens it."""
+    log = LedgerLog(folder, here, renew_bytes=renew_bytes)
+    await log.lock()
+    recovered = log.recover()
+    ledger = Ledger(recovered.nonce if recovered else os.urandom(4).hex(), journal=log)
+    if recovered is not None:
+        restore(ledger, recovered, 0.0)
+    log.start(lambda: (ledger.nonce, records_of(ledger)))
+    ledger.set_budgets((MONTHLY,), 0.0)
+    return ledger, log
+
+
+def fund(ledger: Ledger) -> None:
+    message = Lease(
+        id="one",
+        nonce=ledger.nonce,
+        account=MONTH,
+        unit="Cost",
+        currency="USD",
+        granted=GRANTED,
+        ends_in_ms=10**7,
+        state=STATE,
+    )
+    assert ledger.merge(message, 0.0)
+
+
+def spend(ledger: Ledger, name: str, cost: int) -> None:
+    assert not ledger.reserve((Charge(MONTH, "Cost", 2 * cost),), name, 0.0)
+    ledger.settle(name, Quantities(cost, "USD"), 0.0)
+
+
+def used(ledger: Ledger) -> int:
+    return sum(lease.used for lease in ledger.accounts[MONTH].leases.values())
+
+
+async def test_the_file_stays_small_however_many_attempts_there_were(tmp_path: Path) -> None:
+    ledger, log = await opened(tmp_path, renew_bytes=10_000)
+    fund(ledger)
+    assert not ledger.reserve((Charge(MONTH, "Cost", 7),), "open all the time", 0.0)
+    largest = 0
+    for number in range(2_000):
+        spend(ledger, f"r{number}", 10)
+        largest = max(largest, (tmp_path / LOG).stat().st_size)
+    assert 10_000 < largest < 12_000
+    log.close(settled=False)
+    successor, log = await opened(tmp_path)
+    assert used(successor) == 2_000 * 10 + 7
+    log.close(settled=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, LOG]
+
+
+async def test_ends_of_attempts_are_written_soon_without_another_attempt(tmp_path: Path) -> None:
+    ledger, log = await opened(tmp_path)
+    fund(ledger)
+    spend(ledger, "r", 10)
+    written = read_log((tmp_path / LOG).read_bytes(), "").records
+    assert isinstance(written[-1], AttemptRecord), "the end waits for company"
+    async with asyncio.timeout(5):
+        while isinstance(read_log((tmp_path / LOG).read_bytes(), "").records[-1], AttemptRecord):
+            await asyncio.sleep(0.005)
+    log.close(settled=False)
+
+
+async def test_a_log_is_only_its_owners_to_read(tmp_path: Path) -> None:
+    _, log = await opened(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+    assert modes == {0o600}
+    log.close(settled=False)
+
+
+async def test_a_successor_waits_a_moment_for_its_predecessor(tmp_path: Path) -> None:
+    first, log = await opened(tmp_path)
+    waiting = asyncio.create_task(opened(tmp_path))
+    await asyncio.sleep(0)
+    log.close(settled=False)
+    second, log = await waiting
+    assert second.nonce == first.nonce
+    log.close(settled=False)
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateUnusable, match=r"state folder .*file/state cannot be written: Not a directory"):
+        await opened(tmp_path / "file" / "state")
+
+
+async def test_only_the_last_log_that_was_abandoned_is_kept(tmp_path: Path) -> None:
+    nonces = set()
+    for content in (b"first", b"second"):
+        (tmp_path / LOG).write_bytes(content)
+        ledger, log = await opened(tmp_path)
+        nonces.add(ledger.nonce)
+        log.close(settled=True)
+    assert len(nonces) == 2
+    assert (tmp_path / ASIDE).read_bytes() == b"second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, ASIDE]
+
+
+async def test_a_new_nonce_is_in_the_file_before_anything_is_spent_under_it(tmp_path: Path) -> None:
+    ledger, log = await opened(tmp_path)
+    fund(ledger)
+    ledger.adopt("fresh")
+    assert read_log((tmp_path / LOG).read_bytes(), "").header.nonce == "fresh"
+    assert read_log((tmp_path / LOG).read_bytes(), "").records == ()
+    log.close(settled=False)
+
+
+async def test_with_durability_node_one_sync_serves_all_who_wait(tmp_path: Path) -> None:
+    ledger, log = await opened(tmp_path, NODE)
+    fund(ledger)
+
+    async def call(number: int) -> None:
+        assert not ledger.reserve((Charge(MONTH, "Cost", 10),), f"r{number}", 0.0)
+        await log.durable()
+
+    await asyncio.gather(*(call(number) for number in range(200)))
+    assert log.syncs <= 3
+    log.close(settled=False)
+
+
+class Disk:
+    """A disk whose syncs end when the test says so."""
+
+    def __init__(self) -> None:
+        self.errors: list[OSError | None] = []
+        self.begun = 0
+        self.go = threading.Semaphore(0)
+
+    def prepare(self) -> partial[None]:
+        self.begun += 1
+        return partial(self._sync, self.errors.pop(0) if self.errors else None)
+
+    def _sync(self, error: OSError | None) -> None:
+        self.go.acquire()
+        if error is not None:
+            raise error
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0)
+
+
+async def test_who_comes_while_a_sync_runs_waits_for_the_next_one() -> None:
+    """The running one may have begun before what it wrote was there."""
+    disk = Disk()
+    group = GroupSync(disk.prepare, LedgerUnwritable)
+    early = asyncio.create_task(group.wait())
+    await until(lambda: disk.begun)
+    late = [asyncio.create_task(group.wait()) for _ in range(5)]
+    disk.go.release()
+    await early
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in late)
+    disk.go.release()
+    await asyncio.gather(*late)
+    assert disk.begun == 2
+    group.close()
+
+
+async def test_a_sync_that_failed_is_told_to_all_who_wait_also_for_the_next_one() -> None:
+    """A later sync may well succeed, and says nothing of what the failed one lost."""
+    disk = Disk()
+    disk.errors = [OSError(5, "Input/output error")]
+    told: list[str] = []
+
+    def failed(error: OSError) -> Exception:
+        told.append(str(error.strerror))
+        return LedgerUnwritable(str(error.strerror))
+
+    group = GroupSync(disk.prepare, failed)
+    tasks = [asyncio.create_task(group.wait())]
+    await until(lambda: disk.begun)
+    tasks += [asyncio.create_task(group.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    disk.go.release()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["Input/output error"] * 4
+    assert (told, disk.begun) == (["Input/output error"], 1)
+    disk.go.release()
+    await group.wait()
+    group.close()
+
+
+async def test_a_large_attempt_is_written_whole(tmp_path: Path) -> None:
+    _, log = await opened(tmp_path)
+    record = AttemptRecord("r" * 100, tuple(Part("", number, 0, MONTH) for number in range(3_000)))
+    log.commit(record)
+    assert read_log((tmp_path / LOG).read_bytes(), "").records == (record,)
+    log.close(settled=False)
