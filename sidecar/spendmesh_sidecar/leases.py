@@ -87,7 +87,8 @@ class Leases:
         try:
             async with asyncio.timeout(first_seconds):
                 if not self._ledger.settled_up:
-                    await self.report()  # of an earlier process's leases: whether they are still ours
+                    await self.report()  # an earlier process's last word again: are its leases still ours?
+                    await self.report()  # and what came of them since
                 await self._top_up()
         except TimeoutError:
             pass  # contract §4: a sidecar becomes ready without rights too

@@ -218,17 +218,13 @@ class LedgerLog:
             self._write()
 
     def _write(self) -> None:
-        """All that is buffered, or nothing: what was written in part is cut off again."""
+        """All that is buffered. What is written in part is the torn end of this file: the next write begins another one."""
         assert self._file is not None, "start() comes first"
         data = b"".join(self._buffer)
         self._buffer.clear()
         try:
             write_all(self._file, data)
         except OSError as error:
-            try:
-                os.ftruncate(self._file, self._size)
-            except OSError:
-                pass  # a torn end is cut off when it is read, and nothing is written behind it
             raise self._failed(error) from error
         self._size += len(data)
 

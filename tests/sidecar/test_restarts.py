@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -18,7 +19,7 @@ from sidecar_world import World
 from spendmesh_cli.children import Child, ChildFailed
 from spendmesh_sidecar.core.journal import AttemptRecord, LeaseRecord, SettledRecord, VoidedRecord
 from spendmesh_sidecar.core.journal_frames import read_log
-from spendmesh_sidecar.ledger_log import ASIDE, LOG
+from spendmesh_sidecar.ledger_log import ASIDE, LOG, LedgerLog
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -75,6 +76,7 @@ async def test_a_sidecar_killed_in_the_middle_of_a_stream_continues_its_leases(e
     world.standin.faults()
     child = await start(world, state)
     assert await nonce(world) == holder
+    assert world.account().state.settled >= world.invoice_nanos, "told before it serves"
     await call(world)
     await child.stop()
     account = world.account()
@@ -144,6 +146,19 @@ async def test_a_killed_sidecar_serves_its_rights_while_the_operator_is_away(emp
     await call(world)
 
 
+async def test_a_restarted_sidecars_first_question_is_not_taken_for_an_earlier_one(
+    empty_world: World, state: Path
+) -> None:
+    """The coordinator answers a repeated question as before: a holder that goes on must not repeat one by accident."""
+    world = await empty_world.start(budget("5.00"), sidecar=False)
+    for tokens in (16_000, 30_000):
+        child = await start(world, state)
+        await world.openai.chat.completions.create(**chat("[[out=10]]", "spendmesh/premium", max_tokens=tokens))
+        await eventually(lambda: world.account().state.settled == world.invoice_nanos)
+        await kill(child)
+    assert world.account().quarantined == 0
+
+
 async def test_a_clean_stop_leaves_nothing_to_continue(empty_world: World, state: Path) -> None:
     """A folder that is copied after it (a CI cache) makes no second holder of the same rights."""
     world = await empty_world.start(sidecar=False)
@@ -157,23 +172,33 @@ async def test_a_clean_stop_leaves_nothing_to_continue(empty_world: World, state
     assert await nonce(world) != holder
 
 
-async def test_an_attempt_is_in_the_file_before_the_provider_hears_of_it(empty_world: World, state: Path) -> None:
-    """I4, seen from the provider: at the first byte of a call its reservation can be read."""
+@pytest.mark.parametrize("durability", ["Process", "Node"])
+async def test_an_attempt_is_in_the_file_before_the_provider_hears_of_it(
+    empty_world: World, state: Path, durability: str
+) -> None:
+    """I4, seen from the provider: at the first byte of a call its reservation can be read, with Node synced."""
     world = await empty_world.start(sidecar=False)
-    seen: list[set[str]] = []
-    serve = world.standin
+    await world.start_sidecar(state_dir=state, durability=durability)
+    seen: list[tuple[set[str], int]] = []
 
     async def look() -> None:
-        while not serve.in_flight:
+        while not world.standin.in_flight:
             await asyncio.sleep(0)
-        seen.append(unsettled(state))
+        seen.append((unsettled(state), syncs()))
 
-    await world.start_sidecar(state_dir=state)
+    def syncs() -> int:
+        log = world.sidecar.plane.log
+        assert isinstance(log, LedgerLog)
+        return log.syncs
+
     world.standin.faults(FaultRule("withhold", stream=True))
+    before = syncs()
     looking = asyncio.create_task(look())
     stream = await world.openai.chat.completions.create(**chat("[[out=3]]"), stream=True)
     await looking
-    assert len(seen[0]) == 1 and next(iter(seen[0])).endswith("/attempt-1")
+    ((reserved, synced),) = seen
+    assert len(reserved) == 1 and reserved.pop().endswith("/attempt-1")
+    assert (synced > before) == (durability == "Node")
     first = await anext(aiter(stream))
     world.standin.acknowledge(first.id, 10)
     assert [chunk async for chunk in stream]
@@ -260,8 +285,6 @@ async def test_a_copied_state_is_charged_on_both_sides_and_both_go_on(
 
 async def test_a_full_disk_refuses_calls_that_cost_until_there_is_room_again(empty_world: World, state: Path) -> None:
     """Row 7: 503 and not ready, nothing is sent; then it goes on, and what was written in part is no damage."""
-    import resource
-
     world = await empty_world.start(budget("0.50"), sidecar=False)
     child = await start(world, state)
     holder = await nonce(world)
@@ -288,6 +311,13 @@ async def test_a_full_disk_refuses_calls_that_cost_until_there_is_room_again(emp
     assert await ready() == 503
     assert len(world.provider_requests()) == before
     assert (await world.openai.models.list()).data, "what costs nothing goes on"
+    await kill(child)
+    child = await start(world, state)
+    assert await nonce(world) == holder, "the torn end of a file that is full is no damage"
+    await call(world)
+    await eventually(lambda: world.account().state.settled == world.invoice_nanos)
+    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, ((state / LOG).stat().st_size + 7, hard))
+    assert await refused() is not None
     resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     async def served() -> bool:
