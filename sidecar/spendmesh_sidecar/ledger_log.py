@@ -218,7 +218,7 @@ class LedgerLog:
             self._write()
 
     def _write(self) -> None:
-        """All that is buffered. What is written in part is the torn end of this file: the next write begins another one."""
+        """All that is buffered. What is written in part is this file's torn end: the next write begins another one."""
         assert self._file is not None, "start() comes first"
         data = b"".join(self._buffer)
         self._buffer.clear()
