@@ -45,6 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=Path(DEFAULT_STATE),
         help="folder of the books and of the calls in flight (%(default)s)",
     )
+    survives = "what the record of calls in flight survives: a kill, or also the end of the machine (%(default)s)"
+    add("--durability", choices=("Process", "Node"), default="Process", help=survives)
     add("--namespace", help="whose policy applies; default: the only namespace of the files")
     add(
         "--operator-namespace", default=OPERATOR_NAMESPACE, metavar="NAME",
@@ -161,6 +163,7 @@ def _settings(options: argparse.Namespace, pod: LocalPod) -> Settings:
         "SPENDMESH_ADMIN_LISTEN": options.admin,
         "SPENDMESH_POD_NAMESPACE": pod.namespace,
         "SPENDMESH_POD_NAME": pod.name,
+        "SPENDMESH_DURABILITY": options.durability,
     }
     if not Address.parse(options.listen, "--listen").is_loopback:
         environment["SPENDMESH_CLIENT_TOKEN"] = os.environ.get("SPENDMESH_CLIENT_TOKEN", "")

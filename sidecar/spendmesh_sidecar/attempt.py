@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msgspec.structs import replace
-
-from spendmesh_sidecar.core.answer import LEDGER_UNWRITABLE
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.journal import LedgerUnwritable
 from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
@@ -102,7 +99,7 @@ class AttemptRunner:
         except KeyMissing:
             return broken(Kind.KEY_MISSING)
         except LedgerUnwritable:
-            return replace(broken(Kind.CONNECT), error_code=LEDGER_UNWRITABLE)
+            return broken(Kind.UNWRITTEN)
         except ConnectFailed:
             return broken(Kind.CONNECT)
         except ConnectionCut:

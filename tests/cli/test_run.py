@@ -47,9 +47,16 @@ class Run:
         (folder / "manifests").mkdir()
         (folder / "manifests" / "all.yaml").write_text("\n---\n".join(map(json.dumps, objects)))
 
-    async def start(self) -> asyncio.subprocess.Process:
+    async def start(self, durability: str = "Process") -> asyncio.subprocess.Process:
         words = ["run", "-f", str(self.folder / "manifests"), "--state", str(self.folder / "state")]
-        words += ["--listen", f"127.0.0.1:{self.data}", "--admin", f"127.0.0.1:{self.admin}"]
+        words += [
+            "--listen",
+            f"127.0.0.1:{self.data}",
+            "--admin",
+            f"127.0.0.1:{self.admin}",
+            "--durability",
+            durability,
+        ]
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "spendmesh_cli", *words, stderr=asyncio.subprocess.PIPE
         )
@@ -85,7 +92,7 @@ async def test_a_killed_run_continues_with_what_it_held_and_a_second_one_is_refu
             assert b"is in use by another process" in said
             os.kill(process.pid, signal.SIGKILL)
             await process.communicate()
-            process = await run.start()
+            process = await run.start("Node")
             assert (await eventually(run.status))["control"]["nonce"] == holder
             await client.chat.completions.create(**chat("[[out=100]]"))
             await eventually(settled)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
-from exchange_world import CONNECT, MODELS, RETRY, World, chat, policy, success
+from exchange_world import MODELS, RETRY, World, chat, policy, success
 from memory_log import MemoryLog
-from spendmesh_sidecar.core.answer import LEDGER_UNWRITABLE
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.types import Outcome
+from spendmesh_sidecar.core.outcome import broken
+from spendmesh_sidecar.core.types import Kind, Outcome
 
 
 def logged_world() -> tuple[World, MemoryLog]:
@@ -42,15 +40,18 @@ def test_an_operation_that_costs_nothing_needs_no_log() -> None:
 
 
 def test_a_record_that_did_not_reach_the_disk_frees_its_attempt_and_is_not_tried_elsewhere() -> None:
-    """With durability Node the write went well and the sync did not; the next reservation finds the log unwritable."""
+    """With durability Node the write went well and the sync did not. No target has failed, so none is ejected."""
     world, log = logged_world()
     used = world.used()
 
     def unsent(_: object) -> Outcome:
         log.full = True
-        return replace(CONNECT, error_code=LEDGER_UNWRITABLE)
+        return broken(Kind.UNWRITTEN)
 
     run = world.run(chat(), unsent)
     assert run.respond.refusal is not None and run.respond.refusal.code == "ledger_unwritable"
-    assert len(run.attempts) == 1
-    assert (world.used(), world.held) == (used, 0)
+    assert (len(run.attempts), world.used(), world.held) == (1, used, 0)
+    log.full = False
+    for _ in range(2 * RETRY.breaker.consecutive_5xx_errors):
+        world.run(chat(), [broken(Kind.UNWRITTEN)])
+    assert world.run(chat(), [success()]).respond.refusal is None

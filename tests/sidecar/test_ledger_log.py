@@ -7,12 +7,16 @@ import os
 import threading
 from functools import partial
 from pathlib import Path
+from random import Random
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, MONTHLY
 from memory_log import HERE
+from spendmesh_sidecar.clock import Clock
+from spendmesh_sidecar.control_client import ControlClient
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.journal import AttemptRecord, LedgerUnwritable, Part
 from spendmesh_sidecar.core.journal_frames import read_log
@@ -20,7 +24,9 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.recovery import Here, records_of, restore
 from spendmesh_sidecar.core.rights import AccountState, Lease
 from spendmesh_sidecar.group_sync import GroupSync
-from spendmesh_sidecar.ledger_log import ASIDE, LOCK, LOG, LedgerLog, StateUnusable
+from spendmesh_sidecar.leases import Leases
+from spendmesh_sidecar.ledger_log import ASIDE, LOCK, LOG, LedgerLog, NoLog, StateUnusable
+from spendmesh_sidecar.protocol import ReportReply, ReportRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +155,39 @@ async def test_with_durability_node_one_sync_serves_all_who_wait(tmp_path: Path)
     await asyncio.gather(*(call(number) for number in range(200)))
     assert log.syncs <= 3
     log.close(settled=False)
+
+
+class Listener:
+    """A coordinator that hears reports and acknowledges none."""
+
+    def __init__(self) -> None:
+        self.heard: list[ReportRequest] = []
+
+    async def report(self, request: ReportRequest) -> ReportReply:
+        self.heard.append(request)
+        return ReportReply(leases=())
+
+
+class Unwritable(NoLog):
+    """A log on a disk that comes and goes."""
+
+    full = True
+
+    async def durable(self) -> None:
+        if self.full:
+            raise LedgerUnwritable("no space left")
+
+
+async def test_what_is_not_in_the_log_is_not_told_and_silence_is_not_feigned() -> None:
+    """Told and forgotten, it would make the next process look like a copy; the empty report is the sign of life."""
+    listener, log = Listener(), Unwritable()
+    ledger = Ledger("me", (MONTHLY,), 0.0)
+    fund(ledger)
+    leases = Leases(cast(ControlClient, listener), ledger, Clock(), Random(1), lambda: "other", log)
+    await leases.report()
+    log.full = False
+    await leases.report()
+    assert [[each.sequence for each in request.reports] for request in listener.heard] == [[], [1]]
 
 
 class Disk:

@@ -16,8 +16,6 @@ from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settl
 
 KEY_RETRY_SECONDS = 60.0
 """The kubelet brings a changed Secret within a minute or two."""
-LEDGER_UNWRITABLE = "ledger_unwritable"
-"""`Outcome.error_code` of an attempt that was not sent, because its record may not be on the disk."""
 
 
 def decide(
@@ -49,7 +47,7 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     unanswered = not outcome.complete and (outcome.status is None or outcome.status < 400)
     if outcome.kind is Kind.TIMEOUT and (outcome.broken or unanswered):
         return refuse("attempt_timeout", f"Target {target} did not answer in time ({attempts}).")
-    if outcome.error_code == LEDGER_UNWRITABLE:
+    if outcome.kind is Kind.UNWRITTEN:
         return unwritable("it did not reach the disk")
     if outcome.kind is Kind.KEY_MISSING:
         return _no_key(tries.last.candidate.provider)

@@ -28,7 +28,7 @@ def verdict(outcome: Outcome) -> Verdict:
         return Verdict.SUCCESS
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         return Verdict.FAILURE
-    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING):
+    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING, Kind.UNWRITTEN):
         return Verdict.NEUTRAL
     broke = outcome.kind in (Kind.TIMEOUT, Kind.TRANSIENT, Kind.AMBIGUOUS)
     if outcome.status is None or outcome.status < 400:  # no answer in time, or an error inside a 200
@@ -42,7 +42,7 @@ def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
         return False
     if outcome.kind in (Kind.CONNECT, Kind.KEY_MISSING):
         return True
-    if outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE, Kind.CUT, Kind.CLIENT_GONE):
+    if outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE, Kind.UNWRITTEN, Kind.CUT, Kind.CLIENT_GONE):
         return False
     return outcome.status in spec.codes
 

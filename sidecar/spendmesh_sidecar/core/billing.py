@@ -73,6 +73,11 @@ CHARGES: tuple[ChargeRule, ...] = (
     ),
     ChargeRule(
         charge="void",
+        kind=Kind.UNWRITTEN,
+        source="nothing was sent",
+    ),
+    ChargeRule(
+        charge="void",
         statuses=frozenset({401, 402, 403, 404, 405, 413, 415, 429, 529}),
         source="refused before a model was reached; Azure names 401 and 429 as free, OpenAI Flex 429 (contract §4)",
     ),

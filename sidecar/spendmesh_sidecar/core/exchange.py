@@ -16,7 +16,7 @@ from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unverifiable
+from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unanswered
 from spendmesh_sidecar.core.reservation import Booked, Booking
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
@@ -124,13 +124,10 @@ class Exchange:
         if not self._tries.healthy(self._booking.priced, now):
             return self._next(now, now_unix)  # ejected while this call waited
         booked = self._booking.try_book(now, shrink=True)
-        if isinstance(booked, Booked):
+        if not isinstance(booked, tuple):
             return self._send(self._booking, booked, now, now_unix)
-        if isinstance(booked, Refusal):
-            return self._refuse(booked)
         if denials is None:
-            lacking = ", ".join(sorted(f"{lack.budget}/{lack.limit}" for lack in booked))
-            return self._refuse(unverifiable(f"the coordinator did not answer for budget {lacking}"))
+            return self._refuse(unanswered(booked))
         if denials:
             return self._denied(denials, self._booking)
         return self._ask(booked, now)  # another call took what was granted
@@ -230,10 +227,8 @@ class Exchange:
         if not self.request.operation.billed:
             return self._send(booking, None, now, now_unix)
         booked = booking.try_book(now, shrink=self._ledger.silent(now))
-        if isinstance(booked, Booked):
+        if not isinstance(booked, tuple):
             return self._send(booking, booked, now, now_unix)
-        if isinstance(booked, Refusal):
-            return self._refuse(booked)
         self._booking = booking
         if self._lease_deadline is None:
             self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
@@ -251,7 +246,9 @@ class Exchange:
     def _denied(self, denials: tuple[Denial, ...], booking: Booking) -> Step:
         return self._refuse(budget_refusal(denials, self.policy.budgets, booking.needs(), booking.largest_output))
 
-    def _send(self, booking: Booking, booked: Booked | None, now: float, now_unix: int) -> Step:
+    def _send(self, booking: Booking, booked: Booked | Refusal | None, now: float, now_unix: int) -> Step:
+        if isinstance(booked, Refusal):
+            return self._refuse(booked)
         assert self._tries is not None and self._plan is not None
         priced = booking.priced
         permit = self._tries.dispatch(priced, now, first_of_client=self.request.client_retry == 0)

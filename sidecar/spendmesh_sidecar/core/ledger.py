@@ -16,7 +16,7 @@ from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.journal import ClosedRecord, Journal, NoJournal, UnleasedRecord
 from spendmesh_sidecar.core.lease import LeaseBook
-from spendmesh_sidecar.core.open_attempts import Entry, OpenAttempts
+from spendmesh_sidecar.core.open_attempts import OpenAttempts, entry_of
 from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
@@ -130,15 +130,7 @@ class Ledger:
                 account.note_would_block(charge.amount, now)
                 self._carry_over(account, now)
         entries = tuple(
-            Entry(
-                account,
-                lease,
-                charge.amount,
-                min(charge.amount, lease.free) if lease else 0,
-                charge.unit,
-                charge.dearer,
-            )
-            for account, (charge, lease) in zip(accounts, places, strict=True)
+            entry_of(account, lease, charge) for account, (charge, lease) in zip(accounts, places, strict=True)
         )
         self.open_attempts.add(reservation, entries)
         for entry in entries:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from spendmesh_sidecar.core.account import Account
-from spendmesh_sidecar.core.charges import Quantities
+from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.journal import AttemptRecord, Journal, Part, SettledRecord, VoidedRecord
 from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
 from spendmesh_sidecar.core.rights import AccountRef
@@ -26,13 +26,19 @@ class Entry(Struct):
     worst: int
     held: int
     unit: Unit
-    dearer: bool = False
+    dearer: bool
     """Settled at the dearer cost too."""
 
     @property
     def counts(self) -> bool:
         """Use without a lease waits for one, unless the account has taken on another unit since."""
         return self.lease is not None or self.account.meaning is None or self.account.meaning.unit == self.unit
+
+
+def entry_of(account: Account, lease: LeaseBook | None, charge: Charge) -> Entry:
+    """What a charge holds there: all of it, or under an Observe limit what is free. Books nothing."""
+    held = min(charge.amount, lease.free) if lease is not None else 0
+    return Entry(account, lease, charge.amount, held, charge.unit, charge.dearer)
 
 
 class OpenAttempts:

@@ -110,7 +110,7 @@ def answered(
 
 
 def broken(
-    kind: Literal[Kind.CONNECT, Kind.KEY_MISSING, Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE],
+    kind: Literal[Kind.CONNECT, Kind.KEY_MISSING, Kind.UNWRITTEN, Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE],
     observation: Observation | None = None,
     status: int | None = None,
     committed: bool = False,

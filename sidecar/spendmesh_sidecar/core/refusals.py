@@ -12,7 +12,7 @@ from collections.abc import Callable
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT, format_nanos
 from spendmesh_sidecar.core.rights import AccountState, Denial
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
-from spendmesh_sidecar.core.types import Refusal
+from spendmesh_sidecar.core.types import Refusal, Shortfall
 
 STATUS = {
     "budget_exceeded": 402,
@@ -150,6 +150,12 @@ def unverifiable(what: str) -> Refusal:
         f"Cannot verify that this call is within budget: {what}. Try again shortly; nothing was sent or charged.",
         retry_after_seconds=UNVERIFIABLE_RETRY_SECONDS,
     )
+
+
+def unanswered(shortfalls: tuple[Shortfall, ...]) -> Refusal:
+    """The coordinator was asked for what lacks, and did not answer in time."""
+    lacking = ", ".join(sorted(f"{lack.budget}/{lack.limit}" for lack in shortfalls))
+    return unverifiable(f"the coordinator did not answer for budget {lacking}")
 
 
 def unwritable(why: str) -> Refusal:

@@ -125,6 +125,8 @@ class Kind(Enum):
     """No connection: nothing was sent, nothing can be billed."""
     KEY_MISSING = "key_missing"
     """The pod has no key for the provider: nothing was sent, and the target has not failed."""
+    UNWRITTEN = "unwritten"
+    """Its record may not be on the disk: nothing was sent, and the target has not failed."""
     CUT = "cut"
     """The connection broke after the request was sent (before or inside the answer)."""
     CLIENT_GONE = "client_gone"
