@@ -8,7 +8,6 @@ and headers have limits, each with its precedent beside it.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
@@ -28,8 +27,6 @@ from spendmesh_sidecar.pipeline import Pipeline
 from spendmesh_sidecar.reply import Reply
 from spendmesh_sidecar.settings import Settings
 from spendmesh_sidecar.spans import TraceContext
-
-Headers = Sequence[tuple[str, str]]
 
 
 def data_server(plane: DataPlane, settings: Settings) -> DataServer:
@@ -63,11 +60,10 @@ class _DataHandler:
                 return self._own(request)
             route = parse_route(request.method, request.raw_path)
             dialect = route.operation.dialect
-            headers = tuple(request.headers.items())
             with self._bodies.held() as held:
                 body = await read_body(request, held)
-                parsed = parse_request(route.operation, body, headers, route.alias)
-                await self._pipeline(request, parsed, headers, request_id).run(client)
+                parsed = parse_request(route.operation, body, tuple(request.headers.items()), route.alias)
+                await self._pipeline(parsed, request_id).run(client)
         except RequestError as error:
             refusal = Refusal(code=error.code, status=error.status, message=error.message, param=error.param)
             await self._refuse(client, dialect, refusal, request_id)
@@ -82,7 +78,7 @@ class _DataHandler:
         except ClientGone:
             pass  # nobody to tell
 
-    def _pipeline(self, request: web.BaseRequest, parsed: ParsedRequest, headers: Headers, request_id: str) -> Pipeline:
+    def _pipeline(self, parsed: ParsedRequest, request_id: str) -> Pipeline:
         plane = self._plane
         if plane.installed is None or plane.pricing is None:
             raise RequestRefused(
@@ -99,10 +95,10 @@ class _DataHandler:
             rng=plane.rng,
             deadline_seconds=plane.limits.request_seconds,
         )
-        trace = TraceContext.parse(request.headers.get("traceparent", ""), request.headers.get("tracestate", ""))
+        trace = TraceContext.parse(parsed.headers.get("traceparent", ""), parsed.headers.get("tracestate", ""))
         if trace is None:
             trace = TraceContext(trace_id=plane.new_id(), parent_id="")
-        return Pipeline(plane, exchange, parsed, headers, trace, request_id)
+        return Pipeline(plane, exchange, parsed, trace, request_id)
 
     def _admit_client(self, request: web.BaseRequest) -> None:
         """Browsers and other machines are no clients: no Origin, only our own names as Host, the token if set."""

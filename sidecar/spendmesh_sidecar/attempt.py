@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.journal import LedgerUnwritable
-from spendmesh_sidecar.core.operations.headers import credentials, response_headers, upstream_headers
+from spendmesh_sidecar.core.operations.headers import credentials, response_headers
 from spendmesh_sidecar.core.operations.rewrite import rewrite
 from spendmesh_sidecar.core.outcome import answered, broken
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, Settlement
@@ -34,8 +35,7 @@ class KeyMissing(Exception):
     """The policy's Secret is not mounted in this pod, or holds nothing that can be sent as a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """A provider's whole answer that no client has seen yet."""
 
     status: int
@@ -51,14 +51,12 @@ class AttemptRunner:
         plane: DataPlane,
         exchange: Exchange,
         request: ParsedRequest,
-        client_headers: Sequence[tuple[str, str]],
         trace: TraceContext,
         exchange_span_id: str,
     ) -> None:
         self._plane = plane
         self._exchange = exchange
         self._request = request
-        self._headers = upstream_headers(request.operation.dialect, client_headers)
         self._trace = trace
         self._exchange_span_id = exchange_span_id
         self._spans: list[AttemptSpan] = []
@@ -127,19 +125,20 @@ class AttemptRunner:
 
     def _request_for(self, step: Attempt, span: AttemptSpan) -> UpstreamRequest:
         """The target's URL, model, limits and key; nothing of the client's that was not allowed through."""
-        ours = {"traceparent"} if self._trace.parent_id else {"traceparent", "tracestate"}  # a trace begins here
-        headers = [pair for pair in self._headers if pair[0] not in ours]
-        headers.append(("traceparent", self._trace.traceparent(span.span_id)))
+        headers = {**self._request.headers, "traceparent": self._trace.traceparent(span.span_id)}
+        if not self._trace.parent_id:
+            headers.pop("tracestate", None)  # a trace begins here
         if step.provider.auth == "APIKey":
             key = self._plane.keys.get(step.provider.key_name)
             if key is None or not (key.isascii() and key.isprintable()):
                 raise KeyMissing
-            headers.append(credentials(step.provider.dialect, key))
+            name, value = credentials(step.provider.dialect, key)
+            headers[name] = value
         operation = self._request.operation
         return UpstreamRequest(
             method=operation.method,
             url=step.provider.base_url + operation.upstream_path,
-            headers=headers,
+            headers=list(headers.items()),
             body=rewrite(self._request, step.model, step.max_output_tokens, step.include_usage, step.output_field),
         )
 
@@ -296,4 +295,8 @@ class _Passage:
 
 
 def _header(response: UpstreamResponse, name: str) -> str:
-    return next((value for key, value in response.headers if key.lower() == name), "")
+    length = len(name)
+    for key, value in response.headers:
+        if len(key) == length and key.lower() == name:
+            return value
+    return ""

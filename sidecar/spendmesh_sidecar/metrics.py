@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from spendmesh_sidecar.core.types import Settlement
 
 MAX_MODELS = 200
@@ -39,79 +41,13 @@ _HELP = {
 }
 
 
-class Metrics:
-    """All counters of one process."""
+class _Counter:
+    """One sample. Kept at hand by who counts often: labels are looked up once."""
+
+    __slots__ = ("count",)
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[str, Labels], int] = {}
-        self._histograms: dict[tuple[str, Labels], _Histogram] = {}
-        self._models: set[str] = set()
-
-    def add(self, name: str, labels: Labels = (), amount: int = 1) -> None:
-        """Count `amount` more."""
-        key = (name, labels)
-        self._counters[key] = self._counters.get(key, 0) + amount
-
-    def observe(self, name: str, seconds: float, buckets: tuple[float, ...], labels: Labels = ()) -> None:
-        """Put one duration into a histogram."""
-        key = (name, labels)
-        histogram = self._histograms.get(key)
-        if histogram is None:
-            histogram = self._histograms[key] = _Histogram(buckets)
-        histogram.observe(seconds)
-
-    def model_label(self, model: str) -> str:
-        """The model's name while there are few, then `other`."""
-        if model in self._models:
-            return model
-        if len(self._models) >= MAX_MODELS:
-            return "other"
-        self._models.add(model)
-        return model
-
-    def settled(self, settlement: Settlement) -> None:
-        """Count one attempt with its tokens and cost."""
-        model = self.model_label(settlement.model)
-        where = (("provider", settlement.provider), ("model", model), ("tier", settlement.tier))
-        self.add("spendmesh_attempts_total", (*where, ("outcome", settlement.kind.value)))
-        if settlement.number > 1:
-            self.add("spendmesh_retries_total", where)
-        usage = settlement.usage
-        for token_class, tokens in (
-            ("input", usage.input_tokens),
-            ("cache_read", usage.cache_read_tokens),
-            ("cache_write", usage.cache_write_tokens + usage.cache_write_long_tokens),
-            ("output", usage.output_tokens),
-        ):
-            if tokens:
-                self.add("spendmesh_tokens_total", (*where[:2], ("type", token_class)), tokens)
-        if settlement.cost_nanos:
-            priced = (*where, ("currency", settlement.currency), ("source", settlement.source))
-            self.add("spendmesh_cost_nanos_total", priced, settlement.cost_nanos)
-        for limit in settlement.uncounted:
-            self.add("spendmesh_uncounted_attempts_total", (*where[:2], ("limit", limit)))
-        if settlement.overrun_nanos:
-            self.add("spendmesh_overrun_nanos_total", where, settlement.overrun_nanos)
-
-    def render(self, gauges: Mapping[str, Iterable[tuple[Labels, int]]]) -> bytes:
-        """Prometheus text format 0.0.4 of all counters and of the gauges that the caller reads now."""
-        lines: list[str] = []
-        seen = ""
-        for (name, labels), count in sorted(self._counters.items()):
-            if name != seen:
-                lines += _head(name, "counter")
-                seen = name
-            lines.append(f"{name}{_braces(labels)} {count}")
-        for name, values in gauges.items():
-            lines += _head(name, "gauge")
-            lines += [f"{name}{_braces(labels)} {value}" for labels, value in values]
-        seen = ""
-        for (name, labels), histogram in sorted(self._histograms.items(), key=lambda item: item[0]):
-            if name != seen:
-                lines += _head(name, "histogram")
-                seen = name
-            lines += histogram.lines(name, labels)
-        return ("\n".join(lines) + "\n").encode()
+        self.count = 0
 
 
 class _Histogram:
@@ -134,6 +70,145 @@ class _Histogram:
         lines.append(f"{name}_sum{_braces(labels)} {self.total:.6f}")
         lines.append(f"{name}_count{_braces(labels)} {cumulative}")
         return lines
+
+
+class _Answered(Struct, frozen=True):
+    """Where client requests are counted that agree in operation, tier and end."""
+
+    requests: _Counter
+    duration: _Histogram
+    added: _Histogram
+
+
+class _Settled(Struct, frozen=True):
+    """The counters of attempts that agree in provider, model, tier, outcome and terms."""
+
+    attempts: _Counter
+    retries: _Counter
+    tokens: tuple[_Counter, _Counter, _Counter, _Counter]
+    """Input, read from a cache, written to one, output."""
+    cost: _Counter
+    overrun: _Counter
+
+
+class Metrics:
+    """All counters of one process."""
+
+    def __init__(self) -> None:
+        self._counters: dict[tuple[str, Labels], _Counter] = {}
+        self._histograms: dict[tuple[str, Labels], _Histogram] = {}
+        self._models: set[str] = set()
+        self._answered: dict[tuple[str, ...], _Answered] = {}
+        self._settled: dict[tuple[str, ...], _Settled] = {}
+
+    def add(self, name: str, labels: Labels = (), amount: int = 1) -> None:
+        """Count `amount` more."""
+        self._counter(name, labels).count += amount
+
+    def observe(self, name: str, seconds: float, buckets: tuple[float, ...], labels: Labels = ()) -> None:
+        """Put one duration into a histogram."""
+        self._histogram(name, buckets, labels).observe(seconds)
+
+    def answered(self, operation: str, tier: str, status: int, error: str, took: float, added: float) -> None:
+        """Count one client request with its duration and the part of it that was ours, in seconds."""
+        labels = (operation, tier, str(status), error)
+        known = self._answered.get(labels)
+        if known is None:
+            names = ("operation", "tier", "status", "error")
+            known = self._answered[labels] = _Answered(
+                self._counter("spendmesh_requests_total", tuple(zip(names, labels, strict=True))),
+                self._histogram("spendmesh_request_duration_seconds", DURATION_BUCKETS, (("operation", operation),)),
+                self._histogram("spendmesh_added_latency_seconds", ADDED_BUCKETS, (("operation", operation),)),
+            )
+        known.requests.count += 1
+        known.duration.observe(took)
+        known.added.observe(added)
+
+    def model_label(self, model: str) -> str:
+        """The model's name while there are few, then `other`."""
+        if model in self._models:
+            return model
+        if len(self._models) >= MAX_MODELS:
+            return "other"
+        self._models.add(model)
+        return model
+
+    def settled(self, settlement: Settlement) -> None:
+        """Count one attempt with its tokens and cost."""
+        labels = (
+            settlement.provider,
+            self.model_label(settlement.model),
+            settlement.tier,
+            settlement.kind.value,
+            settlement.currency,
+            settlement.source,
+        )
+        counters = self._settled.get(labels)
+        if counters is None:
+            counters = self._settled[labels] = self._counters_of(*labels)
+        usage = settlement.usage
+        counters.attempts.count += 1
+        if settlement.number > 1:
+            counters.retries.count += 1
+        read, written = usage.cache_read_tokens, usage.cache_write_tokens + usage.cache_write_long_tokens
+        amounts = (usage.input_tokens, read, written, usage.output_tokens)
+        for counter, tokens in zip(counters.tokens, amounts, strict=True):
+            counter.count += tokens
+        counters.cost.count += settlement.cost_nanos
+        counters.overrun.count += settlement.overrun_nanos
+        for limit in settlement.uncounted:
+            which = (("provider", settlement.provider), ("model", labels[1]), ("limit", limit))
+            self.add("spendmesh_uncounted_attempts_total", which)
+
+    def _counters_of(self, provider: str, model: str, tier: str, outcome: str, currency: str, source: str) -> _Settled:
+        which = (("provider", provider), ("model", model))
+        where = (*which, ("tier", tier))
+        read, written = ("type", "cache_read"), ("type", "cache_write")
+        return _Settled(
+            attempts=self._counter("spendmesh_attempts_total", (*where, ("outcome", outcome))),
+            retries=self._counter("spendmesh_retries_total", where),
+            tokens=(
+                self._counter("spendmesh_tokens_total", (*which, ("type", "input"))),
+                self._counter("spendmesh_tokens_total", (*which, read)),
+                self._counter("spendmesh_tokens_total", (*which, written)),
+                self._counter("spendmesh_tokens_total", (*which, ("type", "output"))),
+            ),
+            cost=self._counter("spendmesh_cost_nanos_total", (*where, ("currency", currency), ("source", source))),
+            overrun=self._counter("spendmesh_overrun_nanos_total", where),
+        )
+
+    def _counter(self, name: str, labels: Labels) -> _Counter:
+        counter = self._counters.get((name, labels))
+        if counter is None:
+            counter = self._counters[name, labels] = _Counter()
+        return counter
+
+    def _histogram(self, name: str, buckets: tuple[float, ...], labels: Labels) -> _Histogram:
+        histogram = self._histograms.get((name, labels))
+        if histogram is None:
+            histogram = self._histograms[name, labels] = _Histogram(buckets)
+        return histogram
+
+    def render(self, gauges: Mapping[str, Iterable[tuple[Labels, int]]]) -> bytes:
+        """Prometheus text format 0.0.4 of all counters and of the gauges that the caller reads now."""
+        lines: list[str] = []
+        seen = ""
+        counted = ((name, labels, counter.count) for (name, labels), counter in self._counters.items() if counter.count)
+        for name, labels, count in sorted(counted):
+            if name != seen:
+                lines += _head(name, "counter")
+                seen = name
+            lines.append(f"{name}{_braces(labels)} {count}")
+        for name, values in gauges.items():
+            lines += _head(name, "gauge")
+            lines += [f"{name}{_braces(labels)} {value}" for labels, value in values]
+        seen = ""
+        for (name, labels), histogram in sorted(self._histograms.items(), key=lambda item: item[0]):
+            if name != seen:
+                lines += _head(name, "histogram")
+                seen = name
+            lines += histogram.lines(name, labels)
+        return ("\n".join(lines) + "\n").encode()
 
 
 def _head(name: str, kind: str) -> list[str]:

@@ -8,16 +8,16 @@ buffered or passed on chunk by chunk, a client that leaves in the middle.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from spendmesh_sidecar.answers import refusal_answer
 from spendmesh_sidecar.attempt import Answer, AttemptRunner
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.once import once
+from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, ParsedRequest, Respond, Wait
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
 from spendmesh_sidecar.errors import ClientGone
-from spendmesh_sidecar.metrics import ADDED_BUCKETS, DURATION_BUCKETS
 from spendmesh_sidecar.spans import ExchangeSpan, TraceContext
 
 
@@ -29,7 +29,6 @@ class Pipeline:
         plane: DataPlane,
         exchange: Exchange,
         request: ParsedRequest,
-        client_headers: Sequence[tuple[str, str]],
         trace: TraceContext,
         request_id: str,
     ) -> None:
@@ -40,7 +39,7 @@ class Pipeline:
         self._request_id = request_id
         self._span_id = plane.new_id()[:16]
         self._waited_seconds = 0.0
-        self._attempts = AttemptRunner(plane, exchange, request, client_headers, trace, self._span_id)
+        self._attempts = AttemptRunner(plane, exchange, request, trace, self._span_id)
 
     async def run(self, client: Downstream) -> None:
         """Answer the client; never raises for what a client or a provider did."""
@@ -116,21 +115,14 @@ class Pipeline:
         refusal = exchange.refusal
         took = plane.clock.monotonic() - began
         error = refusal.code if refusal else (str(status) if status >= 400 else "")
-        operation = self._request.operation.name
-        plane.metrics.add(
-            "spendmesh_requests_total",
-            (("operation", operation), ("tier", decision.tier), ("status", str(status)), ("error", error)),
-        )
+        added = max(0.0, took - self._waited_seconds - self._attempts.upstream_seconds)
+        plane.metrics.answered(self._request.operation.name, decision.tier, status, error, took, added)
         if refusal is not None:
             plane.metrics.add("spendmesh_refusals_total", (("code", refusal.code),))
         if exchange.retry_denied:
             plane.metrics.add("spendmesh_retry_denied_total", (("reason", exchange.retry_denied),))
         for settlement in decision.settlements:
             plane.metrics.settled(settlement)
-        where = (("operation", operation),)
-        added = max(0.0, took - self._waited_seconds - self._attempts.upstream_seconds)
-        plane.metrics.observe("spendmesh_request_duration_seconds", took, DURATION_BUCKETS, where)
-        plane.metrics.observe("spendmesh_added_latency_seconds", added, ADDED_BUCKETS, where)
         if plane.telemetry.enabled:
             plane.telemetry.record(
                 ExchangeSpan(
@@ -144,10 +136,15 @@ class Pipeline:
                     status=status,
                     error=error,
                     decision=decision,
-                    budgets=tuple(budget.name for budget in exchange.policy.budgets),
+                    budgets=_names(exchange.policy.budgets),
                     attempts=self._attempts.spans(decision.settlements),
                 )
             )
+
+
+@once
+def _names(budgets: tuple[BudgetSpec, ...]) -> tuple[str, ...]:
+    return tuple(budget.name for budget in budgets)
 
 
 async def _pause(client: Downstream, seconds: float) -> None:

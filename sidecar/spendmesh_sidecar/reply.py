@@ -78,7 +78,7 @@ class Reply:
             transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         elif self._framing == "close":
             transport.write(chunk)
-        if self._connection.writing_paused:  # the client reads slowly: so does the provider's stream then
+        if self._connection.writing_paused:
             await self._drain()
 
     async def finish(self, complete: bool) -> None:
@@ -121,14 +121,18 @@ class Reply:
             ours += f"date: {rfc822_formatted_time()}\r\n"
         return head(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", headers, ours)
 
+    async def _write(self, data: bytes) -> None:
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone
+        self._request.writer.output_size += len(data)  # so that a defect after this sends no second answer
+        transport.write(data)
+        if self._connection.writing_paused:
+            await self._drain()
+
     async def _drain(self) -> None:
+        """The client reads slowly: so does the provider's stream then."""
         try:
             await self._request.writer.drain()
-        except ConnectionError as error:
-            raise ClientGone from error
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            await self._request.writer.write(data)
         except ConnectionError as error:
             raise ClientGone from error

@@ -14,7 +14,7 @@ MAX_TRACESTATE = 512
 """Characters that W3C Trace Context asks everybody to propagate; a longer one is dropped, as it allows."""
 
 
-class TraceContext(Struct, frozen=True):
+class TraceContext(Struct, frozen=True, gc=False):
     """Where a span hangs (W3C Trace Context). Ids in lower-case hex; an empty parent is a root."""
 
     trace_id: str
@@ -43,7 +43,7 @@ class TraceContext(Struct, frozen=True):
         return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
 
 
-class AttemptSpan(Struct):
+class AttemptSpan(Struct, gc=False):
     """What the pipeline notes of one attempt; cost and tokens come with its settlement."""
 
     span_id: str
@@ -62,7 +62,7 @@ class AttemptSpan(Struct):
     settlement: Settlement | None = None
 
 
-class ExchangeSpan(Struct):
+class ExchangeSpan(Struct, gc=False):
     """One client request with all its attempts."""
 
     context: TraceContext

@@ -7,8 +7,9 @@ Words only. Which target, which body and what an answer means is `core`'s; conne
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class UpstreamError(Exception):
@@ -23,8 +24,7 @@ class ConnectionCut(UpstreamError):
     """The connection broke after the request was (perhaps) sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(Struct, frozen=True, gc=False):
     """Exactly what goes to the provider; `url` is the provider's base URL + the operation's path."""
 
     method: str

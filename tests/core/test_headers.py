@@ -6,9 +6,11 @@ import unicodedata
 
 import pytest
 
-from spendmesh_sidecar.core.operations import RequestError
+from spendmesh_sidecar.core.operations import RequestError, headers
 from spendmesh_sidecar.core.operations.headers import (
-    beta_values,
+    MAX_REMEMBERED_CHARACTERS,
+    MAX_REMEMBERED_NAMES,
+    ClientHeaders,
     credentials,
     read_client_retry,
     read_hints,
@@ -31,31 +33,31 @@ def test_hints_are_read_by_their_exact_names() -> None:
         ("x-spendmesh-session", "s-1"),
         ("x-spendmesh-unknown", "x"),
     ]
-    assert read_hints(headers) == Hints("extract", "ana", "enterprise", "high", "search", "s-1")
+    assert read_hints(ClientHeaders.of(headers)) == Hints("extract", "ana", "enterprise", "high", "search", "s-1")
 
 
 def test_row_28_a_repeated_hint_is_refused() -> None:
     """Row 28: two values of one hint would let a caller choose whose budget is believed."""
     with pytest.raises(RequestError) as caught:
-        read_hints([("x-spendmesh-user", "a"), ("X-SPENDMESH-USER", "a")])
+        read_hints(ClientHeaders.of([("x-spendmesh-user", "a"), ("X-SPENDMESH-USER", "a")]))
     assert (caught.value.code, caught.value.status, caught.value.param) == ("request_invalid", 400, "x-spendmesh-user")
 
 
 @pytest.mark.parametrize("name", ["x_spendmesh_user", "x-spendmesh_user", "x-spendmesh-user_plan", "spendmesh-user"])
 def test_row_28_underscore_variants_are_other_headers(name: str) -> None:
     """Row 28: a variant neither counts as a hint nor reaches a provider or, forged by one, the client."""
-    assert read_hints([(name, "spoof")]) == Hints()
-    assert all(kept != name for kept, _ in upstream_headers("OpenAI", [(name, "spoof")]))
+    assert read_hints(ClientHeaders.of([(name, "spoof")])) == Hints()
+    assert all(kept != name for kept in upstream_headers("OpenAI", ClientHeaders.of([(name, "spoof")])))
 
 
 def test_row_28_hints_are_nfc_and_limited() -> None:
     """Row 28: one user is one account however it is typed; a long or unprintable value is refused."""
     composed = "Zoë"
-    assert read_hints([("x-spendmesh-user", unicodedata.normalize("NFD", composed))]).user == composed
-    assert len(read_hints([("x-spendmesh-user", "u" * 128)]).user) == 128
+    assert read_hints(ClientHeaders.of([("x-spendmesh-user", unicodedata.normalize("NFD", composed))])).user == composed
+    assert len(read_hints(ClientHeaders.of([("x-spendmesh-user", "u" * 128)])).user) == 128
     for value in ("u" * 129, "a\x00b", "a\x7f", "\udcff"):
         with pytest.raises(RequestError, match="x-spendmesh-user"):
-            read_hints([("x-spendmesh-user", value)])
+            read_hints(ClientHeaders.of([("x-spendmesh-user", value)]))
 
 
 def test_only_listed_request_headers_pass() -> None:
@@ -90,22 +92,35 @@ def test_only_listed_request_headers_pass() -> None:
         "accept-encoding": "gzip, br",
         "x-goog-api-key": "app",
     }
-    kept = dict(upstream_headers("OpenAI", [*passed.items(), *dropped.items()]))
+    kept = upstream_headers("OpenAI", ClientHeaders.of([*passed.items(), *dropped.items()]))
     assert kept == {**passed, "content-type": "application/json", "accept-encoding": "identity"}
 
 
 def test_a_passed_header_is_sent_once() -> None:
     """The first of a repeated header passes: two would be read differently by different servers."""
-    kept = upstream_headers("OpenAI", [("Content-Type", "text/plain"), ("traceparent", "a"), ("Traceparent", "b")])
+    sent = ClientHeaders.of([("Content-Type", "text/plain"), ("traceparent", "a"), ("Traceparent", "b")])
+    kept = list(upstream_headers("OpenAI", sent).items())
     assert kept == [("content-type", "application/json"), ("accept-encoding", "identity"), ("traceparent", "a")]
+
+
+def test_more_names_than_are_remembered_are_read_all_the_same() -> None:
+    """Strangers choose names: what is remembered of them has a bound, and what they mean does not depend on it."""
+    for number in range(2 * MAX_REMEMBERED_NAMES):
+        strange = ("x" * (number % 100) + str(number), "v")
+        assert ClientHeaders.of([strange, ("Accept", "a"), ("X-Spendmesh-Task", "t")]) == ClientHeaders(
+            {"accept": "a"}, (("x-spendmesh-task", "t"),)
+        )
+        assert response_headers([strange, ("Connection", "close, x-a"), ("X-A", "1")]) == [strange]
+        assert max(len(headers._uses), len(headers._fates)) <= MAX_REMEMBERED_NAMES
+    assert max(map(len, headers._uses)) <= MAX_REMEMBERED_CHARACTERS
 
 
 def test_anthropic_headers_go_to_anthropic_only() -> None:
     headers = [("anthropic-version", "2023-06-01"), ("anthropic-beta", "a, b"), ("Anthropic-Beta", "c")]
-    assert beta_values(headers) == ("a", "b", "c")
-    to_anthropic = dict(upstream_headers("Anthropic", headers))
+    assert ClientHeaders.of(headers).betas == ("a", "b", "c")
+    to_anthropic = upstream_headers("Anthropic", ClientHeaders.of(headers))
     assert (to_anthropic["anthropic-version"], to_anthropic["anthropic-beta"]) == ("2023-06-01", "a,b,c")
-    assert not {name for name, _ in upstream_headers("OpenAI", headers)} & {"anthropic-version", "anthropic-beta"}
+    assert not upstream_headers("OpenAI", ClientHeaders.of(headers)).keys() & {"anthropic-version", "anthropic-beta"}
 
 
 def test_credentials_by_dialect() -> None:
@@ -117,7 +132,7 @@ def test_credentials_by_dialect() -> None:
     ("text", "count"), [("2", 2), ("0", 0), ("-1", 0), ("1.0", 0), ("9999", 0), ("²", 0), ("x", 0)]
 )
 def test_the_clients_retry_count_is_a_small_number_or_nothing(text: str, count: int) -> None:
-    assert read_client_retry([("X-Stainless-Retry-Count", text)]) == count
+    assert read_client_retry(ClientHeaders.of([("X-Stainless-Retry-Count", text)])) == count
 
 
 def test_answers_lose_what_is_of_one_hop_and_what_looks_like_ours() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from spendmesh_operator.prices import load_table
 from spendmesh_sidecar.core.operations import parse, parse_request, rewrite
-from spendmesh_sidecar.core.operations.headers import credentials, upstream_headers
+from spendmesh_sidecar.core.operations.headers import ClientHeaders, credentials, upstream_headers
 from spendmesh_sidecar.core.outcome import Actual, actual, answered, broken
 from spendmesh_sidecar.core.prices import Pricing, cost, output_ceiling, worst_cost
 from spendmesh_sidecar.core.specs import ProviderSpec
@@ -81,9 +81,9 @@ class Market:
         now = int(time.time())
         reserved = worst_cost(price, request.bounds, maximum, now)
         watch = scanner(operation, request.stream, "long" in request.bounds.cache_writes)
-        client_headers = [("anthropic-version", "2023-06-01")] if anthropic else []
+        client_headers = ClientHeaders.of([("anthropic-version", "2023-06-01")])
         key = credentials(operation.dialect, DEFAULT_KEYS[1 if anthropic else 0].secret)
-        headers = dict([*upstream_headers(operation.dialect, client_headers), key])
+        headers = dict([*upstream_headers(operation.dialect, client_headers).items(), key])
         sent = rewrite(request, request.model, maximum or None, True)
         base = "" if anthropic else "/v1"
         connection = http.client.HTTPConnection("127.0.0.1", self.standin.port, timeout=DEADLINE_SECONDS)

@@ -15,6 +15,7 @@ from spendmesh_sidecar.core.charges import Subject
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import Clamp, ceilings, clamp
 from spendmesh_sidecar.core.needs import Needs, needs_of
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.operations.fields import refused
 from spendmesh_sidecar.core.output_field import output_field
 from spendmesh_sidecar.core.prices import Pricing, never_dearer, output_ceiling, unpriced_tiers
@@ -62,7 +63,7 @@ class PolicyView(Protocol):
         ...
 
 
-class Priced(Struct, frozen=True):
+class Priced(Struct, frozen=True, gc=False):
     """A target with its price, and the output that a reservation assumes."""
 
     candidate: Candidate
@@ -88,7 +89,7 @@ def subject_of(priced: Priced, request: ParsedRequest) -> Subject:
     return Subject(candidate.target.model, candidate.provider.ref, request.hints)
 
 
-class Plan(Struct, frozen=True):
+class Plan(Struct, frozen=True, gc=False):
     """An admitted call."""
 
     route: Route
@@ -129,6 +130,12 @@ def admit(
     enforced = any(budget.mode == "Enforce" for budget in policy.budgets)
     include_usage = request.stream and not request.usage_asked and (enforced or not lone_observer)
     return Plan(chosen, targets, include_usage, unpriced, observed if isinstance(observed, Route) else None)
+
+
+@once
+def enforced(budgets: tuple[BudgetSpec, ...]) -> bool:
+    """Whether any budget can refuse a call."""
+    return any(budget.mode == "Enforce" for budget in budgets)
 
 
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]

@@ -9,8 +9,10 @@ the retry budget when it is decided, save where the pod has no key for a provide
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Literal
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng, Verdict
@@ -47,8 +49,7 @@ def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
     return outcome.status in spec.codes
 
 
-@dataclass(slots=True)
-class Attempts:
+class Attempts(Struct, gc=False):
     """The tries of one exchange."""
 
     spec: RetrySpec
@@ -62,12 +63,12 @@ class Attempts:
     last: Priced | None = None
     denied: Denied = ""
     """Why the last failure was not tried again."""
-    passed_over: dict[str, PassedOver] = field(default_factory=dict)
+    passed_over: dict[str, PassedOver] = {}
     """Targets that were ejected when they were looked at."""
-    _failures: dict[str, int] = field(default_factory=dict)
-    _keyless: set[str] = field(default_factory=set)
+    _failures: dict[str, int] = {}
+    _keyless: set[str] = set()
     """Providers that this pod has no key for; a try at one of them was none."""
-    _not_before: dict[str, float] = field(default_factory=dict)
+    _not_before: dict[str, float] = {}
     """When a target's Retry-After is over: a minimum, by whatever way one comes back to it."""
     _chosen: Priced | None = None
     """Of the retry that was paid for."""
@@ -88,11 +89,13 @@ class Attempts:
     def _healthy(self, now: float, longest: float) -> Priced | None:
         """The first healthy target that may be called within so many seconds."""
         for priced in self._order():
+            key = priced.candidate.key
             if priced.candidate.provider.alias in self._keyless:
-                self.passed_over[priced.candidate.key] = PassedOver(priced.candidate.key, "this pod has no key for it")
+                self.passed_over[key] = PassedOver(key, "this pod has no key for it")
                 continue
-            key, wait, pause = priced.candidate.key, self._breaker_wait(priced, now), self._pause(priced, now)
+            pause = self._pause(priced, now)
             if not self.healthy(priced, now):
+                wait = self._breaker_wait(priced, now)
                 self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
             elif pause > longest:
                 self.passed_over[key] = PassedOver(key, f"asked not to be called for {pause:.1f} s more")
@@ -193,7 +196,9 @@ class Attempts:
         grown: float = self.spec.backoff_ms / 1000 * 2 ** min(self.number - 1, 32)
         return self.rng.random() * max(0.0, min(grown, room))
 
-    def _order(self) -> list[Priced]:
+    def _order(self) -> Sequence[Priced]:
+        if len(self.targets) == 1:
+            return self.targets
         if self._leave:
             return sorted(self.targets, key=lambda priced: self._failures.get(priced.candidate.key, 0))
         return sorted(self.targets, key=lambda priced: priced is not self.last)

@@ -28,7 +28,7 @@ _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(?=\{)')
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,128})"')
 
 
-class _Body(Struct):
+class _Body(Struct, gc=False):
     """Members of any dialect's answer; what is long (embeddings) is never turned into objects."""
 
     id: Any = None

@@ -52,7 +52,7 @@ class Verdict(Enum):
 State = Literal["serving", "ejected", "probing"]
 
 
-class Permit(Struct):
+class Permit(Struct, gc=False):
     """Leave to make one call. Its result counts only in the generation it was given in."""
 
     generation: int

@@ -14,7 +14,7 @@ from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
 from spendmesh_sidecar.core.types import Hints
 
 
-class Quantities(Struct, frozen=True):
+class Quantities(Struct, frozen=True, gc=False):
     """A bound or a bill of one attempt in every unit that a limit can have."""
 
     cost_nanos: int = 0
@@ -43,7 +43,7 @@ class Quantities(Struct, frozen=True):
         return self.requests
 
 
-class Charge(Struct, frozen=True):
+class Charge(Struct, frozen=True, gc=False):
     """An amount to hold on one account."""
 
     account: AccountRef
@@ -55,7 +55,7 @@ class Charge(Struct, frozen=True):
     """A budget of the organisation: settled at the dearer cost too."""
 
 
-class Subject(Struct, frozen=True):
+class Subject(Struct, frozen=True, gc=False):
     """What an attempt is about, as far as a limit may ask: a limit that does not count it takes nothing from it."""
 
     model: str

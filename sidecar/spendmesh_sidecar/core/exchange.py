@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from spendmesh_sidecar.core.admission import Plan, PolicyView, admit, subject_of
+from spendmesh_sidecar.core.admission import Plan, PolicyView, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
@@ -83,7 +83,7 @@ class Exchange:
         self._ledger, self._pricing = ledger, pricing
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
-        self._enforced = any(budget.mode == "Enforce" for budget in policy.budgets)
+        self._enforced = enforced(policy.budgets)
         self._phase = _Phase.NEW
         self._now = 0.0
         self._plan: Plan | None = None

@@ -16,7 +16,7 @@ _TEXT_MEMBERS = frozenset({"content", "refusal", "reasoning", "reasoning_content
 _NAME = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
 
-class Observation(Struct, frozen=True):
+class Observation(Struct, frozen=True, gc=False):
     """What the bytes so far say."""
 
     usage: Usage | None = None

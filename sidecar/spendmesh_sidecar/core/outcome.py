@@ -158,7 +158,7 @@ def _codes(dialect: Dialect, body: bytes) -> tuple[str, ...]:
 # --- what it is billed ------------------------------------------------------------------------------------
 
 
-class Actual(Struct, frozen=True):
+class Actual(Struct, frozen=True, gc=False):
     """What an attempt is settled at."""
 
     usage: Usage

@@ -21,7 +21,7 @@ OUTPUT_FLOOR_TOKENS = 256
 """An injected maximum is not shrunk below this: shorter answers are mostly cut ones, and a refusal says more."""
 
 
-class Booked(Struct, frozen=True):
+class Booked(Struct, frozen=True, gc=False):
     """A reservation that is in the ledger."""
 
     worst: Quantities
@@ -44,7 +44,7 @@ def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, no
     )
 
 
-class Booking(Struct, frozen=True):
+class Booking(Struct, frozen=True, gc=False):
     """One attempt's wish to be booked."""
 
     ledger: Ledger

@@ -46,7 +46,7 @@ class _Window:
         self._counts = {slot: count for slot, count in self._counts.items() if slot >= oldest}
 
 
-class Withdrawal(Struct, frozen=True):
+class Withdrawal(Struct, frozen=True, gc=False):
     """One paid retry. It can be refunded until it is sent."""
 
     slot: int

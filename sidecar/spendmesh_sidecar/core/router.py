@@ -12,6 +12,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from spendmesh_sidecar.core.globs import matches
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.specs import ModelPattern, ProviderSpec, RoutingSpec, TargetSpec, TierSpec, When
 from spendmesh_sidecar.core.types import Hints, ParsedRequest, Refusal
@@ -22,7 +23,7 @@ OBSERVED_PROVIDERS = "observed/"
 """Providers that only an observed policy names: without a key, never called."""
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """A target that may take the call."""
 
     target: TargetSpec
@@ -33,14 +34,14 @@ class Candidate(Struct, frozen=True):
     """`alias/model`: the name of its breaker, and what `x-spendmesh-model` says."""
 
 
-class PassedOver(Struct, frozen=True):
+class PassedOver(Struct, frozen=True, gc=False):
     """A target that did not get the call, and why."""
 
     target: str
     reason: str
 
 
-class Route(Struct, frozen=True):
+class Route(Struct, frozen=True, gc=False):
     """The tier of a call and its targets in order."""
 
     policy: str
@@ -51,7 +52,7 @@ class Route(Struct, frozen=True):
     passed_over: tuple[PassedOver, ...] = ()
 
 
-class Ceiling(Struct, frozen=True):
+class Ceiling(Struct, frozen=True, gc=False):
     """A Downgrade in force: no dearer tier than `max_tier`."""
 
     max_tier: str
@@ -121,22 +122,37 @@ def _by_tier(
     not_dearer: NotDearer | None,
 ) -> Route | Refusal:
     position, reason = choose_tier(routing, request.hints, ceilings, asked_tier)
-    by_alias = {provider.alias: provider for provider in providers}
+    by_alias = _by_alias(providers)
     passed: list[PassedOver] = []
     while position >= 0:
         tier = routing.tiers[position]
         capable = _capable(request, tier, by_alias, passed)
-        affordable = capable if not_dearer is None else tuple(found for found in capable if not_dearer(found))
-        passed += [
-            PassedOver(found.key, "dearer than the model asked for") for found in capable if found not in affordable
-        ]
+        affordable = capable
+        if not_dearer is not None:
+            affordable = tuple(found for found in capable if not_dearer(found))
+            dearer = (found for found in capable if found not in affordable)
+            passed += [PassedOver(found.key, "dearer than the model asked for") for found in dearer]
         if affordable:
-            ordered = tuple(sorted(affordable, key=lambda found: found.target.priority))
-            return Route(routing.name, tier.name, reason, ordered, tuple(passed))
+            ordered = sorted(affordable, key=_priority) if len(affordable) > 1 else affordable
+            return Route(routing.name, tier.name, reason, tuple(ordered), tuple(passed))
         if not_dearer is None or not capable:
             return _no_capable(routing.name, request.operation.dialect, passed)
         position, reason = position - 1, "asked"
     return as_asked(request, routing.name, providers)  # nothing is proven cheaper than the model itself
+
+
+@once
+def _by_alias(providers: tuple[ProviderSpec, ...]) -> dict[str, ProviderSpec]:
+    return {provider.alias: provider for provider in providers}
+
+
+@once
+def _positions(tiers: tuple[TierSpec, ...]) -> dict[str, int]:
+    return {tier.name: position for position, tier in enumerate(tiers)}
+
+
+def _priority(candidate: Candidate) -> int:
+    return candidate.target.priority
 
 
 def _capable(
@@ -165,7 +181,7 @@ def choose_tier(
     routing: RoutingSpec, hints: Hints, ceilings: tuple[Ceiling, ...], asked_tier: str = ""
 ) -> tuple[int, str]:
     """Position of the tier (0 is cheapest) and the word for what decided it."""
-    positions = {tier.name: position for position, tier in enumerate(routing.tiers)}
+    positions = _positions(routing.tiers)
     if asked_tier:
         position, reason = positions[asked_tier], "asked"
     else:

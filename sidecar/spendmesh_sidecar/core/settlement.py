@@ -25,7 +25,7 @@ UNLIMITED_OUTPUT_TOKENS = 10**9
 Source = Literal["exact", "estimated", "worst", "void"]
 
 
-class Flight(Struct):
+class Flight(Struct, gc=False):
     """One attempt that is on its way."""
 
     number: int
@@ -37,7 +37,7 @@ class Flight(Struct):
     at_unix: int
 
 
-class Bill(Struct, frozen=True):
+class Bill(Struct, frozen=True, gc=False):
     """The end of one attempt."""
 
     quantities: Quantities | None

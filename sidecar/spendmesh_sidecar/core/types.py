@@ -18,7 +18,7 @@ from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
 # --- the request ------------------------------------------------------------------------------------------
 
 
-class Operation(Struct, frozen=True):
+class Operation(Struct, frozen=True, gc=False):
     """One call that a dialect has. Upstream it is base URL + `upstream_path`, never client bytes."""
 
     name: Literal["chat", "embeddings", "messages", "count_tokens", "models"]
@@ -31,7 +31,7 @@ class Operation(Struct, frozen=True):
     """`gen_ai.operation.name` of OpenTelemetry."""
 
 
-class Hints(Struct, frozen=True):
+class Hints(Struct, frozen=True, gc=False):
     """What the client says about its call (`x-spendmesh-*`), length-limited and NFC; empty when absent."""
 
     task: str = ""
@@ -42,7 +42,7 @@ class Hints(Struct, frozen=True):
     session: str = ""
 
 
-class Bounds(Struct, frozen=True):
+class Bounds(Struct, frozen=True, gc=False):
     """What the request leaves open, as upper bounds: the input to the worst case (contract §4)."""
 
     input_tokens: int
@@ -63,7 +63,7 @@ class Bounds(Struct, frozen=True):
     that widens the window."""
 
 
-class ParsedRequest(Struct, frozen=True):
+class ParsedRequest(Struct, frozen=True, gc=False):
     """A well-formed client request. Parsing refuses what is malformed; policy decides about the rest."""
 
     operation: Operation
@@ -75,6 +75,8 @@ class ParsedRequest(Struct, frozen=True):
     stream: bool
     bounds: Bounds
     hints: Hints = Hints()
+    headers: dict[str, str] = {}
+    """The client's headers that go upstream, names in lower case."""
     usage_asked: bool = True
     """False: a streaming OpenAI client that did not ask for the usage chunk; it is taken out again."""
     unpriced_fields: tuple[str, ...] = ()
@@ -88,7 +90,7 @@ class ParsedRequest(Struct, frozen=True):
 # --- what an attempt brought ------------------------------------------------------------------------------
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """
     Billed tokens in disjoint classes, whatever the dialect sends.
 
@@ -132,7 +134,7 @@ class Kind(Enum):
     CLIENT_GONE = "client_gone"
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """
     One attempt as the shell saw it; `core.outcome` makes it (`answered`, `broken`).
 
@@ -161,7 +163,7 @@ class Outcome(Struct, frozen=True):
 # --- the next step ----------------------------------------------------------------------------------------
 
 
-class Shortfall(Struct, frozen=True):
+class Shortfall(Struct, frozen=True, gc=False):
     """Rights that one reservation lacks on one limit."""
 
     budget: str
@@ -172,14 +174,14 @@ class Shortfall(Struct, frozen=True):
     """What would be useful (never less than `need`): the call with its output maximum not shrunk."""
 
 
-class Acquire(Struct, frozen=True):
+class Acquire(Struct, frozen=True, gc=False):
     """Ask the coordinator for rights, at most this long; then `Exchange.acquired`."""
 
     shortfalls: tuple[Shortfall, ...]
     wait_seconds: float
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """Send this to one target; then `Exchange.observe`. The reservation is booked before this step is returned."""
 
     number: int
@@ -200,13 +202,13 @@ class Attempt(Struct, frozen=True):
     timeout_seconds: float
 
 
-class Wait(Struct, frozen=True):
+class Wait(Struct, frozen=True, gc=False):
     """Sleep, then `Exchange.resume`. Paid from the retry budget already."""
 
     seconds: float
 
 
-class Refusal(Struct, frozen=True):
+class Refusal(Struct, frozen=True, gc=False):
     """Our own answer in place of a provider's (contract §2 table)."""
 
     code: str
@@ -217,7 +219,7 @@ class Refusal(Struct, frozen=True):
     retry_after_seconds: float | None = None
 
 
-class Respond(Struct, frozen=True):
+class Respond(Struct, frozen=True, gc=False):
     """
     The end. With a refusal, send it; without, the last attempt's answer is what the client gets
     (already on its way when `committed`).
@@ -234,7 +236,7 @@ Step = Acquire | Attempt | Wait | Respond
 # --- records ----------------------------------------------------------------------------------------------
 
 
-class Settlement(Struct, frozen=True):
+class Settlement(Struct, frozen=True, gc=False):
     """What one attempt cost in the end: one line of the ledger, one CLIENT span, one step of the counters."""
 
     reservation: str
@@ -259,7 +261,7 @@ class Settlement(Struct, frozen=True):
     """Enforced limits (`namespace/name/limit`) in money that let it pass though it has no price in their currency."""
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """Why the call went where it went: response headers, span attributes and `/status` say the same words."""
 
     policy: str = ""

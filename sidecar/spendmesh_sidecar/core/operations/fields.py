@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from spendmesh_sidecar.core.operations.errors import invalid, shown
 from spendmesh_sidecar.core.operations.strict_json import (
@@ -31,20 +30,18 @@ MAX_ITEMS = 100_000
 """Items of all walked lists together; Anthropic takes at most 100,000 messages. Half a second of work, so bounded."""
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct, gc=False):
     """What one walk brings together."""
 
     items: int = 0
-
-    unpriced: list[str] = field(default_factory=list)
+    unpriced: list[str] = []
     image_bytes: int = 0
     """Bytes of the body that are pictures or their addresses: they are bounded per picture instead."""
     images: int = 0
     messages: int = 0
     overhead_tokens: int = 0
     """What the provider adds for tools and documents, as an upper bound."""
-    cache_writes: set[Literal["default", "long"]] = field(default_factory=set)
+    cache_writes: set[Literal["default", "long"]] = set()
 
     def refuse(self, path: str) -> None:
         """Note a member that nobody can price."""

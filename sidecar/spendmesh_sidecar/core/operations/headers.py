@@ -11,7 +11,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from email.utils import mktime_tz, parsedate_tz
-from typing import Literal
+from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.operations.errors import invalid
 from spendmesh_sidecar.core.specs import Dialect
@@ -30,6 +32,7 @@ _OURS = "x-spendmesh-"
 _HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__}
 _PASSED = frozenset({"accept", "anthropic-version", "idempotency-key", "traceparent", "tracestate", "user-agent"})
 _PASSED_PREFIX = "x-stainless-"
+_BETAS = "anthropic-beta"
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -51,11 +54,60 @@ _HOP_BY_HOP = frozenset(
 )
 _RETRY_COUNT = re.compile(r"[0-9]{1,3}")
 
+MAX_REMEMBERED_NAMES = 512
+MAX_REMEMBERED_CHARACTERS = 64
+"""Names of headers as they were written: what to do with each is looked up once. Strangers choose them, so few and
+short ones."""
+
+_Use = Literal["dropped", "passed", "hint", "betas"]
+_Fate = Literal["dropped", "passed", "names more"]
+_Meaning = TypeVar("_Meaning")
+_uses: dict[str, tuple[_Use, str]] = {}
+_fates: dict[str, _Fate] = {}
+
 
 # --- from the client --------------------------------------------------------------------------------------
 
 
-def read_hints(headers: Headers) -> Hints:
+class ClientHeaders(Struct, frozen=True, gc=False):
+    """What is read of a request's headers, names in lower case: all others are dropped."""
+
+    passed: dict[str, str]
+    """May go upstream; of a repeated one the first."""
+    hints: tuple[tuple[str, str], ...] = ()
+    betas: tuple[str, ...] = ()
+    """Values of `anthropic-beta`, which may be a list and may be repeated."""
+
+    @classmethod
+    def of(cls, headers: Headers) -> ClientHeaders:
+        """Sort the headers of one request by their use, in one pass."""
+        passed: dict[str, str] = {}
+        hints: list[tuple[str, str]] = []
+        betas: list[str] = []
+        for raw_name, value in headers:
+            use, name = _uses.get(raw_name) or _use(raw_name)
+            if use == "passed":
+                passed.setdefault(name, value)
+            elif use == "hint":
+                hints.append((name, value))
+            elif use == "betas":
+                betas += [beta for part in value.split(",") if (beta := part.strip())]
+        return cls(passed, tuple(hints), tuple(betas))
+
+
+def _use(raw_name: str) -> tuple[_Use, str]:
+    name = raw_name.lower()
+    use: _Use = "dropped"
+    if name in _HINTS:
+        use = "hint"
+    elif name == _BETAS:
+        use = "betas"
+    elif name in _PASSED or name.startswith(_PASSED_PREFIX):
+        use = "passed"
+    return _remember(_uses, raw_name, (use, name))
+
+
+def read_hints(headers: ClientHeaders) -> Hints:
     """
     What `x-spendmesh-*` request headers say, in NFC.
 
@@ -63,9 +115,8 @@ def read_hints(headers: Headers) -> Hints:
     a hint that is there twice, too long, or not text: which one to believe would be a guess about whose money it is.
     """
     values: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        if (hint := _HINTS.get(name := raw_name.lower())) is None:
-            continue
+    for name, raw_value in headers.hints:
+        hint = _HINTS[name]
         if hint in values:
             raise invalid(f"Header {name} is there twice; send it once", name)
         value = raw_value.strip()
@@ -79,37 +130,27 @@ def read_hints(headers: Headers) -> Hints:
     return Hints(**values)
 
 
-def read_client_retry(headers: Headers) -> int:
+def read_client_retry(headers: ClientHeaders) -> int:
     """Which retry of its own the SDK says this is; 0 when it says nothing that can be believed."""
-    text = _first(headers, "x-stainless-retry-count")
-    return int(text) if text is not None and _RETRY_COUNT.fullmatch(text) else 0
+    text = headers.passed.get("x-stainless-retry-count", "").strip()
+    return int(text) if _RETRY_COUNT.fullmatch(text) else 0
 
 
-def beta_values(headers: Headers) -> tuple[str, ...]:
-    """All values of `anthropic-beta`, which may be a list and may be repeated."""
-    lists = (value for name, value in headers if name.lower() == "anthropic-beta")
-    return tuple(beta for value in lists for part in value.split(",") if (beta := part.strip()))
-
-
-def upstream_headers(dialect: Dialect, headers: Headers) -> list[tuple[str, str]]:
+def upstream_headers(dialect: Dialect, headers: ClientHeaders) -> dict[str, str]:
     """
-    The client's headers that go upstream, lower-case; all others are dropped.
+    The client's headers that go upstream.
 
     Never among them: credentials (see `credentials`), organization and project, host, lengths, cookies, our own.
     Betas pass together: those without a known price have been refused before. Answers are asked for unpacked, so
     that their usage can be read.
     """
-    kept: dict[str, str] = {"content-type": "application/json", "accept-encoding": "identity"}
-    for raw_name, value in headers:
-        name = raw_name.lower()
-        if (name in _PASSED or name.startswith(_PASSED_PREFIX)) and name not in kept:
-            kept[name] = value
+    kept = {"content-type": "application/json", "accept-encoding": "identity", **headers.passed}
     if dialect == "Anthropic":
-        if betas := beta_values(headers):
-            kept["anthropic-beta"] = ",".join(betas)
+        if headers.betas:
+            kept[_BETAS] = ",".join(headers.betas)
     else:
         kept.pop("anthropic-version", None)
-    return list(kept.items())
+    return kept
 
 
 def credentials(dialect: Dialect, key: str) -> tuple[str, str]:
@@ -129,18 +170,31 @@ def response_headers(
     Without those of the connection, without a length (the writer of the body knows it), and without anything that
     looks like ours. With `should_retry` "false", the SDKs are told that retries have been decided here.
     """
-    dropped = set(_HOP_BY_HOP)
-    for name, value in headers:
-        if name.lower() == "connection":
-            dropped.update(part.strip().lower() for part in value.split(","))
+    kept: list[tuple[str, str]] = []
+    named = ""
+    for pair in headers:
+        fate = _fates.get(pair[0]) or _fate(pair[0])
+        if fate == "passed":
+            kept.append(pair)
+        elif fate == "names more":
+            named += f",{pair[1]}"
+    if named:
+        of_one_hop = {part.strip().lower() for part in named.split(",")}
+        kept = [pair for pair in kept if pair[0].lower() not in of_one_hop]
     if should_retry == "false":
-        dropped.add("x-should-retry")
-    kept = [
-        (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in dropped and not lower.replace("_", "-").startswith(_OURS)
-    ]
-    return [*kept, ("x-should-retry", "false")] if should_retry == "false" else kept
+        kept = [pair for pair in kept if pair[0].lower() != "x-should-retry"]
+        kept.append(("x-should-retry", "false"))
+    return kept
+
+
+def _fate(raw_name: str) -> _Fate:
+    name = raw_name.lower()
+    fate: _Fate = "passed"
+    if name == "connection":
+        fate = "names more"
+    elif name in _HOP_BY_HOP or name.replace("_", "-").startswith(_OURS):
+        fate = "dropped"
+    return _remember(_fates, raw_name, fate)
 
 
 def retry_after_seconds(headers: Headers, now_unix: float) -> float | None:
@@ -181,6 +235,14 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _remember(known: dict[str, _Meaning], raw_name: str, meaning: _Meaning) -> _Meaning:
+    if len(raw_name) <= MAX_REMEMBERED_CHARACTERS:
+        if len(known) >= MAX_REMEMBERED_NAMES:
+            known.clear()
+        known[raw_name] = meaning
+    return meaning
 
 
 def _first(headers: Headers, wanted: str) -> str | None:

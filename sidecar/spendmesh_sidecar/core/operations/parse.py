@@ -9,7 +9,13 @@ from msgspec.structs import replace
 
 from spendmesh_sidecar.core.operations import anthropic, openai
 from spendmesh_sidecar.core.operations.errors import invalid, shown
-from spendmesh_sidecar.core.operations.headers import Headers, beta_values, read_client_retry, read_hints
+from spendmesh_sidecar.core.operations.headers import (
+    ClientHeaders,
+    Headers,
+    read_client_retry,
+    read_hints,
+    upstream_headers,
+)
 from spendmesh_sidecar.core.operations.reading import Read
 from spendmesh_sidecar.core.operations.strict_json import read_body, read_string
 from spendmesh_sidecar.core.types import Bounds, Operation, ParsedRequest
@@ -32,20 +38,20 @@ def parse_request(operation: Operation, body: bytes, headers: Headers, alias: st
     `headers` as they came, repeated ones included. What is well-formed but has no price is in `unpriced_fields`;
     policy decides about it. Raises RequestError (400 `request_invalid`) before anything is reserved.
     """
-    hints = read_hints(headers)
-    retry = read_client_retry(headers)
+    told = ClientHeaders.of(headers)
+    hints = read_hints(told)
+    onward = upstream_headers(operation.dialect, told)
     if operation.name == "models":
         if body:
             raise invalid("A list of models takes no body")
-        return ParsedRequest(operation, body, {}, "", False, Bounds(input_tokens=0), hints, provider=alias)
+        return ParsedRequest(operation, body, {}, "", False, Bounds(input_tokens=0), hints, onward, provider=alias)
     members = read_body(body)
     model = _model(members)
     read = _READERS[operation.name](members, len(body))
     bounds, unpriced = read.bounds, read.unpriced
     if operation.name == "messages":
-        betas = beta_values(headers)
-        unpriced += tuple(f"anthropic-beta={shown(beta)}" for beta in betas if beta not in anthropic.FREE_BETAS)
-        if not anthropic.WIDER_CONTEXT_BETAS.isdisjoint(betas):
+        unpriced += tuple(f"anthropic-beta={shown(beta)}" for beta in told.betas if beta not in anthropic.FREE_BETAS)
+        if not anthropic.WIDER_CONTEXT_BETAS.isdisjoint(told.betas):
             bounds = replace(bounds, context_bound=False)
     return ParsedRequest(
         operation=operation,
@@ -55,9 +61,10 @@ def parse_request(operation: Operation, body: bytes, headers: Headers, alias: st
         stream=read.stream,
         bounds=bounds,
         hints=hints,
+        headers=onward,
         usage_asked=read.usage_asked,
         unpriced_fields=unpriced,
-        client_retry=retry,
+        client_retry=read_client_retry(told),
         provider=alias,
     )
 
