@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -15,10 +14,6 @@ import uvloop
 from spendmesh_sidecar.process import Sidecar
 from spendmesh_sidecar.settings import SettingsError, from_environ
 
-COLLECT_AFTER_OBJECTS = 10_000
-"""New containers before the collector looks for cycles among them: 700 by default, which is every tenth call. Calls
-free what they make without it; what has a cycle (a traceback) waits for some hundred calls, which is about 1 MB."""
-
 
 async def run() -> None:
     """Serve until SIGTERM or SIGINT. A native sidecar is told to end after the application has ended."""
@@ -27,19 +22,11 @@ async def run() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sidecar = await Sidecar.start(from_environ(os.environ))
-    _collect_rarely()
     listening = {"listen": str(sidecar.address), "admin": str(sidecar.admin_address)}
     sys.stdout.write(json.dumps(listening) + "\n")  # for whoever started it on port 0
     sys.stdout.flush()
     await stop.wait()
     await sidecar.stop()
-
-
-def _collect_rarely() -> None:
-    """What a start brings stays until the end: the collector need not walk over it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS)
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ and only its last bytes say how much.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,6 +25,7 @@ from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
 from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.spans import AttemptSpan, TraceContext
+from spendmesh_sidecar.time_limit import TimeLimit
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
 Headers = list[tuple[str, str]]
@@ -74,7 +74,7 @@ class AttemptRunner:
         span = self._begin_span(step)
         self.answer = None
         try:
-            async with asyncio.timeout(step.timeout_seconds) as limit:
+            with TimeLimit(step.timeout_seconds) as limit:
                 passage = _Passage(self, step, client, span, began, limit)
                 outcome = await self._pass(passage, step, span)
         except TimeoutError:
@@ -153,7 +153,7 @@ class _Passage:
         client: Downstream,
         span: AttemptSpan,
         began: float,
-        limit: asyncio.Timeout,
+        limit: TimeLimit,
     ) -> None:
         self._runner = runner
         self._plane = runner._plane
@@ -288,10 +288,7 @@ class _Passage:
         self._client_gone = True
         plane = self._plane
         plane.draining += 1
-        now = asyncio.get_running_loop().time()
-        until = now if plane.draining > plane.limits.drains else now + plane.limits.drain_seconds
-        if not self._limit.expired():
-            self._limit.reschedule(min(until, self._limit.when() or until))
+        self._limit.shorten(0.0 if plane.draining > plane.limits.drains else plane.limits.drain_seconds)
 
 
 def _header(response: UpstreamResponse, name: str) -> str:

@@ -45,7 +45,7 @@ def new_nonce() -> str:
 def id_source() -> Callable[[], str]:
     """128 random bits in hex for requests, traces and spans: unique, no secrets (as OpenTelemetry's SDKs draw them)."""
     draw = Random(secrets.randbits(256)).getrandbits  # noqa: S311
-    return lambda: f"{draw(128):032x}"
+    return lambda: draw(128).to_bytes(16).hex()
 
 
 async def open_ledger(settings: Settings, clock: Clock) -> tuple[Ledger, Log]:
