@@ -50,6 +50,11 @@ class DataProtocol(web.RequestHandler):
         if not self._busy and self._head_timer is None and not self._messages:
             self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self._too_slow)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The reader of a body has room again; it says so after every read, though mostly nothing was held back."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has left."""
         self._stop_timer()

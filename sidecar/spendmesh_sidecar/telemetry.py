@@ -26,6 +26,8 @@ SLICE = 64
 """Spans written at a time: they take 0.3 ms, so that no stream waits for them."""
 REQUEST_SPANS = 256
 """Spans sent at a time, about 300 KB; the SDK's own default for a batch is 512."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Of a collector's answer: it says little, and nothing of it is used."""
 FLUSH_SECONDS = 0.25
 EXPORT_TIMEOUT_SECONDS = 10.0
 """OTEL_EXPORTER_OTLP_TIMEOUT default."""
@@ -114,6 +116,7 @@ class Telemetry:
             async with self._session.post(self._url, data=body, headers=self._headers) as response:
                 if response.status >= 300:
                     self._dropped("collector_refused", spans)
+                await response.content.read(MAX_ANSWER_BYTES)  # unread, it would cost the connection
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._dropped("collector_unreachable", spans)
 

@@ -22,7 +22,7 @@ class TimeLimit:
         """The time is over, whether or not what is inside has noticed."""
 
     def __enter__(self) -> TimeLimit:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()

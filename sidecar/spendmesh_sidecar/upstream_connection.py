@@ -31,7 +31,7 @@ READ_BUFFER_BYTES = 64 * 1024
 class Connection(BaseProtocol):
     """An open connection. `on_lost` is told once when it is gone."""
 
-    __slots__ = ("_arrived", "_head", "_interim", "_on_lost", "_payload", "_reusable", "broken", "idle_since", "lost")
+    __slots__ = ("_arrived", "_head", "_interim", "_on_lost", "_payload", "_reusable", "broken", "lost", "rested_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
         super().__init__(loop)
@@ -43,8 +43,8 @@ class Connection(BaseProtocol):
         self._arrived = select.poll()
         self.broken = ""
         """Why the answer that is being read does not come to its end."""
-        self.idle_since = 0.0
-        """Event loop's seconds; set by the pool."""
+        self.rested_since = 0.0
+        """Event loop's seconds."""
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the socket is closed."""
 
@@ -87,6 +87,7 @@ class Connection(BaseProtocol):
         if payload is None or parser is None or transport is None or not payload.at_eof():
             return False
         self._payload = self._parser = self._head = None
+        self.rested_since = self._loop.time()
         if not self._reusable or self.broken or transport.get_write_buffer_size():
             return False  # it said so, or it answered before it had read the request
         try:

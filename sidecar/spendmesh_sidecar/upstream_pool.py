@@ -87,11 +87,9 @@ class PooledUpstream:
         if not connection.rest() or self._closed or len(origin.idle) >= MAX_IDLE:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
         origin.idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self._keepalive_seconds, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._keepalive_seconds, self._sweep)
 
     def _rested(self, origin: _Origin) -> Connection | None:
         """The connection that has rested shortest."""
@@ -119,10 +117,10 @@ class PooledUpstream:
         due = loop.time() - self._keepalive_seconds
         left: list[float] = []
         for origin in self._origins.values():
-            while origin.idle and origin.idle[0].idle_since <= due:
+            while origin.idle and origin.idle[0].rested_since <= due:
                 origin.idle.popleft().abort()
             if origin.idle:
-                left.append(origin.idle[0].idle_since)
+                left.append(origin.idle[0].rested_since)
         if left:
             self._sweeper = loop.call_at(min(left) + self._keepalive_seconds, self._sweep)
 

@@ -185,7 +185,8 @@ def _unpriceable(
 ) -> Refusal | None:
     if not (needs.money or needs.tokens):
         return None
-    if fields := refused(request.unpriced_fields, candidate.provider.allowed_fields):
+    unpriced = request.unpriced_fields
+    if unpriced and (fields := refused(unpriced, candidate.provider.allowed_fields)):
         kind = "priced, and a budget in money applies" if needs.money else "bounded, and a budget in tokens applies"
         return refuse(
             "field_not_allowed",

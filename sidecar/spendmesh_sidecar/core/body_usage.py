@@ -87,7 +87,7 @@ class BodyScanner:
         body = _read(text)
         if body is None:
             return False
-        answer.identify({"id": body.id, "model": body.model})
+        answer.identify(body.id, body.model)
         if body.error:
             answer.fail(body.error)
         _take_usage(tally, body.usage, body.service_tier)

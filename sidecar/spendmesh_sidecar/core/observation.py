@@ -41,10 +41,10 @@ class Answer:
         self.output_bytes = 0
         self.finished: dict[object, str] = {}
 
-    def identify(self, value: Mapping[str, object]) -> None:
+    def identify(self, response_id: object, model: object) -> None:
         """Take id and model of a response object."""
-        self.response_id = self.response_id or plain(value.get("id"))
-        self.response_model = self.response_model or plain(value.get("model"))
+        self.response_id = self.response_id or plain(response_id)
+        self.response_model = self.response_model or plain(model)
 
     def fail(self, error: object) -> None:
         """Note an error object inside the answer."""

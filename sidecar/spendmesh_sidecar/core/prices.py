@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.money import cost_nanos
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.price_rows import (
     STANDARD as STANDARD,
     in_force,
@@ -49,7 +50,7 @@ class Pricing:
         Service tiers that only the built-in price has are added to the own one, at the dearer of both: a project may
         be served by them without asking.
         """
-        own = next((price for price in provider.prices if price.model == model), None)
+        own = _by_model(provider.prices).get(model)
         if own is None or not own.rows:
             return self.listed(provider, model)
         key = (provider.alias, model)
@@ -71,6 +72,11 @@ class Pricing:
         name = model.lower()
         entry = next((entry for entry in self._lists.get(list_id, ()) if _recognizes(entry, name)), None)
         return entry.price if entry is not None and entry.price.rows else None
+
+
+@once
+def _by_model(prices: tuple[ModelPrice, ...]) -> dict[str, ModelPrice]:
+    return {price.model: price for price in reversed(prices)}  # of two, the first speaks
 
 
 def _with_tiers_of(listed: ModelPrice | None, own: ModelPrice) -> ModelPrice:
@@ -147,14 +153,13 @@ def worst_cost(
     than `cost` of a usage within the bounds, at any moment of the call.
     """
     most = worst_tokens(price, bounds, max_output_tokens)
-    return max(
-        [
-            cost_nanos(
-                ((most.input_tokens, _dearest_input(row.prices, bounds)), (most.output_tokens, row.prices.output))
-            )
-            for row in possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
-        ]
-    )
+    rows = possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
+    return max([_worst_row_cost(row, most, bounds) for row in rows])
+
+
+def _worst_row_cost(row: PriceRow, most: Usage, bounds: Bounds) -> int:
+    prices = row.prices
+    return cost_nanos(((most.input_tokens, _dearest_input(prices, bounds)), (most.output_tokens, prices.output)))
 
 
 def unpriced_tiers(price: ModelPrice, bounds: Bounds) -> tuple[str, ...]:
@@ -163,8 +168,10 @@ def unpriced_tiers(price: ModelPrice, bounds: Bounds) -> tuple[str, ...]:
 
     `auto` names none: what the price has not is then taken to cost what standard does.
     """
+    if bounds.service_tiers[:1] == (STANDARD,):
+        return ()
     asked = [tier for tier in bounds.service_tiers if tier != STANDARD]
-    if bounds.service_tiers[:1] == (STANDARD,) or any(row.service_tier in asked for row in price.rows):
+    if any(row.service_tier in asked for row in price.rows):
         return ()
     return tuple(f"service_tier={tier}" for tier in asked[:1])
 

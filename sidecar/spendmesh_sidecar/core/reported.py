@@ -59,7 +59,8 @@ class Tally:
             if not isinstance(name, str):
                 reported = (isinstance(value, dict) and self._take(value, name)) or reported
             elif (count := _count(value)) is not None:
-                self._counts[name] = max(count, self._counts.get(name, 0))
+                if count >= self._counts.get(name, 0):
+                    self._counts[name] = count
                 reported = True
         return reported
 

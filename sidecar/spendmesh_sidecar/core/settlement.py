@@ -17,7 +17,8 @@ from spendmesh_sidecar.core.charges import Quantities
 from spendmesh_sidecar.core.outcome import actual, estimate
 from spendmesh_sidecar.core.prices import Pricing, cost, worst_tokens
 from spendmesh_sidecar.core.reservation import Booked
-from spendmesh_sidecar.core.types import Outcome, ParsedRequest, Settlement, Usage
+from spendmesh_sidecar.core.specs import ModelPrice
+from spendmesh_sidecar.core.types import Bounds, Outcome, ParsedRequest, Settlement, Usage
 
 UNLIMITED_OUTPUT_TOKENS = 10**9
 """Where no maximum was sent, no report of output is too large to be true."""
@@ -85,10 +86,9 @@ def bill(
         usage = replace(usage, output_tokens=booked.worst.output_tokens)
         quantities = claimed = booked.worst
     else:
-        moments = {flight.at_unix, ended_unix or flight.at_unix}
+        ended = ended_unix or flight.at_unix
         nanos, listed_nanos = (
-            max(cost(each, usage, at, request.bounds.service_tiers) for at in moments) if each else 0
-            for each in (price, flight.priced.listed)
+            _dearest_cost(each, usage, request.bounds, flight.at_unix, ended) for each in (price, flight.priced.listed)
         )
         claimed = Quantities(
             nanos,
@@ -102,6 +102,15 @@ def bill(
         source = "estimated"
     charged, beyond = quantities.cost_nanos, max(0, claimed.cost_nanos - booked.worst.cost_nanos)
     return Bill(quantities, _record(request, flight, outcome, usage, source, charged, beyond, pricing), excess)
+
+
+def _dearest_cost(price: ModelPrice | None, usage: Usage, bounds: Bounds, began_unix: int, ended_unix: int) -> int:
+    if price is None:
+        return 0
+    nanos = cost(price, usage, began_unix, bounds.service_tiers)
+    if ended_unix == began_unix or len(price.rows) == 1:
+        return nanos
+    return max(nanos, cost(price, usage, ended_unix, bounds.service_tiers))
 
 
 def _at_most(claimed: Quantities, held: Quantities) -> Quantities:

@@ -51,7 +51,7 @@ class OpenAIStream:
             return
         answer = self._answer
         if not answer.response_model:
-            answer.identify(chunk)
+            answer.identify(chunk.get("id"), chunk.get("model"))
         if chunk.get("error") or event.name == b"error":
             answer.fail(chunk.get("error"))
         if isinstance(tier := chunk.get("service_tier"), str):
@@ -107,7 +107,7 @@ class AnthropicStream:
                     self._answer.text(delta.get(name) for name in ("text", "partial_json", "thinking"))
             case "message_start":
                 if isinstance(message := value.get("message"), dict):
-                    self._answer.identify(message)
+                    self._answer.identify(message.get("id"), message.get("model"))
                     self._usage(message.get("usage"))
             case "message_delta":
                 reported = self._usage(value.get("usage"))

@@ -66,7 +66,8 @@ def walk(members: Mapping[str, Raw], table: Table, path: str, findings: Findings
     for name, raw in members.items():
         check = table.get(name, _unknown)
         if check is not None and kind_of(raw) != "null":
-            check(raw, f"{path}.{shown(name)}" if path else shown(name), findings)
+            plain = name if check is not _unknown else shown(name)  # what the tables know is plain
+            check(raw, f"{path}.{plain}" if path else plain, findings)
 
 
 def members_of(table: Table) -> Check:

@@ -150,7 +150,7 @@ def read_chat(members: Mapping[str, Raw], size: int) -> Read:
         output_field=field,
         service_tiers=_service_tiers(given.get("service_tier"), findings),
         # Newer models write their cache unasked, at the price of the usual lifetime.
-        cache_writes=tuple(sorted(findings.cache_writes | {"default"})),
+        cache_writes=("default", "long") if "long" in findings.cache_writes else ("default",),
         extra_output_tokens=predicted,
     )
     asked = _usage_asked(given.get("stream_options"), findings)

@@ -23,6 +23,7 @@ MAX_NUMBER_CHARACTERS = 32
 """A double prints in at most 24 characters; longer numbers are read differently by different readers."""
 MAX_COUNT = 2**53 - 1
 """The largest integer that every JSON reader keeps exact (RFC 8259 §6)."""
+MAX_COUNT_DIGITS = len(str(MAX_COUNT))
 
 Kind = Literal["object", "array", "string", "number", "boolean", "null"]
 
@@ -106,7 +107,7 @@ def read_boolean(raw: Raw, path: str) -> bool:
 def read_count(raw: Raw, path: str, minimum: int = 0, maximum: int = MAX_COUNT) -> int:
     """A natural number written as one: no fraction, no exponent. Raises RequestError naming `path`."""
     text = bytes(raw)
-    if not text.isdigit() or len(text) > len(str(MAX_COUNT)) or not minimum <= int(text) <= maximum:
+    if not text.isdigit() or len(text) > MAX_COUNT_DIGITS or not minimum <= int(text) <= maximum:
         raise invalid(f"{path}: must be a whole number from {minimum} to {maximum}", path)
     return int(text)
 
