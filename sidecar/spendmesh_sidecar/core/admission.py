@@ -127,8 +127,7 @@ def admit(
     targets, unpriced = priced
     watched = routing if lone_observer else policy.observed_routing
     observed = route(request, watched, policy.providers, (), not_dearer) if watched and request.model else None
-    enforced = any(budget.mode == "Enforce" for budget in policy.budgets)
-    include_usage = request.stream and not request.usage_asked and (enforced or not lone_observer)
+    include_usage = request.stream and not request.usage_asked and (enforced(policy.budgets) or not lone_observer)
     return Plan(chosen, targets, include_usage, unpriced, observed if isinstance(observed, Route) else None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from spendmesh_sidecar.core.globs import matches
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
 from spendmesh_sidecar.core.types import Hints
@@ -67,11 +68,10 @@ class Subject(Struct, frozen=True, gc=False):
 
 def counts(limit: LimitSpec, subject: Subject) -> bool:
     """Whether a limit counts attempts like this one."""
-    return _any_matches(limit.models, subject.model) and _any_matches(limit.providers, subject.provider)
-
-
-def _any_matches(patterns: tuple[str, ...], name: str) -> bool:
-    return not patterns or any(matches(pattern, name) for pattern in patterns)
+    models, providers = limit.models, limit.providers
+    return (not models or any(matches(pattern, subject.model) for pattern in models)) and (
+        not providers or any(matches(pattern, subject.provider) for pattern in providers)
+    )
 
 
 class CurrencyMismatch(ValueError):
@@ -109,10 +109,16 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
 
 def uncounted(budgets: tuple[BudgetSpec, ...], currency: str, subject: Subject) -> tuple[str, ...]:
     """`namespace/name/limit` of enforced limits that let the subject pass uncounted, for its price's `currency`."""
+    return tuple([name for name, limit in _lenient(budgets) if limit.currency != currency and counts(limit, subject)])
+
+
+@once
+def _lenient(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec], ...]:
+    """Enforced limits in money that let unpriced models pass."""
     return tuple(
-        f"{budget.name}/{limit.name}"
+        (f"{budget.name}/{limit.name}", limit)
         for budget in budgets
         if budget.mode == "Enforce" and budget.unpriced_models == "Allow"
         for limit in budget.limits
-        if limit.unit == "Cost" and limit.currency != currency and counts(limit, subject)
+        if limit.unit == "Cost"
     )

@@ -8,7 +8,7 @@ from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.specs import BudgetSpec
 
 
-class Needs(Struct, frozen=True):
+class Needs(Struct, frozen=True, gc=False):
     """Of the enforced limits that count one attempt."""
 
     currencies: frozenset[str]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-MAX_KEPT = 8
-"""Results that one function remembers. A policy has few parts of one kind, and old policies must not stay."""
+MAX_KEPT = 32
+"""Results that one function remembers: a policy has a few dozen parts of one kind at most, and old ones must not pile
+up."""
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")

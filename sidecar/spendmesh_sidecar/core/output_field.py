@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import ParsedRequest
@@ -28,8 +29,14 @@ def output_field(request: ParsedRequest, provider: ProviderSpec, model: str, pri
 
 
 def _renamed(provider: ProviderSpec, model: str, pricing: Pricing) -> bool:
-    if provider.price_list == "azure" or _OPENAI.match(provider.base_url.lower()):
+    if _by_openai(provider):
         return True
     # Any other host without a list of its own: a gateway to OpenAI serves models that only OpenAI has.
     listed = provider.price_list == "openai" and pricing.listed(provider, model) is not None
     return listed and not model.lower().startswith(_OPEN_WEIGHTS)
+
+
+@once
+def _by_openai(provider: ProviderSpec) -> bool:
+    """OpenAI itself, or Azure."""
+    return provider.price_list == "azure" or _OPENAI.match(provider.base_url.lower()) is not None

@@ -112,14 +112,12 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
-        lacking = self.ledger.reserve(self._charges_of(worst), self.reservation, now)
         subject = subject_of(self.priced, self.request)
+        lacking = self.ledger.reserve(charges(self.budgets, worst, subject), self.reservation, now)
         return lacking or Booked(worst, max_output_tokens, uncounted(self.budgets, worst.currency, subject))
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
-        return self._charges_of(worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix))
-
-    def _charges_of(self, worst: Quantities) -> tuple[Charge, ...]:
+        worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         return charges(self.budgets, worst, subject_of(self.priced, self.request))
 
     def _largest(self, whole: int, now: float) -> int:
