@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -25,14 +23,9 @@ class Bodies:
         self.limits = limits
         self._bytes = 0
 
-    @contextmanager
-    def held(self) -> Iterator[Held]:
-        """Room for one body, until its call has ended."""
-        held = Held(self)
-        try:
-            yield held
-        finally:
-            self._bytes -= held.size
+    def held(self) -> Held:
+        """Room for one body, until its call has ended: `with bodies.held() as held`."""
+        return Held(self)
 
     def take(self, size: int) -> None:
         """Count so many bytes more. Raises RequestRefused if they do not fit beside the others."""
@@ -49,6 +42,10 @@ class Bodies:
             )
         self._bytes += size
 
+    def give_back(self, size: int) -> None:
+        """Count so many bytes less."""
+        self._bytes -= size
+
 
 class Held:
     """One body's part of the room."""
@@ -57,6 +54,12 @@ class Held:
         self.limits = bodies.limits
         self.size = 0
         self._bodies = bodies
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.give_back(self.size)
 
     def grow(self, size: int) -> None:
         """So many bytes more have arrived. Raises RequestError or RequestRefused."""

@@ -114,9 +114,9 @@ class Telemetry:
         try:
             body = self._encoder.request(texts)
             async with self._session.post(self._url, data=body, headers=self._headers) as response:
+                await response.content.read(MAX_ANSWER_BYTES)  # unread, it would cost the connection
                 if response.status >= 300:
                     self._dropped("collector_refused", spans)
-                await response.content.read(MAX_ANSWER_BYTES)  # unread, it would cost the connection
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._dropped("collector_unreachable", spans)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from typing import Any
@@ -177,6 +178,16 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_changes_nothing
         writer.transport.abort()
     await world.quiet()
     nothing_happened(world)
+
+
+async def test_a_body_that_comes_while_another_call_runs_waits_and_arrives_whole(world: World) -> None:
+    """Reading stops at half a megabyte that nobody takes yet, and goes on when its call's turn has come."""
+    world.standin.faults(FaultRule("slow", ttft_seconds=0.3))
+    large = GOOD.replace(b"auto", b"small-1")[:-1] + b" " * 2_000_000 + b"}"
+    first = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(GOOD), GOOD)
+    answer = await raw(world, first + HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(large), large))
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200"]
+    assert world.provider_requests()[1].body_sha256 == hashlib.sha256(large).hexdigest()
 
 
 async def test_a_client_may_wait_for_a_word_before_it_sends_its_body(world: World) -> None:

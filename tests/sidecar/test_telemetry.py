@@ -15,7 +15,7 @@ from spendmesh_sidecar.metrics import Metrics
 from spendmesh_sidecar.otlp import MAX_KEPT, Encoder
 from spendmesh_sidecar.settings import Settings
 from spendmesh_sidecar.spans import AttemptSpan, ExchangeSpan, TraceContext
-from spendmesh_sidecar.telemetry import MAX_QUEUED, Telemetry
+from spendmesh_sidecar.telemetry import MAX_QUEUED, REQUEST_SPANS, Telemetry
 
 CHAT = Operation("chat", "OpenAI", "POST", "/chat/completions", True, "chat")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -228,3 +228,37 @@ def test_a_collector_that_refuses_costs_its_slice_and_nothing_else() -> None:
         return seen, dropped(metrics)
 
     assert asyncio.run(scenario()) == (80, {"collector_refused": 80})
+
+
+def test_batches_follow_each_other_on_one_connection_to_the_collector() -> None:
+    """A connection with an unread answer is closed, and the next batch would begin with a new one and its TLS."""
+
+    async def scenario() -> tuple[int, int]:
+        connections = batches = 0
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections, batches
+            connections += 1
+            while head := await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b"":
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(int(length.split(b":")[1]))
+                batches += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+                await asyncio.sleep(0.05)  # a collector whose answer comes in two pieces
+                writer.write(b"{}")
+                if batches == 3:
+                    break
+            writer.close()
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0, limit=2**22)
+        exporter, metrics = telemetry(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces")
+        await exporter.start()
+        for _ in range(REQUEST_SPANS + REQUEST_SPANS // 4):  # each has two spans
+            exporter.record(exchange())
+        await exporter.stop()
+        server.close()
+        await server.wait_closed()
+        assert dropped(metrics) == {}
+        return connections, batches
+
+    assert asyncio.run(scenario()) == (1, 3)

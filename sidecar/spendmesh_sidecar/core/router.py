@@ -161,15 +161,16 @@ def _capable(
     found: list[Candidate] = []
     for target in tier.targets:
         provider = by_alias.get(target.provider)
-        name = f"{target.provider}/{target.model}"
         if provider is None:
-            passed.append(PassedOver(name, "its provider is not resolved"))
+            why = "its provider is not resolved"
         elif provider.dialect != request.operation.dialect:
-            passed.append(PassedOver(name, f"speaks {provider.dialect}"))
+            why = f"speaks {provider.dialect}"
         elif request.provider and provider.alias != request.provider:
-            passed.append(PassedOver(name, f"provider {request.provider} was asked for"))
+            why = f"provider {request.provider} was asked for"
         else:
             found.append(_candidate(target, provider, tier.name))
+            continue
+        passed.append(PassedOver(f"{target.provider}/{target.model}", why))
     return tuple(found)
 
 
@@ -185,8 +186,11 @@ def choose_tier(
     if asked_tier:
         position, reason = positions[asked_tier], "asked"
     else:
-        rule = next((rule for rule in routing.rules if _holds(rule.when, hints)), None)
-        tier, reason = (rule.tier, f"rule:{rule.name}") if rule else (routing.default_tier, "default")
+        tier, reason = routing.default_tier, "default"
+        for rule in routing.rules:
+            if _holds(rule.when, hints):
+                tier, reason = rule.tier, f"rule:{rule.name}"
+                break
         position = positions.get(tier, 0)
     holding = [bound for bound in routing.bounds if _holds(bound.when, hints)]
     for bound in holding:
@@ -202,7 +206,10 @@ def choose_tier(
 
 
 def _claim(routing: RoutingSpec, model: str) -> ModelPattern | None:
-    return next((pattern for pattern in routing.models if model and matches(pattern.pattern, model)), None)
+    for pattern in routing.models if model else ():
+        if matches(pattern.pattern, model):
+            return pattern
+    return None
 
 
 def _holds(when: When, hints: Hints) -> bool:
