@@ -14,6 +14,7 @@ from msgspec import Struct
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.refusals import format_amount
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.router import Ceiling
@@ -93,6 +94,8 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
 
     Ours can only be earlier: the coordinator also counts quarantined rights and other sidecars' use.
     """
+    if not _stepped(budgets):
+        return ()
     found: list[Ceiling] = []
     for name, _, state, reached in _stages(ledger, budgets, now):
         if state.max_tier:
@@ -104,6 +107,8 @@ def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tup
 
 def clamp(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject) -> Clamp | None:
     """The tightest Clamp in force, as `ceilings`, of the limits that count the subject."""
+    if not _stepped(budgets):
+        return None
     found = [
         Clamp(tokens, name)
         for name, limit, state, reached in _stages(ledger, budgets, now)
@@ -118,19 +123,26 @@ def _stages(
     ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float
 ) -> Iterator[tuple[str, LimitSpec, AccountState, list[ThresholdSpec]]]:
     """Enforced limits with thresholds of which something is known: name, limit, state, and the steps reached."""
-    for budget in budgets:
-        if budget.mode != "Enforce":
+    for budget, limit in _stepped(budgets):
+        account = ledger.accounts.get(AccountRef(budget=budget, limit=limit.name))
+        state = account.state(now) if account else None
+        if account is None or state is None:
             continue
-        for limit in budget.limits:
-            if not limit.thresholds:
-                continue
-            account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
-            state = account.state(now) if account else None
-            if account is None or state is None:
-                continue
-            settled = account.settled(now)
-            reached = [step for step in limit.thresholds if settled * 100 >= step.percent * state.amount]
-            yield f"{budget.name}/{limit.name}", limit, state, reached
+        settled = account.settled(now)
+        reached = [step for step in limit.thresholds if settled * 100 >= step.percent * state.amount]
+        yield f"{budget}/{limit.name}", limit, state, reached
+
+
+@once
+def _stepped(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec], ...]:
+    """Budget's name and limit, of those that are enforced and have thresholds."""
+    return tuple(
+        (budget.name, limit)
+        for budget in budgets
+        if budget.mode == "Enforce"
+        for limit in budget.limits
+        if limit.thresholds
+    )
 
 
 def still_in_flight(ledger: Ledger, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Denial, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from spendmesh_sidecar.core.charges import Subject, counts
-from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.core.once import once
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 
 
 class Needs(Struct, frozen=True, gc=False):
@@ -28,11 +29,8 @@ def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject, currency: str) -
     """The needs of all enforced limits that count the subject, whose price is in `currency` (empty: it has none)."""
     currencies: set[str] = set()
     money = output = tokens = some = False
-    listed = any(
-        budget.organisation and limit.unit == "Cost" and counts(limit, subject)
-        for budget in budgets
-        for limit in budget.limits
-    )
+    theirs = _of_the_organisation(budgets)
+    listed = bool(theirs) and any(counts(limit, subject) for limit in theirs)
     for budget in budgets:
         if budget.mode != "Enforce":
             continue
@@ -49,3 +47,9 @@ def needs_of(budgets: tuple[BudgetSpec, ...], subject: Subject, currency: str) -
             output = output or limit.unit in ("Cost", "OutputTokens", "TotalTokens")
             tokens = tokens or limit.unit.endswith("Tokens")
     return Needs(frozenset(currencies), money, output, tokens, some, listed)
+
+
+@once
+def _of_the_organisation(budgets: tuple[BudgetSpec, ...]) -> tuple[LimitSpec, ...]:
+    """Limits in money of the organisation's budgets."""
+    return tuple(limit for budget in budgets if budget.organisation for limit in budget.limits if limit.unit == "Cost")
