@@ -105,10 +105,6 @@ class Metrics:
         """Count `amount` more."""
         self._counter(name, labels).count += amount
 
-    def observe(self, name: str, seconds: float, buckets: tuple[float, ...], labels: Labels = ()) -> None:
-        """Put one duration into a histogram."""
-        self._histogram(name, buckets, labels).observe(seconds)
-
     def answered(self, operation: str, tier: str, status: int, error: str, took: float, added: float) -> None:
         """Count one client request with its duration and the part of it that was ours, in seconds."""
         labels = (operation, tier, str(status), error)

@@ -6,16 +6,16 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from spendmesh_sidecar.core.types import Kind, Settlement, Usage
-from spendmesh_sidecar.metrics import ADDED_BUCKETS, MAX_MODELS, Metrics
+from spendmesh_sidecar.metrics import MAX_MODELS, Metrics
 
 
 def test_the_reference_parser_reads_what_is_rendered() -> None:
     metrics = Metrics()
-    metrics.add("spendmesh_requests_total", (("operation", "chat"), ("error", 'a"b\\c\nd')), 3)
     for seconds in (0.0004, 0.003, 99.0):
-        metrics.observe("spendmesh_added_latency_seconds", seconds, ADDED_BUCKETS, (("operation", "chat"),))
+        metrics.answered("chat", "standard", 503, 'a"b\\c\nd', 100.0, seconds)
     text = metrics.render({"spendmesh_breaker_state": [((("target", "openai/x"),), 2)]}).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["spendmesh_requests"].samples[0].value == 3
     assert families["spendmesh_requests"].samples[0].labels["error"] == 'a"b\\c d'
     assert families["spendmesh_breaker_state"].samples[0].value == 2
     histogram = {s.labels.get("le", s.name): s.value for s in families["spendmesh_added_latency_seconds"].samples}
