@@ -60,9 +60,9 @@ cluster-down: setup  ## Take that node away again
 	$(BIN)/python tests/cluster/up.py --down
 
 lock:  ## Pin every dependency with hashes again (versions and hashes only, no registry host)
-	@for extra in sidecar operator cli dev bench; do \
+	@for extra in sidecar "operator --extra postgres" cli dev bench; do \
 	  uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-annotate --no-header -q -o requirements/$$extra.txt || exit 1; done
+	    --no-emit-index-url --no-annotate --no-header -q -o requirements/$${extra%% *}.txt || exit 1; done
 	@printf 'openai\nanthropic\naiohttp\n' | uv pip compile - -c requirements/dev.txt --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o tests/cluster/app/requirements.txt
 

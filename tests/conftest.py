@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = ["parts_fixtures"]
 
-REAL_PARTS = {"control_plane", "helm", "collector", "node", "node_collector"}
+REAL_PARTS = {"control_plane", "helm", "collector", "node", "node_collector", "postgres"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

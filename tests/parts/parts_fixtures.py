@@ -14,6 +14,7 @@ from control_plane import ControlPlane
 from go_toolchain import PartsUnavailable
 from node import Node
 from otel_collector import Collector
+from postgres import Postgres, wheel
 
 
 def programs_or_skip(*groups: str) -> dict[str, Path]:
@@ -47,6 +48,18 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 def helm() -> Path:
     """The path of a real Helm."""
     return programs_or_skip("helm")["helm"]
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """One real PostgreSQL for the whole run: make a database for your test."""
+    package = wheel()
+    if package is None:
+        skip_or_fail("PostgreSQL's wheel is not installed: make setup")
+    with Postgres(package) as running:
+        yield running
+        if request.session.testsfailed:
+            print(running.log[-2000:])
 
 
 @pytest.fixture
