@@ -3,7 +3,7 @@ One replica, put together: informer → index → compile → hub → sidecars, 
 
     informer ─▶ index ─▶ compiling ─▶ hub ─▶ control server ─▶ sidecars
                             │  └────▶ injecting ─▶ webhook ─▶ new pods
-    election ─▶ leading ─▶ coordinator ─▶ BudgetLedger
+    election ─▶ leading ─▶ coordinator ─▶ BudgetLedgers, or PostgreSQL
                    └─────▶ statuses, Events, certificates
 """
 
@@ -33,20 +33,21 @@ from spendmesh_operator.health import health_app
 from spendmesh_operator.index import Index
 from spendmesh_operator.injecting import Injector
 from spendmesh_operator.injection import InjectionConfig
+from spendmesh_operator.keeping import coordinator_settings, store_of
 from spendmesh_operator.kube.certificate_keeper import CertificateKeeper
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.election import Election
 from spendmesh_operator.kube.informer import Informer
-from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
 from spendmesh_operator.kube.status_writer import Facts, StatusWriter, pod_states
 from spendmesh_operator.kube.tokenreview import Replicas, TokenReviewer
 from spendmesh_operator.leading import Leading
 from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_operator.ledger.document import LedgerUnreadable, decode
-from spendmesh_operator.ledger.store import LedgerStoreError
+from spendmesh_operator.ledger.store import LedgerStoreError, Stored
 from spendmesh_operator.prices import load_prices
 from spendmesh_operator.settings import Settings
 from spendmesh_operator.webhook import webhook_app
+from spendmesh_sidecar.core.specs import BudgetSpec
 
 LAME_DUCK_SECONDS: Final = 3.0
 """Not ready, still serving: Services take a moment to notice."""
@@ -81,13 +82,14 @@ class Replica:
             on_change=self._compiling.mark_dirty,
             rng=rng,
         )
-        self._store = BudgetLedgerStore(kube, settings.namespace, settings.cluster)
+        self._store = store_of(settings, kube)
         self._coordinator = Coordinator(
             self._store,
             clock,
             rng,
             self._hub.policy_of,
             settings.cluster,
+            coordinator_settings(settings),
             committed=self._metrics.committed,
         )
         self._election = Election(
@@ -147,6 +149,7 @@ class Replica:
                 for task in (stopped, *parts):
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
+                await self._store.close()
 
     # --- parts that run -----------------------------------------------------------------------------------
 
@@ -160,10 +163,12 @@ class Replica:
         """What budgets last validly meant, for those that are unreadable now (contract §1)."""
         try:
             stored = await self._store.read()
-            if stored.document is not None:
-                self._compiling.remembered = decode(stored.document, self._settings.cluster).remembered
+            self._compiling.remembered = self._remembered(stored)
         except (LedgerStoreError, LedgerUnreadable) as error:
             log.error("the books cannot be read; budgets that are unreadable now refuse every call: %s", error)
+
+    def _remembered(self, stored: Stored) -> Mapping[str, BudgetSpec]:
+        return decode(stored.sections, self._settings.cluster, coordinator_settings(self._settings).member).remembered
 
     async def _listen(self) -> None:
         await self._keeper.ready()

@@ -41,6 +41,11 @@ class Settings:
 
     cluster: str
     """Ledger domain, and name of the BudgetLedger that holds its books."""
+    ledger_store: Literal["BudgetLedger", "PostgreSQL"]
+    ledger_dsn_file: Path
+    """Where PostgreSQL's address is, with its password; used with that store only."""
+    ledger_member: str
+    """This cluster among those that share a domain in PostgreSQL."""
     scope: Literal["Cluster", "Namespace"]
     unbudgeted: Literal["Allow", "Deny"]
     log_level: int
@@ -87,8 +92,13 @@ class Settings:
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Read the environment. Raises SettingsError."""
     reader = _Reader(environ)
+    stores: tuple[Literal["BudgetLedger", "PostgreSQL"], ...] = ("BudgetLedger", "PostgreSQL")
+    ledger_store = reader.choice("SPENDMESH_LEDGER_STORE", "BudgetLedger", stores)
     return Settings(
         cluster=reader.text("SPENDMESH_CLUSTER"),
+        ledger_store=ledger_store,
+        ledger_dsn_file=Path(reader.text("SPENDMESH_LEDGER_DSN_FILE") if ledger_store == "PostgreSQL" else ""),
+        ledger_member=environ.get("SPENDMESH_LEDGER_MEMBER") or reader.text("SPENDMESH_CLUSTER"),
         scope=reader.choice("SPENDMESH_SCOPE", "Cluster", ("Cluster", "Namespace")),
         unbudgeted=reader.choice("SPENDMESH_UNBUDGETED", "Allow", ("Allow", "Deny")),
         log_level=_LEVELS[reader.choice("SPENDMESH_LOG_LEVEL", "Info", tuple(_LEVELS))],

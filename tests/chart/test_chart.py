@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 COMBINATIONS: list[tuple[str, ...]] = [
     (),
     ('scope="Namespace"',),
+    ('ledger={"store":"PostgreSQL","postgresql":{"secretName":"books"},"member":"eu"}',),
     ("injection.enabled=false", "crds.install=false"),
     ("operator.replicas=1", "rbac.aggregate=false", "crds.keep=false"),
     (
@@ -48,9 +49,8 @@ def only(objects: list[Json], kind: str, name: str = "") -> Json:
 @pytest.mark.parametrize("settings", COMBINATIONS, ids=range(len(COMBINATIONS)))
 def test_every_object_fits_the_schema_of_every_version(render: Render, settings: tuple[str, ...]) -> None:
     """Offline schemas, strictly: an unknown field is an error."""
-    objects = render(*settings)
     for version in ("1.29", "1.31", "1.33", "1.35", "1.37"):
-        for rendered in objects:
+        for rendered in render(*settings, version=f"{version}.0"):
             kubernetes_validate.validate(rendered, version, strict=True)
 
 
@@ -149,13 +149,40 @@ def test_helm_owns_no_data_of_the_certificate(render: Render) -> None:
     assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_the_operator_may_write_the_books_of_its_cluster_name_and_no_others(render: Render) -> None:
-    """The BudgetLedger is called like the cluster, so that another name starts new books beside the old ones."""
-    rules = only(render('clusterName="prod.eu"'), "Role")["rules"]
-    named = [
-        rule["resourceNames"] for rule in rules if rule["resources"] == ["budgetledgers"] and "get" in rule["verbs"]
-    ]
-    assert named == [["prod.eu"]]
+def test_only_the_operator_writes_books_and_only_those_of_its_cluster_name(render: Render) -> None:
+    """The index is called like the cluster, so that another name starts new books beside the old ones."""
+    objects = render('clusterName="prod.eu"')
+    policy = only(objects, "ValidatingAdmissionPolicy")["spec"]
+    binding = only(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    assert policy["failurePolicy"] == "Fail" and binding["validationActions"] == ["Deny"]
+    assert policy["matchConstraints"]["resourceRules"][0]["operations"] == ["CREATE", "UPDATE", "DELETE"]
+    said = " ".join(one["expression"] for one in policy["validations"])
+    assert "system:serviceaccount:spendmesh-system:spendmesh" in said and "'prod.eu'" in said
+
+
+def test_the_address_of_postgresql_is_a_file_and_never_in_the_environment(render: Render) -> None:
+    """With its password it would be in the pod's description. And no right to BudgetLedgers is left."""
+    objects = render('ledger={"store":"PostgreSQL","postgresql":{"secretName":"books","secretKey":"url"}}')
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "ledger")
+    assert volume["secret"]["secretName"] == "books"
+    assert volume["secret"]["items"] == [{"key": "url", "path": "dsn"}]
+    environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert environment["SPENDMESH_LEDGER_DSN_FILE"] == "/var/run/spendmesh/ledger/dsn"
+    rules = [rule for one in objects if one["kind"] == "Role" for rule in one["rules"]]
+    assert not [rule for rule in rules if "budgetledgers" in rule["resources"]]
+
+
+def test_where_admission_policies_are_missing_only_roles_protect_the_books(render: Render) -> None:
+    """They came with 1.30; an older API server would refuse the whole release."""
+    for settings in ({"version": "1.29.0"}, {}):
+        kinds = {one["kind"] for one in render("ledger.protect=" + str(bool(settings)).lower(), **settings)}
+        assert not kinds & {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+
+
+def test_a_cluster_name_that_looks_like_a_part_of_other_books_is_refused(helm_template: Template) -> None:
+    """`prod.shard-1` would be written over by the books of `prod`."""
+    assert "clusterName" in helm_template('clusterName="prod.shard-1"').stderr
 
 
 def test_images_may_be_pinned_by_digest(render: Render) -> None:
@@ -203,6 +230,10 @@ def test_the_kinds_in_the_chart_are_the_generated_ones(chart: Path, render: Rend
         ('clusterName="Prod Cluster"', "clusterName"),
         ('clusterName=""', "clusterName"),
         ('unbudgeted="Maybe"', "unbudgeted"),
+        ('ledger.store="Postgres"', "store"),
+        ('ledger.store="PostgreSQL"', "secretName"),
+        ('ledger.member="EU west"', "member"),
+        ('ledger.dsn="postgresql://x"', "dsn"),
         ("operator.replicas=0", "replicas"),
         ("operator.replica=2", "replica"),
         ('injection.failurePolicy="fail"', "failurePolicy"),

@@ -30,18 +30,18 @@ class Account:
 def account(cluster: Cluster, budget: str, limit: str) -> Account:
     """The account of a budget (`namespace/name`) and limit; zeros if nothing was granted yet."""
     stored = cluster.get("budgetledgers", "-n", SYSTEM)["items"]
-    entries = [
-        entry
-        for ledger in stored
-        for entry in ledger["spec"]["books"]["accounts"]
-        if (entry["budget"], entry["limit"]) == (budget, limit)
-    ]
+    sections = [one["document"] for ledger in stored for one in ledger["spec"]["books"].values()]
+    entries = [one for one in sections if (one.get("budget"), one.get("limit")) == (budget, limit)]
     if not entries:
         return Account(0, 0, 0, 0)
-    assert len(entries) == 1, (
-        f"{budget}/{limit} has {len(entries)} accounts: the period has changed while the tests ran"
+    assert len({one["start"] for one in entries}) == 1, f"{budget}/{limit}: the period has changed while the tests ran"
+    pages = [_read(one) for one in entries]
+    return Account(
+        pages[0].amount,
+        sum(page.settled for page in pages),
+        sum(page.quarantined for page in pages),
+        sum(page.charged for page in pages),
     )
-    return _read(entries[0])
 
 
 def _read(entry: dict[str, Any]) -> Account:
@@ -50,7 +50,7 @@ def _read(entry: dict[str, Any]) -> Account:
     for lease in entry["leases"]:
         rights = int(lease.get("granted", "0")) - int(lease.get("released", "0"))
         used, held = int(lease.get("used", "0")), int(lease.get("held", "0"))
-        charge = max(rights * (1 + lease.get("forks", 0)), used + held)
+        charge = max(rights * (1 + bool(lease.get("forked"))), used + held)
         charged += charge
         if lease.get("quarantined"):
             quarantined += charge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import looptime
 from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import Fault, LedgerStore, MemoryStore, Stored
+from spendmesh_operator.ledger.store import Commit, Fault, LedgerStore, MemoryStore, Stored
 from spendmesh_sidecar.protocol import AcquireReply
 
 POD = PodIdentity("team-a", "support-1", "uid-1")
@@ -82,10 +83,10 @@ class GatedStore(MemoryStore):
         self.reached = asyncio.Event()
         self.gate.set()
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    async def write(self, commit: Commit) -> str:
         self.reached.set()
         await self.gate.wait()
-        return await super().write(document, expected_version, commit_id)
+        return await super().write(commit)
 
 
 class RestoredStore(MemoryStore):
@@ -98,4 +99,4 @@ class RestoredStore(MemoryStore):
     def restore(self, copy: Stored) -> None:
         """Go back to the copy."""
         self.writes += 1
-        self._stored = Stored(str(self.writes) if copy.document else "", copy.document, copy.commit_id)
+        self._stored = dataclasses.replace(copy, version=str(self.writes) if copy.sections else "")

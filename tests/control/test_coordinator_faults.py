@@ -21,7 +21,7 @@ from coordinator_samples import (
 from ledger_samples import REF, ManualClock, acquire, want
 from spendmesh_operator.ledger.coordinator import NotServing
 from spendmesh_operator.ledger.document import LedgerUnreadable
-from spendmesh_operator.ledger.store import Fault, MemoryStore, Stored
+from spendmesh_operator.ledger.store import Commit, Fault, MemoryStore, Stored
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 
@@ -178,7 +178,7 @@ def test_a_coordinator_whose_store_goes_back_under_it_begins_anew_and_waits_for_
     """It knows what it wrote: no sidecar has to say so, and no lease id is given twice."""
 
     async def scenario() -> tuple[str, int, list[str], int]:
-        clock, store = ManualClock(), RestoredStore(Stored("", None))
+        clock, store = ManualClock(), RestoredStore(Stored())
         async with serving(store, 1, clock=clock) as at:
             copy = await store.read()
             (lease,) = (await at.acquire(POD, acquire("r", "n", want(600)))).leases
@@ -230,7 +230,7 @@ def test_damaged_books_are_not_served() -> None:
 
     async def scenario() -> None:
         store = MemoryStore()
-        await store.write({"epoch": 3, "format": 1, "domain": "test"}, "", "commit")
+        await store.write(Commit("commit", 3, "", {"head": {"epoch": 3, "format": 2, "domain": "test"}, "pods/0": {}}))
         await coordinator(store).start()
 
     with pytest.raises(LedgerUnreadable, match="damaged"):

@@ -230,9 +230,27 @@ def test_a_follower_relays_an_acquire_and_the_books_have_it(cluster: Installatio
     assert status == 200, body
     reply = msgspec.json.decode(body, type=protocol.AcquireReply)
     assert len(reply.leases) == 1 and reply.leases[0].granted >= 1_000_000
-    ledger = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default")
-    leases = [lease["id"] for one in ledger["spec"]["books"]["accounts"] for lease in one["leases"]]
-    assert reply.leases[0].id in leases
+    assert reply.leases[0].id in [lease["id"] for lease in stored_leases(cluster)]
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "delete"])
+def test_nobody_but_the_operator_writes_the_books(cluster: Installation, app: tuple[Json, str], verb: str) -> None:
+    """Not even an administrator of the cluster, by accident: the message says what to do instead."""
+    shown = cluster.plane.kubectl("get", "budgetledger", "default", "-n", NAMESPACE, "-o", "json").stdout
+    changed = json.loads(shown)
+    changed["metadata"] = {"name": "default" if verb == "replace" else "mine", "namespace": NAMESPACE}
+    given = ("budgetledger", "default") if verb == "delete" else ("-f", "-")
+    stdin = None if verb == "delete" else json.dumps(changed)
+    done = cluster.plane.kubectl(verb, *given, "-n", NAMESPACE, stdin=stdin, check=False)
+    assert done.returncode != 0 and "The books are written by the Spendmesh coordinator alone" in done.stderr
+    assert cluster.plane.kubectl("get", "budgetledger", "default", "-n", NAMESPACE, "-o", "name").returncode == 0
+
+
+def stored_leases(cluster: Installation) -> list[Json]:
+    """All leases of the books, in whichever object they are."""
+    items = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers")["items"]
+    sections = [one["document"] for ledger in items for one in ledger["spec"]["books"].values()]
+    return [lease for one in sections for lease in one.get("leases", [])]
 
 
 @pytest.mark.parametrize("audience", ["", "vault"])
@@ -329,9 +347,7 @@ def test_a_stopped_leader_hands_over_at_once_and_nothing_is_given_back(
     assert leader is not None
 
     def granted() -> int:
-        path = f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default"
-        accounts = cluster.get(path)["spec"]["books"]["accounts"]
-        return sum(int(lease["granted"]) for one in accounts for lease in one["leases"])
+        return sum(int(lease["granted"]) for lease in stored_leases(cluster))
 
     before = granted()
     assert before > 0
@@ -367,5 +383,5 @@ def test_logs_hold_no_token(cluster: Installation, app: tuple[Json, str]) -> Non
 def test_helm_uninstall_keeps_kinds_and_books(cluster: Installation) -> None:
     """What was spent survives an uninstall, and so does the authority that running sidecars trust."""
     cluster.helm("uninstall", RELEASE)
-    assert cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers/default")["spec"]["books"]
+    assert stored_leases(cluster)
     assert cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")["data"]["ca.crt"]

@@ -28,6 +28,17 @@ def test_defaults_are_the_charts() -> None:
     assert settings.own_address == "https://10.0.0.7:8443"
 
 
+def test_postgresql_needs_its_address_and_takes_the_clusters_name_for_its_own() -> None:
+    """Two clusters that share a domain say who they are; one alone need not."""
+    postgres = {**ENVIRONMENT, "SPENDMESH_LEDGER_STORE": "PostgreSQL", "SPENDMESH_LEDGER_DSN_FILE": "/run/dsn"}
+    settings = from_environ(postgres)
+    assert (settings.ledger_store, str(settings.ledger_dsn_file)) == ("PostgreSQL", "/run/dsn")
+    assert settings.ledger_member == "prod"
+    assert from_environ({**postgres, "SPENDMESH_LEDGER_MEMBER": "eu"}).ledger_member == "eu"
+    with pytest.raises(SettingsError, match="SPENDMESH_LEDGER_DSN_FILE"):
+        from_environ({**postgres, "SPENDMESH_LEDGER_DSN_FILE": ""})
+
+
 def test_an_ipv6_address_is_written_as_a_url_needs_it() -> None:
     assert from_environ({**ENVIRONMENT, "POD_IP": "fd00::7"}).own_address == "https://[fd00::7]:8443"
 
@@ -47,6 +58,7 @@ def test_a_missing_variable_is_named(name: str) -> None:
     [
         ("SPENDMESH_SCOPE", "cluster"),
         ("SPENDMESH_UNBUDGETED", "Maybe"),
+        ("SPENDMESH_LEDGER_STORE", "Postgres"),
         ("SPENDMESH_LOG_LEVEL", "TRACE"),
         ("SPENDMESH_CONTROL_PORT", "https"),
         ("SPENDMESH_HEALTH_PORT", "70000"),

@@ -128,6 +128,11 @@ class Kube:
         """Write over; Conflict if `metadata.resourceVersion` in the body is no longer the stored one."""
         return await self._request("PUT", path, body)
 
+    async def delete(self, path: str, resource_version: str) -> None:
+        """Delete exactly this version; Conflict if it has changed."""
+        preconditions = {"preconditions": {"resourceVersion": resource_version}}
+        await self._request("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **preconditions})
+
     async def apply(self, path: str, body: Json) -> Json:
         """Server-side apply as the owner of all fields in the body (forced)."""
         query = f"?fieldManager={FIELD_MANAGER}&force=true"

@@ -2,7 +2,7 @@
 What the books are made of: leases, the accounts that hold them, and the errors that the books raise. No decisions.
 
 All amounts are integers in the limit's unit (nano-units of the currency for Cost). A closed lease is no longer a
-record of its own: its use is in the account's `closed_used`, for ever.
+record of its own: its use is in the totals of its account's page, for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spendmesh_operator.ledger.pages import Pages
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
+
+LEASES_PER_PAGE = 256
+"""A lease takes some 300 bytes: a full page stays near 80 kB, of which a store keeps several in one object."""
 
 MAX_AMOUNT = 10**18
 """Largest amount in a message: 10^9 currency units in nano-units, the largest limit that a manifest may say."""
@@ -146,6 +150,15 @@ class Totals:
 
 
 @dataclass(slots=True)
+class Closed:
+    """What the closed leases of one page came to. They only grow, in the page where each lease was opened."""
+
+    used: int = 0
+    overrun: int = 0
+    would_block: int = 0
+
+
+@dataclass(slots=True)
 class Account:
     """One limit in one period, with what was spent and the leases that may still spend."""
 
@@ -155,9 +168,10 @@ class Account:
     limit: LimitSpec
     """The meaning that was last in force."""
     mode: Mode = "Enforce"
-    closed_used: int = 0
-    closed_overrun: int = 0
-    closed_would_block: int = 0
+    closed: dict[int, Closed] = field(default_factory=dict)
+    """By page: a page is durable on its own, so it must count its own closed leases."""
+    pages: Pages[str] = field(default_factory=lambda: Pages(LEASES_PER_PAGE))
+    """Where each lease is stored, for its whole life."""
     taken_back: int = 0
     """Rights that these books had forgotten and believed their holders; part of what is charged."""
     corrections: list[Correction] = field(default_factory=list)
@@ -170,6 +184,21 @@ class Account:
     def name(self) -> str:
         """For people: `namespace/budget/limit`."""
         return f"{self.key.budget}/{self.key.limit}"
+
+    @property
+    def closed_used(self) -> int:
+        """What closed leases used."""
+        return sum(closed.used for closed in self.closed.values())
+
+    @property
+    def closed_overrun(self) -> int:
+        """What was billed beyond the reservations of closed leases."""
+        return sum(closed.overrun for closed in self.closed.values())
+
+    @property
+    def closed_would_block(self) -> int:
+        """Refusals that closed leases would have met, were the budget enforced."""
+        return sum(closed.would_block for closed in self.closed.values())
 
     @property
     def corrected(self) -> int:
@@ -205,9 +234,10 @@ class Account:
         """Add or replace a lease."""
         if (before := self.leases.get(lease.id)) is not None:
             self.totals.count(before, -1)
-        else:
+        elif not lease.quarantined or (lease.holder.uid, lease.holder.nonce) not in self.lease_of:
             self.lease_of[lease.holder.uid, lease.holder.nonce] = lease.id
         self.leases[lease.id] = lease
+        self.pages.note(lease.id)
         self.totals.count(lease, 1)
 
     def close(self, lease_id: str, used: int) -> None:
@@ -217,9 +247,10 @@ class Account:
         if self.lease_of.get(owner) == lease_id:
             del self.lease_of[owner]
         self.totals.count(lease, -1)
-        self.closed_used += used
-        self.closed_overrun += lease.overrun
-        self.closed_would_block += lease.would_block
+        closed = self.closed.setdefault(self.pages.remove(lease_id), Closed())
+        closed.used += used
+        closed.overrun += lease.overrun
+        closed.would_block += lease.would_block
 
     def recount(self) -> Totals:
         """The totals as the leases themselves say."""

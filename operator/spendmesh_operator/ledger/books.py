@@ -9,7 +9,6 @@ of that account (`unverifiable`) and is told through `alarms`, the process goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from spendmesh_operator.ledger import grants
 from spendmesh_operator.ledger.accounts import (
@@ -28,6 +27,7 @@ from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
 from spendmesh_operator.ledger.messages import check_name, check_request, planned, repeated, state_of
 from spendmesh_operator.ledger.pods import Pods
+from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
 from spendmesh_operator.ledger.rolling import running
@@ -52,32 +52,32 @@ PRESSURE_MS = 10_000
 LimitsOf = Callable[[AccountRef], LimitInForce | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pressure:
-    """Somebody waits for rights that are out. Never taken from the one who waits: that would only raise its need."""
-
-    need: int
-    uid: str
-    until_ms: int
-
-
-_NO_PRESSURE = _Pressure(0, "", 0)
-
-
 class Books:
     """All accounts of one ledger domain."""
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
         self.epoch = 0
+        self.stored_head: object = None
+        """What of these fields was last written, as `document` keeps it; None: nothing was."""
+        self.superseded: frozenset[str] = frozenset()
+        """Stored sections of an older format, to be removed with the next commit."""
         self.next_lease = 1
         self.lives: tuple[Life, ...] = ()
         """Of the coordinators that wrote these books, the newest last."""
         self.holdings = Holdings()
         self.pods = Pods()
-        self.remembered: dict[str, BudgetSpec] = {}
+        self.memory = Remembered()
+        self._pressure: dict[AccountKey, grants.Pressure] = {}
+
+    def belong_to(self, member: str) -> None:
+        """Which of the clusters that write these books is served here; empty: there is only one."""
+        self.pods.member = self.memory.member = member
+
+    @property
+    def remembered(self) -> dict[str, BudgetSpec]:
         """Each budget as it was last valid, by `namespace/name` (contract §1)."""
-        self._pressure: dict[AccountKey, _Pressure] = {}
+        return self.memory.budgets
 
     @property
     def revision(self) -> int:
@@ -170,7 +170,7 @@ class Books:
         if account.closed_used + account.corrected + delta < 0:
             raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
         account.corrections.append(Correction(reference, delta, evidence, now_ms))
-        self.holdings.revision += 1
+        self.holdings.touch(account)
 
     def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> None:
         """
@@ -179,9 +179,7 @@ class Books:
         `exist` names all budgets that there are, also unreadable ones: those keep what they last meant. The meaning
         of a deleted one is dropped; its accounts stay.
         """
-        kept = {name: spec for name, spec in self.remembered.items() if name in exist} | dict(budgets)
-        if kept != self.remembered:
-            self.remembered = kept
+        if self.memory.update(budgets, exist):
             self.holdings.revision += 1
         for budget in budgets.values():
             for limit in budget.limits:
@@ -250,7 +248,7 @@ class Books:
         if account is None:
             return Denial(account=want.account, reason=refused.reason)
         if refused.reason == "in_flight":
-            self._pressure[account.key] = _Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
+            self._pressure[account.key] = grants.Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
         state = state_of(self.holdings, account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
@@ -277,7 +275,7 @@ class Books:
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
             self.pods.retire(after.holder)
-        asked = self._pressure.get(account.key, _NO_PRESSURE)
+        asked = self._pressure.get(account.key, grants.NO_PRESSURE)
         waits = now_ms < asked.until_ms and asked.uid != holder.uid
         return LeaseState(
             lease=after.id,

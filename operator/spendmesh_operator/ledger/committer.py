@@ -1,5 +1,5 @@
 """
-The books in memory and in their store, kept equal by compare-and-swap. I/O shell of `coordinator`; decides nothing.
+The books in memory and in their store, kept equal section by section. I/O shell of `coordinator`; decides nothing.
 
 After a write whose outcome is unknown the store is read again: our commit id in it means that the write was applied.
 """
@@ -15,8 +15,17 @@ from typing import Literal
 
 from spendmesh_operator.ledger.accounts import InvariantViolated
 from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.store import Conflict, Fenced, LedgerStore, LedgerStoreError, Stored, Unavailable
+from spendmesh_operator.ledger.document import decode, take_changes
+from spendmesh_operator.ledger.serving import CoordinatorSettings
+from spendmesh_operator.ledger.store import (
+    Commit,
+    Conflict,
+    Fenced,
+    LedgerStore,
+    LedgerStoreError,
+    Stored,
+    Unavailable,
+)
 
 log = logging.getLogger("spendmesh.ledger")
 
@@ -38,7 +47,12 @@ class Committer:
     """Holds the books, the version that they were read or written at, and what of them is durable."""
 
     def __init__(
-        self, store: LedgerStore, rng: Random, domain: str, timeout_seconds: float, committed: Callable[[str], None]
+        self,
+        store: LedgerStore,
+        rng: Random,
+        domain: str,
+        settings: CoordinatorSettings,
+        committed: Callable[[str], None],
     ) -> None:
         self.books = Books(domain)
         self.epoch = 0
@@ -49,11 +63,13 @@ class Committer:
         self._store = store
         self._rng = rng
         self._domain = domain
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = settings.store_timeout_seconds
+        self._member = settings.member
         self._committed = committed
         self._version = ""
         self._durable_revision = 0
         self._pending = ""
+        self._refreshed_at = float("-inf")
         self._durable_commit = ""
         self._unsure_commits: deque[str] = deque(maxlen=_UNSURE_KNOWN)
         """Those after it, of which one may yet turn out to be durable."""
@@ -88,7 +104,7 @@ class Committer:
                 continue
             except Unavailable:
                 stored = await self._read()
-                if stored.commit_id != commit_id:
+                if commit_id not in stored.commits:
                     raise
                 version = stored.version
             self._accept(version, commit_id)
@@ -117,41 +133,70 @@ class Committer:
         await self._pause()
         try:
             stored = await self._read()
+        except Fenced as error:
+            raise Ended(str(error)) from error
         except LedgerStoreError as error:
             log.warning("commit: its outcome is not known yet: %s", error)
             return "unknown"
-        if stored.commit_id == self._pending:
-            self._accept(stored.version, stored.commit_id)
+        if self._pending in stored.commits:
+            self._accept(stored.version, self._pending)
             return "committed"
         self._continue_from(stored)
         return "reread"
 
     async def reload(self) -> None:
-        """Read the books. Raises LedgerStoreError, or Ended when they are another coordinator's."""
-        self._continue_from(await self._read())
+        """Read the books. Raises LedgerStoreError, or Ended when they are another coordinator's or incomplete."""
+        try:
+            self._continue_from(await self._read())
+        except Fenced as error:
+            raise Ended(str(error)) from error
+
+    async def refresh(self, at_most_every_seconds: float = 0.0) -> bool:
+        """
+        Where other clusters write the same books: read them, unless there is a change to commit, which would find out.
+
+        Answers whether somebody else had written. Raises Ended; a store that does not answer changes nothing.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._member or self.dirty or not self.loaded or now < self._refreshed_at + at_most_every_seconds:
+            return False
+        self._refreshed_at = now
+        try:
+            stored = await self._read()
+        except Fenced as error:
+            raise Ended(str(error)) from error
+        except LedgerStoreError as error:
+            log.warning("the books of other clusters cannot be read: %s", error)
+            return False
+        if stored.version == self._version:
+            return False
+        self._continue_from(stored)
+        return True
 
     def forget(self) -> None:
         """The outcome of the last write stays unknown: the books must be read before the next decision."""
         self.loaded = False
 
     def _continue_from(self, stored: Stored) -> None:
-        found = stored.document["epoch"] if stored.document is not None else None
-        if found != self.epoch:
-            raise Ended(f"the store holds epoch {found}, this coordinator has {self.epoch}")
+        if stored.epoch != self.epoch:
+            raise Ended(f"the store holds epoch {stored.epoch}, this coordinator has {self.epoch}")
         if self._went_back(stored):
             raise Ended("the store holds older books of this epoch than were written: it was restored")
+        numbered = self.books.next_lease
         self._adopt(stored)
+        # A write that was given up may still arrive: its leases keep their numbers to themselves.
+        self.books.next_lease = max(self.books.next_lease, numbered)
 
     def _went_back(self, stored: Stored) -> bool:
         """Whether a store that we wrote holds less now than we know to be durable."""
         if not self.epoch:
             return False
-        epoch = stored.document["epoch"] if stored.document is not None else 0
-        ours = stored.commit_id == self._durable_commit or stored.commit_id in self._unsure_commits
-        return epoch < self.epoch or (epoch == self.epoch and not ours)
+        ours = {self._durable_commit, *self._unsure_commits} & (stored.commits | stored.partial)
+        return stored.epoch < self.epoch or (stored.epoch == self.epoch and not ours)
 
     def _adopt(self, stored: Stored) -> None:
-        self.books = Books(self._domain) if stored.document is None else decode(stored.document, self._domain)
+        self.books = decode(stored.sections, self._domain, self._member)
+        self.books.epoch = stored.epoch
         self._version = stored.version
         self._durable_revision = self.books.revision
         self.loaded = True
@@ -174,9 +219,11 @@ class Committer:
 
     async def _write(self, commit_id: str) -> str:
         self.written_at = asyncio.get_running_loop().time()
+        changes = take_changes(self.books)
+        commit = Commit(commit_id, self.books.epoch, self._version, changes.put, changes.drop)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._store.write(encode(self.books), self._version, commit_id)
+                return await self._store.write(commit)
         except TimeoutError as error:
             raise Unavailable(f"the store was silent for {self._timeout_seconds:g} s") from error
 

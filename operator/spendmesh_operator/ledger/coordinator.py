@@ -66,7 +66,7 @@ class Coordinator:
         self._clock = clock
         self._policy_of = policy_of
         self._settings = settings or CoordinatorSettings()
-        self._committer = Committer(store, rng, domain, self._settings.store_timeout_seconds, committed)
+        self._committer = Committer(store, rng, domain, self._settings, committed)
         self._writer = Writer(self._committer, self._settings, self._now_ms)
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: dict[str, float] = {}
@@ -201,7 +201,10 @@ class Coordinator:
         def change(books: Books, now_ms: int) -> None:
             holders = books.holdings.holders()
             silent = [
-                uid for uid in holders if now - self._heard.get(uid, self._started_at) > self._settings.silence_seconds
+                uid
+                for uid in holders
+                if books.pods.owns(uid)
+                and now - self._heard.get(uid, self._started_at) > self._settings.silence_seconds
             ]
             if books.quarantine(silent, "silent"):
                 log.warning("%d holders are silent: what they hold stays charged", len(silent))

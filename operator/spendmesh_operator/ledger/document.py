@@ -1,221 +1,267 @@
 """
-The books as one JSON-able document, and back. Pure.
+The books as named sections of JSON, and back. Pure.
 
-Versioned by `format`; amounts are decimal strings, because JSON numbers lose digits above 2^53 in other hands.
-What is missing or unreadable raises `LedgerUnreadable`: a damaged document must never be read as "nothing spent".
+    head                 format, domain, epoch, the number of the next lease, and what time it is believed to be
+    forgotten/<n>        newest period that was dropped, of each limit
+    budgets/<n>          budgets as they were last valid
+    pods/<n>             records of pods
+    account/<id>/<n>     one page of an account: leases, and the totals of the leases that were closed in it
+
+Each section is safe on its own: of a commit some may be stored and others not, and still nothing that was charged
+and is not settled counts less. A lease stays in its page, and closing it adds to the totals of that page.
+What is missing or unreadable raises `LedgerUnreadable`: damage must never be read as "nothing spent".
 """
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
-from spendmesh_operator.ledger.accounts import (
-    Account,
-    AccountKey,
-    Correction,
-    Holder,
-    Lease,
-    LedgerError,
-    QuarantineReason,
-)
+from spendmesh_operator.ledger import format_one, records
+from spendmesh_operator.ledger.accounts import Account, AccountKey, Closed, LedgerError
 from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.lives import Life
-from spendmesh_operator.ledger.pods import PodRecord
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+from spendmesh_operator.ledger.lives import number_of
+from spendmesh_sidecar.core.specs import BudgetSpec
 
-FORMAT = 1
-_AMOUNTS = ("granted", "released", "used", "held", "overrun", "wouldBlock")
+Document = dict[str, Any]
+
+FORMAT: Final = 2
+HEAD: Final = "head"
 
 
 class LedgerUnreadable(LedgerError):
-    """The stored document is damaged, or of a newer version: nothing is granted until a person has looked."""
+    """The stored books are damaged, or of a newer version: nothing is granted until a person has looked."""
 
 
-def encode(books: Books) -> dict[str, Any]:
-    """All that must survive the process."""
-    return {
+@dataclass(frozen=True)
+class Changes:
+    """Sections to write, in the order in which they must become durable, and sections to remove after them."""
+
+    put: Mapping[str, Document]
+    drop: frozenset[str]
+
+
+def encode(books: Books) -> dict[str, Document]:
+    """All sections."""
+    sections = [_head(books)]
+    sections += _forgotten(books, range(len(books.holdings.forgotten_pages)))
+    sections += _budgets(books, range(len(books.memory.pages)))
+    sections += _pods(books, range(len(books.pods.pages)))
+    for _, account in sorted(books.holdings.accounts.items()):
+        sections += _account(account, range(len(account.pages)))
+    return dict(sections)
+
+
+def take_changes(books: Books) -> Changes:
+    """What differs from the stored books. It counts as written from now on: if it is not, read the books again."""
+    holdings = books.holdings
+    put = [_head(books)] if _own(books) != books.stored_head else []
+    put += _forgotten(books, holdings.forgotten_pages.take_changed())
+    put += _budgets(books, books.memory.pages.take_changed())
+    put += _pods(books, books.pods.pages.take_changed())
+    for key in sorted(holdings.changed):
+        account = holdings.accounts[key]
+        put += _account(account, account.pages.take_changed())
+    drop = {section_name(key, page) for key, pages in holdings.dropped.items() for page in range(pages)}
+    changes = Changes(dict(put), frozenset(drop | books.superseded))
+    books.stored_head, books.superseded = _own(books), frozenset()
+    holdings.changed.clear()
+    holdings.dropped.clear()
+    return changes
+
+
+def decode(sections: Mapping[str, Document], domain: str, member: str = "") -> Books:
+    """
+    Read the books of `domain` for one of its clusters; no sections: new books.
+
+    Raises LedgerUnreadable for damaged sections, a newer format, or the books of another domain.
+    """
+    try:
+        books = _books(sections, domain)
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise LedgerUnreadable(f"the books are damaged ({error!r}): restore them; nothing is granted") from error
+    books.belong_to(member)
+    return books
+
+
+def section_name(key: AccountKey, page: int) -> str:
+    """Name of one page of an account. A hash, so that any namespace, limit and value gives a short plain name."""
+    text = json.dumps([key.budget, key.limit, key.per, key.start])
+    return f"account/{hashlib.sha256(text.encode()).hexdigest()[:24]}/{page}"
+
+
+def _check_head(head: Document, domain: str, known: int) -> None:
+    if head.get("format") != known:
+        raise LedgerUnreadable(
+            f"ledger format {head.get('format')!r} is not {known}: upgrade the operator, or restore the ledger"
+        )
+    if head.get("domain") != domain:
+        raise LedgerUnreadable(
+            f"these are the books of domain {head.get('domain')!r}, not of {domain!r}: set the cluster name back"
+        )
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+Sections = list[tuple[str, Document]]
+
+
+def _own(books: Books) -> object:
+    """What of the books themselves is worth a write when it has changed."""
+    return (books.epoch, books.next_lease, books.lives, books.holdings.noted_ms)
+
+
+def _head(books: Books) -> tuple[str, Document]:
+    return HEAD, {
         "format": FORMAT,
         "domain": books.domain,
         "epoch": books.epoch,
         "believedMs": books.holdings.believed_ms,
         "nextLease": books.next_lease,
         "lives": [{"prefix": life.prefix, "first": life.first} for life in books.lives],
-        "accounts": [_encode_account(account) for _, account in sorted(books.holdings.accounts.items())],
-        "pods": {uid: _encode_pod(record) for uid, record in sorted(books.pods.records.items())},
-        "forgottenBefore": [
-            {"budget": budget, "limit": limit, "start": start}
-            for (budget, limit), start in sorted(books.holdings.forgotten_before.items())
-        ],
-        "remembered": [_encode_budget(budget) for _, budget in sorted(books.remembered.items())],
     }
 
 
-def decode(document: dict[str, Any], domain: str) -> Books:
-    """
-    Read the books of `domain`.
-
-    Raises LedgerUnreadable for a damaged document, a newer format, or the books of another domain.
-    """
-    if document.get("format") != FORMAT:
-        raise LedgerUnreadable(
-            f"ledger format {document.get('format')!r} is not {FORMAT}: upgrade the operator, or restore the ledger"
+def _forgotten(books: Books, pages: Iterable[int]) -> Sections:
+    names, starts = books.holdings.forgotten_pages, books.holdings.forgotten_before
+    return [
+        (
+            f"forgotten/{page}",
+            {"limits": [{"budget": each[0], "limit": each[1], "start": starts[each]} for each in names.keys(page)]},
         )
-    if document.get("domain") != domain:
-        raise LedgerUnreadable(
-            f"these are the books of domain {document.get('domain')!r}, not of {domain!r}: set the cluster name back"
-        )
-    try:
-        return _decode(document, domain)
-    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
-        raise LedgerUnreadable(f"the ledger document is damaged ({error!r}): restore it; nothing is granted") from error
+        for page in pages
+    ]
 
 
-def _decode(document: dict[str, Any], domain: str) -> Books:
-    books = Books(domain)
-    books.epoch = int(document["epoch"])
-    books.holdings.resume(int(document.get("believedMs", 0)))
-    books.next_lease = int(document["nextLease"])
-    books.lives = tuple(Life(each["prefix"], int(each["first"])) for each in document.get("lives", ()))
-    books.remembered = {each["name"]: _decode_budget(each) for each in document["remembered"]}
-    for entry in document["forgottenBefore"]:
-        books.holdings.forgotten_before[entry["budget"], entry["limit"]] = int(entry["start"])
-    for entry in document["accounts"]:
-        books.holdings.add_account(_decode_account(entry, domain))
-    for uid, entry in document["pods"].items():
-        books.pods.restore(uid, _decode_pod(entry))
-    return books
+def _budgets(books: Books, pages: Iterable[int]) -> Sections:
+    return [
+        (f"budgets/{page}", {"budgets": [_budget(member, spec) for member, spec in books.memory.page(page)]})
+        for page in pages
+    ]
 
 
-def _encode_account(account: Account) -> dict[str, Any]:
-    taken_back = {"takenBack": str(account.taken_back)} if account.taken_back else {}
-    return taken_back | {
+def _budget(member: str, spec: BudgetSpec) -> Document:
+    return {**records.encode_budget(spec), **({"member": member} if member else {})}
+
+
+def _pods(books: Books, pages: Iterable[int]) -> Sections:
+    uids, known = books.pods.pages, books.pods.records
+    return [
+        (f"pods/{page}", {"pods": {uid: records.encode_pod(known[uid]) for uid in uids.keys(page)}}) for page in pages
+    ]
+
+
+def _account(account: Account, pages: Iterable[int]) -> Sections:
+    return [(section_name(account.key, page), _account_page(account, page)) for page in pages]
+
+
+def _account_page(account: Account, page: int) -> Document:
+    return {
         "budget": account.key.budget,
         "limit": account.key.limit,
         "per": list(account.key.per),
         "start": account.key.start,
         "end": account.end,
         "mode": account.mode,
-        "spec": _encode_limit(account.limit),
-        "closedUsed": str(account.closed_used),
-        "closedOverrun": str(account.closed_overrun),
-        "closedWouldBlock": str(account.closed_would_block),
-        "corrections": [
-            {"reference": each.reference, "delta": str(each.delta), "evidence": each.evidence, "atMs": each.at_ms}
-            for each in account.corrections
-        ],
-        "leases": [_encode_lease(lease) for lease in account.leases.values()],
+        "spec": records.encode_limit(account.limit),
+        **records.encode_closed(account.closed.get(page, Closed())),
+        "takenBack": str(account.taken_back if page == 0 else 0),
+        "corrections": [records.encode_correction(each) for each in account.corrections if page == 0],
+        "leases": [records.encode_lease(account.leases[lease]) for lease in account.pages.keys(page)],
     }
 
 
-def _decode_account(entry: dict[str, Any], domain: str) -> Account:
-    if entry["mode"] not in ("Enforce", "Observe"):
-        raise ValueError(f"mode {entry['mode']!r}")
-    account = Account(
-        key=AccountKey(domain, entry["budget"], entry["limit"], tuple(entry["per"]), int(entry["start"])),
-        end=int(entry["end"]),
-        limit=_decode_limit(entry["spec"]),
-        mode=entry["mode"],
-        closed_used=_amount(entry["closedUsed"]),
-        closed_overrun=_amount(entry["closedOverrun"]),
-        closed_would_block=_amount(entry["closedWouldBlock"]),
-        taken_back=_amount(entry.get("takenBack", "0")),
-        corrections=[
-            Correction(each["reference"], _amount(each["delta"]), each["evidence"], int(each["atMs"]))
-            for each in entry["corrections"]
-        ],
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _books(sections: Mapping[str, Document], domain: str) -> Books:
+    if not sections:
+        return Books(domain)
+    if format_one.SECTION in sections:
+        _check_head(sections[format_one.SECTION], domain, format_one.FORMAT)
+        return format_one.decode(sections[format_one.SECTION], domain)
+    _check_head(sections[HEAD], domain, FORMAT)
+    books = Books(domain)
+    records.read_head(books, sections[HEAD])
+    for name in sorted(sections.keys() - {HEAD}, key=_place):
+        kind, _, page = _place(name)
+        _READ[kind](books, page, sections[name], name)
+    _finish(books)
+    return books
+
+
+def _place(name: str) -> tuple[str, str, int]:
+    """Kind, account and page of a section's name. Raises ValueError for a name that no section has."""
+    kind, *middle, page = name.split("/")
+    if kind not in _READ or len(middle) != (kind == "account") or not page.isdigit():
+        raise ValueError(f"unknown section {name!r}")
+    return kind, "".join(middle), int(page)
+
+
+def _read_forgotten(books: Books, page: int, document: Document, _: str) -> None:
+    for entry in document["limits"]:
+        name = entry["budget"], entry["limit"]
+        books.holdings.forgotten_before[name] = int(entry["start"])
+        books.holdings.forgotten_pages.place(name, page)
+
+
+def _read_budgets(books: Books, page: int, document: Document, _: str) -> None:
+    for entry in document["budgets"]:
+        member = entry.get("member", "")
+        spec = records.decode_budget({name: entry[name] for name in entry if name != "member"})
+        books.memory.place(member, spec.name, spec, page)
+
+
+def _read_pods(books: Books, page: int, document: Document, _: str) -> None:
+    for uid, entry in document["pods"].items():
+        books.pods.pages.place(uid, page)
+        books.pods.restore(uid, records.decode_pod(entry))
+
+
+def _read_account(books: Books, page: int, document: Document, name: str) -> None:
+    """Pages come in order; the first one that is there says what the limit is."""
+    key = AccountKey(
+        books.domain, document["budget"], document["limit"], tuple(document["per"]), int(document["start"])
     )
-    for each in entry["leases"]:
-        account.put(_decode_lease(each))
-    return account
+    if section_name(key, page) != name:
+        raise ValueError(f"section {name!r} holds another account's page")
+    account = books.holdings.accounts.get(key)
+    if account is None:
+        limit, mode = records.decode_limit(document["spec"]), records.decode_mode(document["mode"])
+        account = Account(key=key, end=int(document["end"]), limit=limit, mode=mode)
+        books.holdings.add_account(account)
+    account.closed[page] = records.decode_closed(document)
+    account.taken_back += records.amount(document["takenBack"])
+    account.corrections += [records.decode_correction(each) for each in document["corrections"]]
+    for entry in document["leases"]:
+        lease = records.decode_lease(entry)
+        if books.holdings.account_of(lease.id) is not None:
+            raise ValueError(f"lease {lease.id!r} is in two pages")
+        account.pages.place(lease.id, page)
+        books.holdings.put(account, lease)
 
 
-def _encode_budget(budget: BudgetSpec) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(budget, limits=()))
-    return {**plain, "mode": budget.mode, "limits": [_encode_limit(limit) for limit in budget.limits]}
+_READ = {
+    "forgotten": _read_forgotten,
+    "budgets": _read_budgets,
+    "pods": _read_pods,
+    "account": _read_account,
+}
 
 
-def _decode_budget(entry: dict[str, Any]) -> BudgetSpec:
-    limits = tuple(_decode_limit(each) for each in entry["limits"])
-    return msgspec.structs.replace(msgspec.convert({**entry, "limits": []}, BudgetSpec), limits=limits)
-
-
-def _encode_limit(limit: LimitSpec) -> dict[str, Any]:
-    encoded: dict[str, Any] = msgspec.to_builtins(limit)
-    encoded["amount"] = str(limit.amount)
-    return encoded
-
-
-def _decode_limit(entry: dict[str, Any]) -> LimitSpec:
-    return msgspec.convert({**entry, "amount": _amount(entry["amount"])}, LimitSpec)
-
-
-def _encode_lease(lease: Lease) -> dict[str, Any]:
-    """Zero counters are left out: most leases have few."""
-    encoded: dict[str, Any] = {"id": lease.id, "pod": lease.holder.uid, "name": lease.holder.name}
-    encoded["nonce"] = lease.holder.nonce
-    values = (lease.granted, lease.released, lease.used, lease.held, lease.overrun, lease.would_block)
-    encoded.update({name: str(value) for name, value in zip(_AMOUNTS, values, strict=True) if value})
-    if lease.sequence:
-        encoded["sequence"] = lease.sequence
-        encoded["trail"] = list(lease.trail)
-    if lease.quarantined:
-        encoded["quarantined"] = lease.quarantined
-    if lease.forked:
-        encoded["forked"] = True
-    return encoded
-
-
-def _decode_lease(entry: dict[str, Any]) -> Lease:
-    unknown = set(entry) - _LEASE_FIELDS
-    if unknown:
-        raise ValueError(f"lease {entry.get('id')!r} has unknown fields {sorted(unknown)}")
-    quarantined = entry.get("quarantined", "")
-    if quarantined not in get_args(QuarantineReason):
-        raise ValueError(f"lease {entry['id']!r}: quarantined {quarantined!r}")
-    granted, released, used, held, overrun, would_block = (_amount(entry.get(name, "0")) for name in _AMOUNTS)
-    return Lease(
-        id=entry["id"],
-        holder=Holder(entry["pod"], entry["name"], entry["nonce"]),
-        granted=granted,
-        released=released,
-        used=used,
-        held=held,
-        overrun=overrun,
-        would_block=would_block,
-        sequence=int(entry.get("sequence", 0)),
-        trail=tuple(entry.get("trail", ())),
-        quarantined=quarantined,
-        forked=bool(entry.get("forked", False)),
-    )
-
-
-def _encode_pod(record: PodRecord) -> dict[str, Any]:
-    encoded: dict[str, Any] = {"name": record.name, "nonce": record.nonce}
-    if record.retired:
-        encoded["retired"] = list(record.retired)
-    if record.granted:
-        encoded["granted"] = {request_id: list(leases) for request_id, leases in record.granted.items()}
-    if record.gone:
-        encoded["gone"] = True
-    return encoded
-
-
-def _decode_pod(entry: dict[str, Any]) -> PodRecord:
-    return PodRecord(
-        name=entry["name"],
-        nonce=entry["nonce"],
-        retired=tuple(entry.get("retired", ())),
-        granted={request_id: tuple(leases) for request_id, leases in entry.get("granted", {}).items()},
-        gone=bool(entry.get("gone", False)),
-    )
-
-
-def _amount(text: object) -> int:
-    if not isinstance(text, str):
-        raise TypeError(f"amount {text!r} is not a decimal string")
-    return int(text)
-
-
-_LEASE_FIELDS = {"id", "pod", "name", "nonce", *_AMOUNTS, "sequence", "trail", "quarantined", "forked"}
+def _finish(books: Books) -> None:
+    """What was just read is stored already; what a half-stored commit left undone is done now."""
+    take_changes(books)
+    # Leases that were stored when the head was not have numbers beyond it.
+    prefix = books.lives[-1].prefix if books.lives else ""
+    numbers = [number_of(lease) for lease in books.holdings.lease_ids() if lease.startswith(prefix)]
+    books.next_lease = max([books.next_lease, *(1 + number for number in numbers)])
+    for uid, record in books.pods.records.items():
+        for account, lease in books.holdings.leases_of([uid]):
+            if lease.holder.nonce in record.retired and not lease.quarantined:
+                books.holdings.quarantine(account, lease, "replaced")

@@ -7,6 +7,7 @@ the end is then at most about one request each, and a holder that dies strands l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from spendmesh_operator.ledger.accounts import Account, Lease
@@ -16,6 +17,18 @@ CAP_DIVISOR = 50
 """A holder is topped up to at most a fiftieth (2 %) of the limit ahead of its use, unless one request needs more."""
 
 Refusal = Literal["exhausted", "in_flight", "too_large"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Somebody waits for rights that are out. Never taken from the one who waits: that would only raise its need."""
+
+    need: int
+    uid: str
+    until_ms: int
+
+
+NO_PRESSURE = Pressure(0, "", 0)
 
 
 def size_grant(account: Account, lease: Lease | None, need: int, want: int, others: Beside = NOTHING) -> int:

@@ -19,9 +19,12 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
     terms_of,
 )
+from spendmesh_operator.ledger.pages import Pages
 from spendmesh_operator.ledger.periods import Span, counts_until
 from spendmesh_operator.ledger.rolling import Beside, beside
 
+FORGOTTEN_PER_PAGE = 512
+"""Limits of which ended periods were dropped; some 100 bytes each."""
 CATCH_UP = 2
 """
 How much faster than time itself the books follow a clock that is ahead of them. An ended period is kept for its own
@@ -40,14 +43,20 @@ class Holdings:
         self.accounts: dict[AccountKey, Account] = {}
         self.forgotten_before: dict[tuple[str, str], int] = {}
         """(budget, limit) -> start of the newest period that was dropped: it can never be opened again."""
+        self.forgotten_pages: Pages[tuple[str, str]] = Pages(FORGOTTEN_PER_PAGE)
         self.believed_ms = 0
         """Unix time that the books believe to have come; 0: not known yet. Only what has ended by it is dropped."""
         self.revision = 0
+        self.changed: set[AccountKey] = set()
+        """Accounts with pages that must be written."""
+        self.dropped: dict[AccountKey, int] = {}
+        """Accounts whose stored pages must go, with the number of their pages."""
         self.alarms: list[str] = []
         """Sentences for the log and the metric, taken out by whoever tells them."""
         self.frozen: set[AccountKey] = set()
         """Accounts whose sums did not hold: they grant nothing until the books are read afresh."""
-        self._noted_ms = 0
+        self.noted_ms = 0
+        """What of it is worth a write."""
         self._doubts = False
         self._key_of_lease: dict[str, AccountKey] = {}
         self._leases_of_pod: dict[str, set[str]] = {}
@@ -73,6 +82,10 @@ class Holdings:
                 found.append((account, account.leases[lease_id]))
         return found
 
+    def lease_ids(self) -> Iterator[str]:
+        """All leases that are not closed."""
+        return iter(self._key_of_lease)
+
     def beside(self, account: Account) -> Beside:
         """What counts together with an account (or a draft of one)."""
         return beside(self.accounts, account)
@@ -89,13 +102,18 @@ class Holdings:
         self._keys_of_limit.setdefault((account.key.budget, account.key.limit), set()).add(account.key)
         for lease in list(account.leases.values()):
             self._index(account, lease)
-        self.revision += 1
+        self.touch(account)
+
+    def touch(self, account: Account) -> None:
+        """Something of the account itself has changed: its first page must be written."""
+        account.pages.changed.add(0)
+        self._changed(account)
 
     def put(self, account: Account, lease: Lease) -> None:
         """Add or replace a lease."""
         account.put(lease)
         self._index(account, lease)
-        self.revision += 1
+        self._changed(account)
 
     def close(self, account: Account, lease: Lease, used: int) -> None:
         """Settle a lease; what it did not use is free again."""
@@ -106,7 +124,7 @@ class Holdings:
         leases.discard(lease.id)
         if not leases:
             del self._leases_of_pod[lease.holder.uid]
-        self.revision += 1
+        self._changed(account)
         if account.charged > charged:
             self.alarm(f"lease {lease.id}: closing it raised what {account.name} is charged")
 
@@ -127,11 +145,11 @@ class Holdings:
         """Let a changed amount, threshold or mode act at once."""
         if terms_of(account.limit, account.mode) != terms_of(in_force.limit, in_force.mode):
             account.limit, account.mode = in_force.limit, in_force.mode
-            self.revision += 1
+            self.touch(account)
 
     def resume(self, believed_ms: int) -> None:
         """What was believed when the books were written."""
-        self.believed_ms = self._noted_ms = believed_ms
+        self.believed_ms = self.noted_ms = believed_ms
 
     def believe(self, now_ms: int, elapsed_ms: int) -> None:
         """
@@ -145,8 +163,8 @@ class Holdings:
             self.resume(max(starts, default=now_ms))
             self._doubts = True  # nothing to tell: the books never said how far they are
         self.believed_ms = min(now_ms, self.believed_ms + CATCH_UP * elapsed_ms)
-        if abs(self.believed_ms - self._noted_ms) >= NOTE_MS:
-            self._noted_ms = self.believed_ms
+        if abs(self.believed_ms - self.noted_ms) >= NOTE_MS:
+            self.noted_ms = self.believed_ms
             self.revision += 1
         ahead_ms = now_ms - self.believed_ms
         if ahead_ms > DOUBT_MS and not self._doubts:
@@ -177,6 +195,13 @@ class Holdings:
         if not keys:
             del self._keys_of_limit[name]
         self.forgotten_before[name] = max(account.key.start, self.forgotten_before.get(name, 0))
+        self.forgotten_pages.note(name)
+        self.changed.discard(account.key)
+        self.dropped[account.key] = len(account.pages)
+        self.revision += 1
+
+    def _changed(self, account: Account) -> None:
+        self.changed.add(account.key)
         self.revision += 1
 
     def _index(self, account: Account, lease: Lease) -> None:

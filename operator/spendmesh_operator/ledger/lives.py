@@ -30,18 +30,23 @@ def begin(lives: tuple[Life, ...], prefix: str, first: int) -> tuple[Life, ...]:
     return (*lives, Life(prefix, first))[-LIVES_KEPT:]
 
 
+def number_of(lease_id: str) -> int:
+    """The number in a lease's id; -1 for one that is not ours."""
+    try:
+        return int(lease_id.rpartition("-")[2], 16)
+    except ValueError:
+        return -1
+
+
 def granted_here(lives: tuple[Life, ...], lease_id: str) -> bool:
     """
     Whether books of these lives would have the lease, were it not closed, or never granted.
 
     False: only books that were lost can have granted it.
     """
-    name, dash, digits = lease_id.rpartition("-")
-    try:
-        number = int(digits, 16)
-    except ValueError:
-        return True
-    if not dash or not lives or number < lives[0].first:
+    name, dash, _ = lease_id.rpartition("-")
+    number = number_of(lease_id)
+    if number < 0 or not dash or not lives or number < lives[0].first:
         return True
     ends = (*(life.first for life in lives[1:]), None)
     for life, end in zip(lives, ends, strict=True):

@@ -43,7 +43,7 @@ class Operation:
 
     def apply(self, books: Books, now_ms: int) -> None:
         """Evaluate from scratch on these books. A denial of an earlier evaluation is kept."""
-        if isinstance(self._reply, AcquireReply) and self._reply.denials:
+        if self.denied:
             self.revision = 0
             return
         self._reply, self._error = None, None
@@ -52,6 +52,16 @@ class Operation:
         except LedgerError as error:
             self._error = error
         self.revision = books.revision
+
+    @property
+    def denied(self) -> bool:
+        """Whether it was refused rights."""
+        return isinstance(self._reply, AcquireReply) and bool(self._reply.denials)
+
+    def reconsider(self, books: Books, now_ms: int) -> None:
+        """Evaluate a denial anew, on newer books than it was found on: nobody has heard of it."""
+        self._reply = None
+        self.apply(books, now_ms)
 
     def reveal(self) -> None:
         """Answer the caller, if there still is one."""

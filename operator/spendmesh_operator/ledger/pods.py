@@ -11,11 +11,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from spendmesh_operator.ledger.accounts import Holder, HolderFenced, NotYours
+from spendmesh_operator.ledger.pages import Pages
 from spendmesh_sidecar.protocol import AcquireReply
 
 ANSWERS_KEPT = 4
 """Per pod. A sidecar repeats only its newest requests, one or two at a time."""
 RETIRED_KEPT = 16
+PODS_PER_PAGE = 128
+"""A record takes 300 bytes to 1 kB."""
 
 
 @dataclass(slots=True)
@@ -30,13 +33,19 @@ class PodRecord:
     denied: dict[str, AcquireReply] = field(default_factory=dict)
     """Request id -> denials; changes nothing, so it need not survive the process."""
     gone: bool = False
+    member: str = ""
+    """The cluster that it runs in, where several share the books: only that one knows when it is gone or silent."""
 
 
 class Pods:
     """All pods that hold or held leases."""
 
     def __init__(self) -> None:
+        self.member = ""
+        """Cluster of the pods that are served here."""
         self.records: dict[str, PodRecord] = {}
+        self.pages: Pages[str] = Pages(PODS_PER_PAGE)
+        """Where each pod's record is stored."""
         self._owner: dict[str, str] = {}
 
     def check_owner(self, holder: Holder) -> None:
@@ -53,11 +62,13 @@ class Pods:
         self.check_owner(holder)
         record = self.records.get(holder.uid)
         if record is None:
-            self.restore(holder.uid, PodRecord(holder.name, holder.nonce))
+            self.restore(holder.uid, PodRecord(holder.name, holder.nonce, member=self.member))
             return None
         if self.retired(holder):
             raise HolderFenced("this nonce was replaced or frozen: take a new one")
-        record.gone = False
+        if record.gone or record.member != self.member:
+            record.gone, record.member = False, self.member
+            self.pages.note(holder.uid)
         if record.nonce == holder.nonce:
             return None
         replaced = record.nonce
@@ -65,6 +76,7 @@ class Pods:
         record.nonce = holder.nonce
         record.granted.clear()
         record.denied.clear()
+        self.pages.note(holder.uid)
         self._owner[holder.nonce] = holder.uid
         return replaced
 
@@ -72,6 +84,7 @@ class Pods:
         """The nonce acquires no more."""
         if (record := self.records.get(holder.uid)) is not None and holder.nonce not in record.retired:
             record.retired = _newest(holder.nonce, record.retired)
+            self.pages.note(holder.uid)
 
     def retired(self, holder: Holder) -> bool:
         """Whether this nonce acquires no more."""
@@ -79,8 +92,9 @@ class Pods:
         return record is not None and holder.nonce in record.retired
 
     def restore(self, uid: str, record: PodRecord) -> None:
-        """Add a pod, also from the stored document."""
+        """Add a pod, also from the stored books."""
         self.records[uid] = record
+        self.pages.note(uid)
         for nonce in (record.nonce, *record.retired):
             self._owner[nonce] = uid
 
@@ -93,6 +107,7 @@ class Pods:
         """Keep the answer of a request that was granted."""
         granted = self.records[uid].granted
         granted[request_id] = lease_ids
+        self.pages.note(uid)
         while len(granted) > ANSWERS_KEPT:
             del granted[next(iter(granted))]
 
@@ -104,19 +119,26 @@ class Pods:
             del denied[next(iter(denied))]
 
     def living(self) -> frozenset[str]:
-        """UIDs of all pods but those that were said to be deleted."""
-        return frozenset(uid for uid, record in self.records.items() if not record.gone)
+        """UIDs of all pods of this cluster but those that were said to be deleted."""
+        return frozenset(uid for uid in self.records if self.owns(uid) and not self.records[uid].gone)
+
+    def owns(self, uid: str) -> bool:
+        """Whether the pod runs in this cluster; one that is not known does."""
+        record = self.records.get(uid)
+        return record is None or record.member == self.member
 
     def mark_gone(self, uid: str) -> None:
         """The pod was deleted."""
-        if (record := self.records.get(uid)) is not None:
+        if (record := self.records.get(uid)) is not None and not record.gone:
             record.gone = True
+            self.pages.note(uid)
 
     def forget_gone(self, with_leases: Collection[str]) -> bool:
         """Drop deleted pods that hold nothing. Answers whether any was dropped."""
         dropped = [uid for uid, record in self.records.items() if record.gone and uid not in with_leases]
         for uid in dropped:
             record = self.records.pop(uid)
+            self.pages.remove(uid)
             for nonce in (record.nonce, *record.retired):
                 self._owner.pop(nonce, None)
         return bool(dropped)

@@ -68,6 +68,7 @@ def take_back(
     if not report.closed:
         _replace_older(holdings, account, lease)
     account.taken_back += added
+    holdings.touch(account)
     after = replace(lease, granted=report.granted)
     holdings.put(account, after)
     holdings.alarm(f"lease {lease.id} of {holder.name}: {added} taken back on {account.name}, which had forgotten them")

@@ -30,6 +30,8 @@ class CoordinatorSettings:
     store_timeout_seconds: float = 5.0
     recover_seconds: float = 10.0
     """How long callers wait for a store whose answer was lost."""
+    member: str = ""
+    """This cluster among those that share the store; empty where no other one can write it."""
     restored_seconds: float = 15.0
     """
     After the store was found to be older than what sidecars have seen, for so long nothing is granted, and what the

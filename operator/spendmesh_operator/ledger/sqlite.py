@@ -2,7 +2,8 @@
 The books in one SQLite file: for `spendmesh run` and `spendmesh demo`, one machine, no server.
 
 Write-ahead journal, synchronous FULL: a commit survives kill -9 and power loss. All calls run on one thread of
-their own. The file is readable by its owner only.
+their own. The file is readable by its owner only. A table `ledger` of an older version, with the whole books in one
+row, is read as one section and goes with the first commit.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from spendmesh_operator.ledger.store import Stored, Unavailable, check_expected
+from spendmesh_operator.ledger import format_one
+from spendmesh_operator.ledger.store import Commit, Document, Stored, Unavailable, check_expected
 
-_BUSY_SECONDS = 5.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS ledger (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  version INTEGER NOT NULL,
-  commit_id TEXT NOT NULL,
-  document TEXT NOT NULL
+SCHEMA_VERSION: Final = 2
+_BUSY_SECONDS: Final = 5.0
+_SCHEMA: Final = (
+    """
+    CREATE TABLE head (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      version INTEGER NOT NULL,
+      epoch INTEGER NOT NULL,
+      commit_id TEXT NOT NULL
+    )
+    """,
+    "CREATE TABLE section (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
 )
-"""
 
 T = TypeVar("T")
 
@@ -43,11 +49,8 @@ class SQLiteStore:
     async def read(self) -> Stored:
         return await self._run(_read)
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
-        def write(connection: sqlite3.Connection) -> str:
-            return _write(connection, document, expected_version, commit_id)
-
-        return await self._run(write)
+    async def write(self, commit: Commit) -> str:
+        return await self._run(lambda connection: _write(connection, commit))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -76,7 +79,6 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(_SCHEMA)
     except sqlite3.Error:
         connection.close()
         raise
@@ -84,33 +86,85 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _read(connection: sqlite3.Connection) -> Stored:
-    with closing(connection.execute("SELECT version, commit_id, document FROM ledger")) as rows:
-        row = rows.fetchone()
-    if row is None:
-        return Stored("", None)
+    connection.execute("BEGIN")
     try:
-        document = json.loads(row[2])
-    except ValueError as error:
-        raise Unavailable("the ledger file holds a document that is not JSON: restore it from a backup") from error
-    return Stored(str(row[0]), document, row[1])
+        return _stored(connection) if _version(connection) == SCHEMA_VERSION else _older(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
-def _write(connection: sqlite3.Connection, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
-    text = json.dumps(document, separators=(",", ":"))
+def _stored(connection: sqlite3.Connection) -> Stored:
+    head = _row(connection, "SELECT version, epoch, commit_id FROM head")
+    if head is None:
+        return Stored()
+    with closing(connection.execute("SELECT name, document FROM section")) as rows:
+        sections = {name: _parsed(text) for name, text in rows}
+    return Stored(str(head[0]), sections, head[1], frozenset({head[2]}))
+
+
+def _older(connection: sqlite3.Connection) -> Stored:
+    """Books of format 1, or a file that is still empty."""
+    if _row(connection, "SELECT 1 FROM sqlite_master WHERE name = 'ledger'") is None:
+        return Stored()
+    row = _row(connection, "SELECT version, commit_id, document FROM ledger")
+    if row is None:
+        return Stored()
+    document = _parsed(row[2])
+    return Stored(str(row[0]), {format_one.SECTION: document}, int(document["epoch"]), frozenset({row[1]}))
+
+
+def _write(connection: sqlite3.Connection, commit: Commit) -> str:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        stored = _read(connection)
-        check_expected(stored, document, expected_version)
-        version = int(stored.version or 0) + 1
-        connection.execute(
-            "INSERT INTO ledger (id, version, commit_id, document) VALUES (1, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET version = excluded.version, commit_id = excluded.commit_id, "
-            "document = excluded.document",
-            (version, commit_id, text),
-        )
+        _migrate(connection)
+        version, epoch = _row(connection, "SELECT version, epoch FROM head") or ("", 0)
+        check_expected(commit, str(version), epoch)
+        following = int(version or 0) + 1
+        connection.execute("REPLACE INTO head VALUES (1, ?, ?, ?)", (following, commit.epoch, commit.id))
+        texts = [(name, json.dumps(document, separators=(",", ":"))) for name, document in commit.put.items()]
+        connection.executemany("REPLACE INTO section VALUES (?, ?)", texts)
+        connection.executemany("DELETE FROM section WHERE name = ?", [(name,) for name in commit.drop])
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return str(version)
+    return str(following)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Make the tables of this version; books of an older one become what `_older` calls them."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
+    older = _older(connection)
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    for commit_id in older.commits:
+        connection.execute("INSERT INTO head VALUES (1, ?, ?, ?)", (int(older.version), older.epoch, commit_id))
+    for name, document in older.sections.items():
+        connection.execute("INSERT INTO section VALUES (?, ?)", (name, json.dumps(document)))
+    connection.execute("DROP TABLE IF EXISTS ledger")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = _row(connection, "PRAGMA user_version") or (0,)
+    if version > SCHEMA_VERSION:
+        raise Unavailable(
+            f"the ledger file is of version {version}, this program knows {SCHEMA_VERSION}: use the newer program"
+        )
+    return int(version)
+
+
+def _row(connection: sqlite3.Connection, query: str) -> tuple[Any, ...] | None:
+    with closing(connection.execute(query)) as rows:
+        row: tuple[Any, ...] | None = rows.fetchone()
+    return row
+
+
+def _parsed(text: str) -> Document:
+    try:
+        document: Document = json.loads(text)
+    except ValueError as error:
+        raise Unavailable("the ledger file holds a section that is not JSON: restore it from a backup") from error
+    return document

@@ -1,15 +1,17 @@
 """
 Where the books are kept: the protocol of all stores, and one in memory for tests.
 
-A store keeps one document with compare-and-swap. Nothing here knows what the document says, but for its `epoch`.
+A store keeps named sections. Nothing here knows what they say.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+Document = dict[str, Any]
 
 
 class LedgerStoreError(Exception):
@@ -17,11 +19,14 @@ class LedgerStoreError(Exception):
 
 
 class Conflict(LedgerStoreError):
-    """The stored version is not the expected one: read again. Certain not to have been applied."""
+    """What is stored is not what was expected: read again. Some sections of the commit may have been stored."""
 
 
 class Fenced(Conflict):
-    """A coordinator of a newer epoch has written: this one must stop granting."""
+    """
+    A coordinator of a newer epoch has written, or something that was stored is missing or older than it must be:
+    this one must stop granting. Never read as zero.
+    """
 
 
 class Unavailable(LedgerStoreError):
@@ -30,25 +35,42 @@ class Unavailable(LedgerStoreError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a store holds. `version` "" and no document: nothing was ever written."""
+    """What a store holds. `version` "" and no sections: nothing was ever written."""
 
-    version: str
-    document: dict[str, Any] | None
-    commit_id: str = ""
+    version: str = ""
+    sections: Mapping[str, Document] = field(default_factory=dict)
+    epoch: int = 0
+    """Of the newest writer; older ones are fenced."""
+    commits: frozenset[str] = frozenset()
+    """Ids of the newest commits that are stored with all their sections."""
+    partial: frozenset[str] = frozenset()
+    """Ids of commits of which something is stored, or something is stored no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One change of the stored books. A store makes `put` durable first, and removes `drop` after it."""
+
+    id: str
+    epoch: int
+    expected: str
+    """The version that was read or written last; "" if there is none."""
+    put: Mapping[str, Document]
+    drop: frozenset[str] = frozenset()
 
 
 class LedgerStore(Protocol):
-    """Durable, strictly serializable storage of one document."""
+    """Durable storage of sections. One writer at a time has the newest version; others are told so."""
 
     async def read(self) -> Stored:
-        """The newest document. Raises Unavailable."""
+        """All that is stored. Raises Fenced or Unavailable."""
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    async def write(self, commit: Commit) -> str:
         """
-        Replace the document if its version is still `expected_version` ("": if there is none), and keep `commit_id`
-        with it. Answers the new version; when it returns, the document survives the loss of the machine.
+        Apply a commit if the stored version is still the expected one. Answers the new version; when it returns, all
+        sections survive the loss of the machine.
 
-        Raises Conflict, Fenced (the stored `epoch` is newer than the document's), Unavailable.
+        An error may leave some sections stored, each of them whole. Raises Conflict, Fenced, Unavailable.
         """
 
     async def close(self) -> None:
@@ -68,20 +90,23 @@ class MemoryStore:
     def __init__(self, fault: Callable[[], Fault | None] = lambda: None) -> None:
         self.fault = fault
         self.writes = 0
-        self._stored = Stored("", None)
+        self._stored = Stored()
 
     async def read(self) -> Stored:
         return copy.deepcopy(self._stored)
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    async def write(self, commit: Commit) -> str:
         fault = self.fault()
         if fault == "unavailable":
             raise Unavailable("the store did not answer")
-        check_expected(self._stored, document, expected_version)
+        check_expected(commit, self._stored.version, self._stored.epoch)
         if fault == "conflict":
             raise Conflict("another writer was faster")
         self.writes += 1
-        self._stored = Stored(str(self.writes), copy.deepcopy(document), commit_id)
+        kept = {**self._stored.sections, **copy.deepcopy(dict(commit.put))}
+        for name in commit.drop:
+            kept.pop(name, None)
+        self._stored = Stored(str(self.writes), kept, commit.epoch, frozenset({commit.id}))
         if fault == "drop-after-commit":
             raise Unavailable("the reply was lost")
         return self._stored.version
@@ -90,9 +115,9 @@ class MemoryStore:
         """Nothing is held open."""
 
 
-def check_expected(stored: Stored, document: dict[str, Any], expected_version: str) -> None:
+def check_expected(commit: Commit, version: str, epoch: int) -> None:
     """The compare of compare-and-swap. Raises Fenced or Conflict."""
-    if stored.document is not None and stored.document["epoch"] > document["epoch"]:
-        raise Fenced(f"epoch {stored.document['epoch']} has begun; this one is {document['epoch']}")
-    if stored.version != expected_version:
-        raise Conflict(f"version is {stored.version!r}, expected {expected_version!r}")
+    if epoch > commit.epoch:
+        raise Fenced(f"epoch {epoch} has begun; this one is {commit.epoch}")
+    if version != commit.expected:
+        raise Conflict(f"version is {version!r}, expected {commit.expected!r}")

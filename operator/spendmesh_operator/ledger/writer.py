@@ -1,8 +1,8 @@
 """
 The single writer of the books: a queue of changes, committed in groups, revealed only when durable. I/O shell.
 
-One task owns the books. It applies a change in memory, writes the whole document by compare-and-swap, and only then
-answers (I3). An idle store is written at once, a busy one once per `commit_interval_seconds`. When another version
+One task owns the books. It applies a change in memory, writes the sections that it changed, and only then answers
+(I3). An idle store is written at once, a busy one once per `commit_interval_seconds`. When another version
 is found, the books are read again and every waiting change is evaluated anew. A newer epoch ends it.
 """
 
@@ -23,6 +23,9 @@ log = logging.getLogger("spendmesh.ledger")
 
 MAX_WAITING: Final = 10_000
 """Changes in the queue; each caller waits for one, and a coordinator serves a few thousand sidecars."""
+
+REFRESH_SECONDS: Final = 1.0
+"""How old may be what other clusters wrote, for statuses; before a refusal they are read in any case."""
 
 T = TypeVar("T")
 
@@ -92,7 +95,10 @@ class Writer:
                 return
             if not await self._readable(operation):
                 continue
+            await self._committer.refresh(REFRESH_SECONDS)
             operation.apply(self._committer.books, self._now_ms())
+            if not self._committer.dirty and operation.denied and await self._committer.refresh():
+                operation.reconsider(self._committer.books, self._now_ms())
             if self._committer.dirty:
                 waiting.append(operation)
             else:

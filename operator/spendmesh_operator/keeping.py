@@ -1,0 +1,46 @@
+"""Which store keeps the books of this replica, and how often it may be written: from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from spendmesh_operator.kube.client import Kube
+from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
+from spendmesh_operator.ledger.serving import CoordinatorSettings
+from spendmesh_operator.ledger.store import LedgerStore, Unavailable
+from spendmesh_operator.settings import Settings
+
+POSTGRES_INTERVAL_SECONDS: Final = 0.02
+"""A commit takes a few milliseconds there; what arrives meanwhile shares the next one."""
+
+
+def store_of(settings: Settings, kube: Kube) -> LedgerStore:
+    """The store; connects when it is first used."""
+    if settings.ledger_store == "BudgetLedger":
+        return BudgetLedgerStore(kube, settings.namespace, settings.cluster)
+    # The driver is in the operator's image, but an installation without PostgreSQL need not have it.
+    from spendmesh_operator.ledger.postgres import PostgresStore
+
+    def dsn() -> str:
+        return read_dsn(settings.ledger_dsn_file)
+
+    return PostgresStore(dsn, settings.cluster, settings.ledger_member)
+
+
+def coordinator_settings(settings: Settings) -> CoordinatorSettings:
+    """An API server takes few writes; PostgreSQL is made for them, and may have other writers."""
+    if settings.ledger_store == "BudgetLedger":
+        return CoordinatorSettings()
+    return CoordinatorSettings(commit_interval_seconds=POSTGRES_INTERVAL_SECONDS, member=settings.ledger_member)
+
+
+def read_dsn(path: Path) -> str:
+    """Read for each connection, so that a rotated password acts. Raises Unavailable, which says nothing of it."""
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            f"the address of PostgreSQL cannot be read from {path} ({type(error).__name__}): is it in the Secret that "
+            "ledger.postgresql.secretName names?"
+        ) from None

@@ -1,0 +1,47 @@
+"""What each budget last validly meant (contract §1), kept with the books for every cluster that writes them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from spendmesh_operator.ledger.pages import Pages
+from spendmesh_sidecar.core.specs import BudgetSpec
+
+BUDGETS_PER_PAGE = 64
+"""A budget's meaning takes up to 2 kB for each of its limits."""
+
+
+class Remembered:
+    """Budgets by `namespace/name`. `member`: the cluster whose budgets these are; others' are kept as they are."""
+
+    def __init__(self) -> None:
+        self.member = ""
+        self.pages: Pages[tuple[str, str]] = Pages(BUDGETS_PER_PAGE)
+        self._kept: dict[tuple[str, str], BudgetSpec] = {}
+
+    @property
+    def budgets(self) -> dict[str, BudgetSpec]:
+        """Of this member."""
+        return {name: spec for (member, name), spec in self._kept.items() if member == self.member}
+
+    def update(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> bool:
+        """Keep these meanings, and those of others that still exist. Answers whether anything has changed."""
+        kept = {name: spec for name, spec in self.budgets.items() if name in exist} | dict(budgets)
+        before = self.budgets
+        for name in before.keys() - kept.keys():
+            del self._kept[self.member, name]
+            self.pages.remove((self.member, name))
+        for name, spec in kept.items():
+            if before.get(name) != spec:
+                self._kept[self.member, name] = spec
+                self.pages.note((self.member, name))
+        return kept != before
+
+    def place(self, member: str, name: str, spec: BudgetSpec, page: int) -> None:
+        """Put back what the stored books have."""
+        self._kept[member, name] = spec
+        self.pages.place((member, name), page)
+
+    def page(self, page: int) -> Iterator[tuple[str, BudgetSpec]]:
+        """Member and meaning of what a page holds."""
+        return ((key[0], self._kept[key]) for key in self.pages.keys(page))
