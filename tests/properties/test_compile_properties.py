@@ -7,7 +7,20 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
-from compile_samples import SETTINGS, Raw, budget, compiled, indexed, pod, provider, retries, routing, section
+from compile_samples import (
+    SETTINGS,
+    Raw,
+    budget,
+    compiled,
+    indexed,
+    namespace,
+    organisation_budget,
+    pod,
+    provider,
+    retries,
+    routing,
+    section,
+)
 from spendmesh_operator.compile import Compiled, compile_index
 from spendmesh_operator.prices import load_prices
 from spendmesh_sidecar.policy import decode_policy
@@ -46,6 +59,14 @@ def budgets(draw: st.DrawFn) -> Raw:
 
 
 @st.composite
+def organisation_budgets(draw: st.DrawFn) -> Raw:
+    selector = draw(st.sampled_from(({}, {"matchLabels": {"stage": "live"}}, {"matchLabels": {"stage": "test"}})))
+    inheritance = draw(st.sampled_from(("Override", "Default")))
+    name = f"org-{draw(names)}"
+    return organisation_budget(name, selector=selector, inheritance=inheritance, mode=draw(modes))
+
+
+@st.composite
 def retry_budgets(draw: st.DrawFn) -> Raw:
     return retries(draw(names), day=draw(days), attempts=draw(st.integers(0, 9)), mode=draw(modes), **draw(attachments))
 
@@ -54,8 +75,14 @@ def unique(raws: list[Raw]) -> list[Raw]:
     return list({(raw["kind"], raw["metadata"]["name"]): raw for raw in raws}.values())
 
 
-objects = st.lists(routings() | budgets() | retry_budgets(), max_size=10).map(unique)
-FIXED = [pod("web-1"), pod("cart-1", deployment="cart", app="cart"), provider(), provider("claude", "Anthropic")]
+objects = st.lists(routings() | budgets() | organisation_budgets() | retry_budgets(), max_size=10).map(unique)
+FIXED = [
+    namespace(stage="live"),
+    pod("web-1"),
+    pod("cart-1", deployment="cart", app="cart"),
+    provider(),
+    provider("claude", "Anthropic"),
+]
 
 
 def digests(result: Compiled) -> dict[str, str]:
@@ -91,7 +118,9 @@ def test_compiling_again_with_the_last_result_at_hand_changes_nothing(raws: list
     before = compile_index(index, SETTINGS, load_prices())
     if raws and data.draw(st.booleans()):
         gone = data.draw(st.sampled_from(raws))
-        index.remove(gone["kind"], "team-a", gone["metadata"]["name"])
+        index.remove(gone["kind"], gone["metadata"]["namespace"], gone["metadata"]["name"])
+    if data.draw(st.booleans()):
+        index.add(namespace(stage="test"))
     fresh = compile_index(index, SETTINGS, load_prices())
     reused = compile_index(index, SETTINGS, load_prices(), before)
     assert (digests(fresh), fresh.verdicts) == (digests(reused), reused.verdicts)
@@ -123,7 +152,8 @@ def test_a_rejected_edit_leaves_every_policy_as_it_was(raws: list[Raw], data: st
 @settings(max_examples=100, deadline=None)
 @given(objects, budgets())
 def test_a_budget_more_never_makes_a_policy_without_it_looser(raws: list[Raw], extra: Raw) -> None:
-    """All budgets that match apply, so another one, even an unreadable one, takes none away."""
+    """All budgets that match apply, so another one, even an unreadable one, takes none away, save a Default."""
+    defaults = {raw["metadata"]["name"] for raw in raws if raw["spec"].get("inheritance") == "Default"}
     name = {**extra, "metadata": {**extra["metadata"], "name": "extra"}}
     unreadable = {**name, "spec": name["spec"] | {"limits": "none"}}
     before = compiled(*FIXED, *raws)
@@ -132,7 +162,8 @@ def test_a_budget_more_never_makes_a_policy_without_it_looser(raws: list[Raw], e
         for uid in ("uid-web-1", "uid-cart-1"):
             old, new = before.policy_of(uid), after.policy_of(uid)
             assert old is not None and new is not None
-            assert set(old.policy.budgets) <= set(new.policy.budgets)
+            kept = {each for each in old.policy.budgets if each.name.partition("/")[2] not in defaults}
+            assert kept <= set(new.policy.budgets)
             assert (old.policy.routing, old.policy.retry) == (new.policy.routing, new.policy.retry)
 
 
