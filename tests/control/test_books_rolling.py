@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ledger_desk import Desk, holder
-from ledger_samples import BUDGET, REF, START_MS, budget, limit, limits_of, want
+from ledger_samples import BUDGET, REF, START_MS, budget, limit, limits_of, report, want
 from rolling_desk import HOUR, PART_MS, Rolling
 from spendmesh_operator.ledger.accounts import Account, AccountKey, InvariantViolated, Lease
 from spendmesh_operator.ledger.document import decode, encode
@@ -142,6 +142,16 @@ def test_before_anyone_asks_in_a_new_part_the_older_ones_are_told() -> None:
     assert unused.period_start == shown.period_start
     _, _, said = within_budget((shown,), observed=False, readable=True)
     assert "until a part of it comes free at 2026-01-05T11:02:30Z" in said
+
+
+def test_who_waits_gets_back_what_is_set_aside_for_the_next_part() -> None:
+    """Rights in a neighboring part are recalled as those in the running one are."""
+    rolling = Rolling()
+    ahead = Want(account=REF, need=300, want=300, period="next")
+    (lease,) = rolling.desk.ask(holder(), ahead).leases
+    assert rolling.ask("pod-b", 900, 900) == ["in_flight"]
+    (answer,) = rolling.desk.tell(holder(), report(lease.id, 0))
+    assert answer.recalled == 200
 
 
 def test_a_silent_holder_of_an_earlier_part_stays_charged_in_full() -> None:

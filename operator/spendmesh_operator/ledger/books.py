@@ -30,7 +30,7 @@ from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
-from spendmesh_operator.ledger.rolling import running
+from spendmesh_operator.ledger.rolling import running, window_key
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,
@@ -248,7 +248,7 @@ class Books:
         if account is None:
             return Denial(account=want.account, reason=refused.reason)
         if refused.reason == "in_flight":
-            self._pressure[account.key] = grants.Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
+            self._pressure[window_key(account)] = grants.Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
         state = state_of(self.holdings, account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
@@ -275,7 +275,7 @@ class Books:
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
             self.pods.retire(after.holder)
-        asked = self._pressure.get(account.key, grants.NO_PRESSURE)
+        asked = self._pressure.get(window_key(account), grants.NO_PRESSURE)
         waits = now_ms < asked.until_ms and asked.uid != holder.uid
         return LeaseState(
             lease=after.id,

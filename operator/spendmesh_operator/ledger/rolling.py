@@ -55,6 +55,11 @@ def beside(accounts: Mapping[AccountKey, Account], account: Account) -> Beside:
     )
 
 
+def window_key(account: Account) -> AccountKey:
+    """The same for all parts of a rolling window: who waits in one part waits for rights in its neighbors too."""
+    return replace(account.key, start=0) if account.limit.window.type == "Rolling" else account.key
+
+
 def frees_at(account: Account, others: Beside) -> int:
     """When (unix seconds) something comes free: the period's end, or that of the oldest part that is charged."""
     if account.limit.window.type != "Rolling":
