@@ -117,7 +117,12 @@ class AcquireRequest(Message, frozen=True, kw_only=True):
 
 
 class AcquireReply(Message, frozen=True, kw_only=True):
-    """Either leases for every want, or denials for the ones that failed (and no new right at all)."""
+    """
+    Either leases for every want, or denials for the ones that failed (and no new right at all).
+
+    Beside denials stand the leases that the holder has on the accounts it asked for, as far as they are durable: an
+    answer that it never heard may have brought them.
+    """
 
     leases: tuple[Lease, ...] = ()
     denials: tuple[Denial, ...] = ()

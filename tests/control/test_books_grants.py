@@ -49,6 +49,31 @@ def test_the_same_request_id_gets_the_same_answer() -> None:
     assert desk.state.charged == 10
 
 
+def test_a_refusal_tells_the_rights_that_an_answer_nobody_heard_had_brought() -> None:
+    """Else a holder is refused what it has already, until somebody else gives something back."""
+    desk = Desk()
+    unheard = desk.grant(holder(), 900)
+    desk.grant(holder("pod-b"), 50)
+
+    refused = desk.ask(holder(), want(100), request_id="r")
+    again = desk.ask(holder(), want(100), request_id="r")
+
+    assert [denial.reason for denial in refused.denials] == ["in_flight"]
+    assert [(lease.id, lease.granted) for lease in refused.leases] == [(unheard.id, 900)]
+    assert again == refused
+
+
+def test_a_refusal_tells_nothing_of_other_holders_accounts_or_quarantined_leases() -> None:
+    """Only what the holder itself may spend, on what it asked for."""
+    desk = Desk()
+    desk.grant(holder(), 500)
+    desk.books.quarantine(["pod-a"], "replaced")
+    desk.grant(holder("pod-b"), 400)
+
+    assert desk.ask(holder("pod-c"), want(200)).leases == ()
+    assert desk.ask(holder(), want(200)).leases == ()
+
+
 def test_a_denied_request_stays_denied_under_its_id() -> None:
     """Denials are sticky: only a new request is decided anew."""
     desk = Desk()

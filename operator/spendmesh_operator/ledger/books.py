@@ -25,7 +25,7 @@ from spendmesh_operator.ledger.accounts import (
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
-from spendmesh_operator.ledger.messages import check_name, check_request, planned, repeated, state_of
+from spendmesh_operator.ledger.messages import check_name, check_request, planned, refused, repeated, state_of
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
@@ -101,7 +101,7 @@ class Books:
         self._admit(holder)
         answer = self.pods.answer(holder.uid, request.id)
         if isinstance(answer, AcquireReply):
-            return answer
+            return refused(self.holdings, holder, request, answer.denials, limits, now_ms)
         if answer is not None:
             leases = zip(answer, request.wants, strict=False)
             return AcquireReply(leases=repeated(self.holdings, holder, leases, limits, now_ms))
@@ -110,12 +110,11 @@ class Books:
         for want in request.wants:
             try:
                 plans.append(self._plan(holder, want, limits, now_ms, plans))
-            except Refused as refused:
-                denials.append(self._denial(holder, want, refused, limits, now_ms))
+            except Refused as why:
+                denials.append(self._denial(holder, want, why, limits, now_ms))
         if denials:
-            reply = AcquireReply(denials=tuple(denials))
-            self.pods.remember_denial(holder.uid, request.id, reply)
-            return reply
+            self.pods.remember_denial(holder.uid, request.id, AcquireReply(denials=tuple(denials)))
+            return refused(self.holdings, holder, request, tuple(denials), limits, now_ms)
         for plan in plans:
             if plan.account.key not in self.holdings.accounts:
                 self.holdings.add_account(plan.account)

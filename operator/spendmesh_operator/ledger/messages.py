@@ -8,7 +8,7 @@ from spendmesh_operator.ledger.accounts import MAX_AMOUNT, Account, BadRequest, 
 from spendmesh_operator.ledger.granting import Plan
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
-from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireRequest, Lease, Want
+from spendmesh_sidecar.protocol import AccountRef, AccountState, AcquireReply, AcquireRequest, Denial, Lease, Want
 
 MAX_WANTS = 64
 """Accounts of one request: a few budgets of a few limits each, in two periods."""
@@ -85,6 +85,28 @@ def repeated(
         elif in_force is not None:
             messages.append(_closed_message(lease_id, holder, want.account, in_force))
     return tuple(messages)
+
+
+def refused(
+    holdings: Holdings,
+    holder: Holder,
+    request: AcquireRequest,
+    denials: tuple[Denial, ...],
+    limits: Callable[[AccountRef], LimitInForce | None],
+    now_ms: int,
+) -> AcquireReply:
+    """
+    A refusal, with the leases that the holder has on the accounts it asked for.
+
+    An answer that it never heard may have brought them; it would be refused what it has already.
+    """
+    asked = {want.account for want in request.wants}
+    held = []
+    for account, lease in holdings.leases_of([holder.uid]):
+        ref = AccountRef(budget=account.key.budget, limit=account.key.limit, per=account.key.per)
+        if lease.holder.nonce == holder.nonce and not lease.quarantined and ref in asked:
+            held.append(lease_message(holdings, account, lease, ref, limits(ref), now_ms))
+    return AcquireReply(leases=tuple(held), denials=denials)
 
 
 def _closed_message(lease_id: str, holder: Holder, ref: AccountRef, in_force: LimitInForce) -> Lease:

@@ -42,8 +42,12 @@ class Operation:
         self._error: LedgerError | None = None
 
     def apply(self, books: Books, now_ms: int) -> None:
-        """Evaluate from scratch on these books. A denial of an earlier evaluation is kept."""
+        """
+        Evaluate from scratch on these books. A denial of an earlier evaluation is kept, without the rights that were
+        told beside it: they were in books that never became durable.
+        """
         if self.denied:
+            self._reply = AcquireReply(denials=self._reply.denials)
             self.revision = 0
             return
         self._reply, self._error = None, None
