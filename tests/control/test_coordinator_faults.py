@@ -22,7 +22,7 @@ from ledger_samples import REF, ManualClock, acquire, want
 from spendmesh_operator.ledger.coordinator import NotServing
 from spendmesh_operator.ledger.document import LedgerUnreadable
 from spendmesh_operator.ledger.store import Commit, Fault, MemoryStore, Stored
-from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
+from spendmesh_sidecar.protocol import AcquireReply, LeaseReport, ReportRequest
 
 
 def test_of_two_coordinators_on_one_store_the_older_stops_and_nothing_is_granted_twice() -> None:
@@ -97,6 +97,21 @@ def test_a_denial_stays_a_denial_when_the_group_must_be_evaluated_anew() -> None
             return granted(one), [denial.reason for denial in two.denials]
 
     assert virtually(scenario()) == (900, ["in_flight"])
+
+
+def test_a_denial_that_is_evaluated_anew_tells_no_rights_of_books_that_were_never_durable() -> None:
+    """I3: what stood beside it was granted in a commit that failed."""
+
+    async def scenario() -> list[AcquireReply]:
+        async with serving(MemoryStore(failing("conflict"))) as at:
+            return await asyncio.gather(
+                at.acquire(POD, acquire("r1", "n", want(900))), at.acquire(POD, acquire("r2", "n", want(200)))
+            )
+
+    granted_reply, denied = virtually(scenario())
+
+    assert granted(granted_reply) == 900
+    assert ([denial.reason for denial in denied.denials], denied.leases) == (["in_flight"], ())
 
 
 def test_a_store_that_stays_away_refuses_callers_and_the_same_request_succeeds_later() -> None:
