@@ -221,6 +221,7 @@ class Leases:
         self._sequence += 1
         nonce = self._ledger.nonce
         request = protocol.AcquireRequest(id=f"{nonce}/{self._began}/{self._sequence}", nonce=nonce, wants=wants)
+        asked_with = self._free(wants)
         while True:
             try:
                 reply = await self._client.acquire(request)
@@ -233,10 +234,11 @@ class Leases:
                 return None
         self.reachable = True
         self._heard_at = now = self._clock.monotonic()
-        before = [self._ledger.free(want.account, now) for want in wants]
+        # A top-up that was under way may have brought these rights a moment before.
+        before = map(min, asked_with, self._free(wants))
         for lease in reply.leases:
             self._ledger.merge(lease, now)
-        grown = (self._ledger.free(want.account, now) > free for want, free in zip(wants, before, strict=True))
+        grown = (free > least for free, least in zip(self._free(wants), before, strict=True))
         useful = all(more or not want.need for want, more in zip(wants, grown, strict=True))
         asked = (Shortfall(want.account.budget, want.account.limit, want.need, want.want) for want in wants)
         self._ledger.denied(reply.denials, now, tuple(asked))
@@ -244,9 +246,16 @@ class Leases:
             self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
         return _Answer(reply.denials, useful)
 
+    def _free(self, wants: tuple[protocol.Want, ...]) -> list[int]:
+        now = self._clock.monotonic()
+        return [self._ledger.free(want.account, now) for want in wants]
+
     async def _top_up(self) -> None:
         if wants := self._ledger.wants(self._clock.monotonic()):
+            before = self._free(wants)
             await self._exchange(wants)
+            if any(free > least for free, least in zip(self._free(wants), before, strict=True)):
+                self._answer(self._waiting, ())  # what they wait for may have come
 
     async def _top_up_loop(self) -> None:
         while True:

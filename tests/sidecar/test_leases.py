@@ -37,7 +37,7 @@ class Counter:
         self.at_once = False
         self.late = False
         """Its clock is behind: it grants rights of a period that has ended here."""
-        self.closed = 0
+        self.closed = self.reports = 0
         self.refuses: ControlRefused | None = None
 
     async def acquire(self, request: AcquireRequest) -> AcquireReply:
@@ -48,6 +48,7 @@ class Counter:
         return await self._open[request.id]
 
     async def report(self, request: ReportRequest) -> ReportReply:
+        self.reports += 1
         self.closed += sum(report.closed for report in request.reports)
         return ReportReply(leases=self.bank.report(request.nonce, request.reports))
 
@@ -61,6 +62,15 @@ class Counter:
             future.set_exception(self.refuses)
         else:
             future.set_result(self._decide(request))
+
+    def answer_in_disorder(self) -> None:
+        """Decide the open questions from the newest to the oldest, and answer the oldest first."""
+        replies = {name: self._decide(self._asked(name)) for name in reversed(self._open)}
+        for name in list(self._open):
+            self._open.pop(name).set_result(replies[name])
+
+    def _asked(self, name: str) -> AcquireRequest:
+        return next(request for request in self.asked if request.id == name)
 
     def answer_from_now_on(self) -> None:
         """Answer what is open, and every later question at once."""
@@ -244,6 +254,32 @@ async def test_a_call_does_not_wait_for_a_top_up(generous_desk: Desk) -> None:
     await eventually(lambda: len(desk.counter.asked) == 2)
     desk.counter.answer()
     assert await call == "served"
+
+
+async def test_a_call_takes_what_a_top_up_brings(generous_desk: Desk) -> None:
+    """Rights are rights: whoever asked for them, a call that waits need not wait for its own answer."""
+    desk = generous_desk
+    desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())
+    await eventually(lambda: desk.counter.asked)
+    [call] = desk.calls(USD // 100)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    desk.counter.answer(0)
+    assert await call == "served"
+    assert desk.counter.waits, "its own question is still open"
+
+
+async def test_rights_that_an_overtaking_top_up_has_told_already_are_no_useless_answer(generous_desk: Desk) -> None:
+    """`granted` is cumulative, so the later of two answers may bring nothing new: no reason to report and ask anew."""
+    desk = generous_desk
+    desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())
+    await eventually(lambda: desk.counter.asked)
+    [call] = desk.calls(USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    before = desk.counter.reports
+    desk.counter.answer_in_disorder()
+    assert await call == "served"
+    await asyncio.sleep(0)
+    assert (desk.counter.reports, len(desk.counter.asked)) == (before, 2)
 
 
 async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk) -> None:
