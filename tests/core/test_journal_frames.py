@@ -73,6 +73,7 @@ def test_every_record_comes_back_as_it_was_written() -> None:
 
 
 def test_a_log_that_was_cut_at_any_byte_keeps_every_whole_record_and_invents_none() -> None:
+    """Row 7: a torn end."""
     whole = file(*RECORDS)
     ends = [len(file(*RECORDS[:count])) for count in range(len(RECORDS) + 1)]
     for length in range(ends[0], len(whole) + 1):
@@ -129,6 +130,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize(("data", "said"), UNKNOWN.values(), ids=UNKNOWN)
 def test_what_is_not_known_stops_the_log_and_is_not_skipped(data: bytes, said: str) -> None:
+    """Row 33: after a downgrade, what a newer version wrote is not half understood."""
     with pytest.raises(LogDamaged, match=said):
         read_log(data, "boot-1")
 
