@@ -123,6 +123,26 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         await opened(tmp_path / "file" / "state")
 
 
+async def test_a_log_that_cannot_be_begun_refuses_until_it_can(tmp_path: Path) -> None:
+    """What was known meanwhile is in the file that is begun then."""
+    (tmp_path / f"{LOG}.new").mkdir()
+    ledger, log = await opened(tmp_path)
+    assert "Is a directory" in log.problem
+    fund(ledger)
+    with pytest.raises(LedgerUnwritable, match="Is a directory"):
+        spend(ledger, "refused", 10)
+    (tmp_path / f"{LOG}.new").rmdir()
+    async with asyncio.timeout(10):
+        while log.problem:
+            await asyncio.sleep(0.01)
+            log.hurry()
+    spend(ledger, "served", 10)
+    log.close(settled=False)
+    successor, log = await opened(tmp_path)
+    assert (successor.nonce, used(successor)) == (ledger.nonce, 10)
+    log.close(settled=False)
+
+
 async def test_only_the_last_log_that_was_abandoned_is_kept(tmp_path: Path) -> None:
     nonces = set()
     for content in (b"first", b"second"):
