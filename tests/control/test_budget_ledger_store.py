@@ -16,7 +16,7 @@ from control_plane import ControlPlane
 from ledger_samples import ManualClock, SamplePublished, acquire, budget, sample_policy, want
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.kube.client import Kube, KubeUnavailable
-from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
+from spendmesh_operator.kube.ledger_store import WRITES_AT_ONCE, BudgetLedgerStore
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.store import Commit, Conflict, Document, Fenced, Stored, Unavailable
 
@@ -187,6 +187,44 @@ def test_a_commit_writes_the_objects_of_its_sections_only(kinds: ControlPlane) -
         assert kube.writes == 1
 
     run(kinds, "few-writes", work)
+
+
+class MeetingKube(LosingKube):
+    """A real client whose first two writes of parts wait for each other."""
+
+    both: asyncio.Event
+    running = most = 0
+
+    async def _request(self, method: str, path: str, *arguments: Any) -> Json:
+        if method != "PUT" or ".shard-" not in path:
+            return await super()._request(method, path, *arguments)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        if self.running == 2:
+            self.both.set()
+        async with asyncio.timeout(10):
+            await self.both.wait()
+        answer = await super()._request(method, path, *arguments)
+        self.running -= 1
+        return answer
+
+
+def test_a_new_epoch_writes_a_few_objects_at_once(kinds: ControlPlane) -> None:
+    """One after the other, large books would take longer than the coordinator waits for its store."""
+
+    async def scenario() -> int:
+        kube = await MeetingKube.connect(str(kinds.kubeconfig))
+        assert isinstance(kube, MeetingKube)
+        kube.both = asyncio.Event()
+        try:
+            store = BudgetLedgerStore(kube, "default", "at-once")
+            version = await store.write(commit(0, "", **{f"s{number}": sized(90) for number in range(12)}))
+            await store.write(commit(1, version, epoch=2))
+            return kube.most
+        finally:
+            await kube.close()
+
+    assert 2 <= asyncio.run(scenario()) <= WRITES_AT_ONCE
 
 
 def test_no_object_grows_beyond_its_share(kinds: ControlPlane) -> None:

@@ -39,6 +39,9 @@ READ_ATTEMPTS: Final = 5
 READ_PAUSE_SECONDS: Final = 0.1
 """A stale answer or a writer at work are over in a moment; what is still wrong then is."""
 
+WRITES_AT_ONCE: Final = 8
+"""A new epoch writes all objects, and must be done before the coordinator gives up on its store."""
+
 log = logging.getLogger("spendmesh.ledger")
 
 
@@ -192,8 +195,7 @@ class BudgetLedgerStore:
         if known.index is None or commit.epoch > known.epoch:
             claimed = known.index or Index(mark, {})
             await self._write_index(known, replace(claimed, mark=Mark(commit.epoch, f"{commit.id}-begins", 1)))
-        for number, shard in planned.first.items():
-            await self._write_shard(known, number, shard, mark)
+        await self._write_shards(known, planned.first, mark)
         if planned.index is not None:
             await self._write_index(known, Index(mark, planned.index))
         self._undropped = drop
@@ -208,6 +210,19 @@ class BudgetLedgerStore:
         body = index_body(self._domain, known.versions.get(self._domain, ""), index)
         await self._put(known, self._domain, body)
         known.index = index
+
+    async def _write_shards(self, known: _Known, shards: Mapping[int, Shard], mark: Mark) -> None:
+        """A few at once, in any order; all have ended when this does, also after a failure."""
+        turns = asyncio.Semaphore(WRITES_AT_ONCE)
+
+        async def write(number: int, shard: Shard) -> None:
+            async with turns:
+                await self._write_shard(known, number, shard, mark)
+
+        writing = (write(number, shard) for number, shard in shards.items())
+        for outcome in await asyncio.gather(*writing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _write_shard(self, known: _Known, number: int, shard: Shard, mark: Mark) -> None:
         name = shard_name(self._domain, number)
