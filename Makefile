@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test quick test-cluster lint bench cluster cluster-down generate lock clean
+.PHONY: help setup demo test quick sim test-cluster lint bench cluster cluster-down generate lock clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: setup  ## All tests that need no node (real API server, SDKs, collector an
 
 quick: setup  ## The 30-second check while developing: decisions and tables
 	$(PYTEST) tests/core tests/control -m "not cluster and not real" -x -q $(ARGS)
+
+sim: setup  ## Histories of the whole ledger under faults, on all cores (ARGS='--minutes 30', '--seed 7', '--mutants')
+	@PYTHONPATH=tests/simulation PYTHONHASHSEED=0 $(BIN)/python -m ledgersim $(ARGS)
 
 test-cluster: setup  ## Install and use everything on a real one-node Kubernetes (root on Debian, or any KUBECONFIG)
 	@[ -n "$$KUBECONFIG" ] || $(BIN)/python tests/parts/parts.py ensure control-plane helm collector node

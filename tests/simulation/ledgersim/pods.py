@@ -1,0 +1,145 @@
+"""
+Pods and the sidecars in them: started, killed with and without their log, stopped, copied, replaced.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ledgersim.loop import ProcessLoop
+from ledgersim.sidecar import Sidecar
+from spendmesh_operator.identity import PodIdentity
+
+if TYPE_CHECKING:
+    from ledgersim.world import World
+
+
+@dataclass
+class Pod:
+    """A pod and its living sidecar (and, for a while, a copy of that one)."""
+
+    place: int
+    identity: PodIdentity
+    machine: ProcessLoop
+    """Whose clocks all processes of the pod have."""
+    sidecars: list[Sidecar] = field(default_factory=list)
+
+    @property
+    def process(self) -> ProcessLoop:
+        return self.sidecars[0].process
+
+
+class Pods:
+    """One living pod in each place."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._numbers = Counter[str]()
+        self._living: set[str] = set()
+        self.place_of: dict[str, int] = {}
+        self.all: list[Pod] = []
+
+    def start(self, places: int) -> None:
+        """The first ones."""
+        self.all = [self._new(place) for place in range(places)]
+
+    def sidecars(self) -> list[Sidecar]:
+        """All that run."""
+        return [sidecar for pod in self.all for sidecar in pod.sidecars if not sidecar.process.dead]
+
+    def _new(self, place: int) -> Pod:
+        self._numbers["pod"] += 1
+        uid = f"uid-{self._numbers['pod']}"
+        self.place_of[uid] = place
+        self._living.add(uid)
+        machine = self._world.process(f"machine-{place}")
+        pod = Pod(place, PodIdentity("sim", f"pod-{place}", uid), machine)
+        self._start(pod, None)
+        return pod
+
+    def new_nonce(self, pod: PodIdentity) -> str:
+        """Unlike any other."""
+        self._numbers[pod.uid] += 1
+        return self._world.broken.nonce(pod.uid, self._numbers[pod.uid])
+
+    def _start(self, pod: Pod, old: Sidecar | None) -> Sidecar:
+        process = self._world.process(f"sidecar-{pod.place}", pod.machine)
+        ledger = None
+        if old is not None:
+            ledger = old.ledger.copied_with(self._world.checker)
+            ledger.recover(process.monotonic())
+        sidecar = Sidecar(self._world, process, pod.identity, pod.place, self.new_nonce(pod.identity), ledger)
+        if old is not None:
+            sidecar.leases._sequence = old.leases._sequence  # the log keeps it
+        pod.sidecars.append(sidecar)
+        sidecar.start()
+        return sidecar
+
+    def at(self, who: int) -> Pod:
+        """One of the pods."""
+        return self.all[who % len(self.all)]
+
+    def known(self) -> Collection[str]:
+        """As the informer says."""
+        return tuple(sorted(self._living))
+
+    def restart(self, pod: Pod, *, keep_log: bool) -> bool:
+        """Kill -9, and the kubelet starts it again."""
+        old = pod.sidecars.pop(0)
+        if old.process.dead:
+            pod.sidecars.insert(0, old)
+            return False
+        self._world.happened["killed in flight"] += old.ledger.open_reservations > 0
+        old.process.kill()
+        if not keep_log:
+            self._world.checker.abandoned(pod.identity.uid, old.ledger.nonce)
+        new = self._start(pod, old if keep_log else None)
+        pod.sidecars.remove(new)
+        pod.sidecars.insert(0, new)
+        return True
+
+    def stop(self, pod: Pod) -> bool:
+        """A graceful restart."""
+        old = pod.sidecars[0]
+        if old.process.dead or old.stopping or old.process.paused:
+            return False
+
+        async def stop_and_leave() -> None:
+            await old.stop(2.0)
+            self._world.checker.abandoned(pod.identity.uid, old.ledger.nonce)
+            old.process.kill()
+            pod.sidecars.remove(old)
+            pod.sidecars.insert(0, self._start(pod, None))
+            pod.sidecars.pop()
+
+        old.process.create_task(stop_and_leave(), name="leave")
+        return True
+
+    def replace(self, pod: Pod, informed_seconds: float) -> bool:
+        """The pod is deleted with its log; another one with a new uid takes its place. The news travels slowly."""
+        for sidecar in pod.sidecars:
+            sidecar.process.kill()
+            self._world.checker.abandoned(pod.identity.uid, sidecar.ledger.nonce)
+        self._world.scheduler.after(min(informed_seconds, 4.0), self._living.discard, pod.identity.uid)
+        self.all[pod.place] = self._new(pod.place)
+        return True
+
+    def copy(self, pod: Pod) -> bool:
+        """A snapshot of the state runs a second time, for a while."""
+        old = pod.sidecars[0]
+        if old.process.dead or old.ledger.open_reservations or len(pod.sidecars) > 1:
+            return False
+        self._world.checker.copied(old.ledger.nonce)
+        copy = self._start(pod, old)
+
+        def end() -> None:
+            if copy in pod.sidecars and len(pod.sidecars) > 1:
+                copy.process.kill()
+                self._world.checker.abandoned(pod.identity.uid, copy.ledger.nonce)
+                pod.sidecars.remove(copy)
+
+        self._world.scheduler.after(self._world.scheduler.rng.uniform(2.0, 8.0), end)
+        return True
