@@ -31,9 +31,9 @@ DIRECTED = {
     ("reveal before persist", "persist before reveal"): 0,
     ("in flight is zero", "settle >= bill"): 8,
     ("delta reports", "conservation"): 0,
-    ("delta reports", "monotone"): 5,
+    ("delta reports", "monotone"): 47,
     ("no nonce", "invoice <= ledger"): 1,
-    ("no nonce", "conservation"): 34,
+    ("no nonce", "stranded"): 34,
 }
 """Seeds that show it; where a change of the product moves all histories, the next ones are searched."""
 ALONE = 6
@@ -125,7 +125,7 @@ def ends_in(history: History) -> float:
         ("delta reports", "conservation"),
         ("delta reports", "monotone"),
         ("no nonce", "invoice <= ledger"),
-        ("no nonce", "conservation"),
+        ("no nonce", "stranded"),
     ],
 )
 def test_each_weaker_protocol_is_caught(variant: str, check: str) -> None:
@@ -193,6 +193,6 @@ def test_a_changed_line_of_the_ledger_is_noticed() -> None:
     """The mutants that `make sim ARGS='--mutants'` tries are served to a process of their own, and caught there."""
     said: list[str] = []
 
-    status = mutants.hunt(1, 20, "need <= account.remaining -> need > account.remaining", said.append)
+    status = mutants.hunt(1, 20, "need == 0 -> need != 0", said.append)
 
     assert (status, said) == (0, ["1 mutants, 1 killed, 0 accepted"])

@@ -17,6 +17,9 @@ from ledgersim.sidecar import WatchedLedger
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_operator.ledger.writer import Writer
+from spendmesh_sidecar.core.journal import VoidedRecord
+from spendmesh_sidecar.core.journal_frames import encode_frame
+from spendmesh_sidecar.core.recovery import Here, Recovered, recover
 from spendmesh_sidecar.core.rights import Lease, LeaseReport, LeaseState
 from spendmesh_sidecar.protocol import ReportReply, ReportRequest
 
@@ -72,12 +75,10 @@ class HastyCoordinator(Coordinator):
         self._writer = _HastyWriter(self._committer, self._settings, self._now_ms)
 
 
-class ForgetfulLedger(WatchedLedger):
+def forgetful(log: bytes, here: Here) -> Recovered:
     """After a kill, what was in flight counts as nothing."""
-
-    def recover(self, now: float) -> None:
-        for reservation in list(self.open):
-            self.void(reservation)
+    in_flight = recover(log, here).in_flight
+    return recover(log + b"".join(encode_frame(VoidedRecord(reservation)) for reservation in in_flight), here)
 
 
 class DeltaLedger(WatchedLedger):
@@ -128,12 +129,13 @@ class Broken:
     coordinator: type[Coordinator] = Coordinator
     ledger: type[WatchedLedger] = WatchedLedger
     nonce: Callable[[str, int], str] = _own
+    recover: Callable[[bytes, Here], Recovered] = recover
 
 
 VARIANTS = {
     "refund on expiry": Broken(coordinator=RefundingCoordinator),
     "reveal before persist": Broken(coordinator=HastyCoordinator),
-    "in flight is zero": Broken(ledger=ForgetfulLedger),
+    "in flight is zero": Broken(recover=forgetful),
     "delta reports": Broken(coordinator=AddingCoordinator, ledger=DeltaLedger),
     "no nonce": Broken(ledger=UnboundLedger, nonce=_same),
 }

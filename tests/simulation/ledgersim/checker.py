@@ -69,6 +69,27 @@ class Checker(DurableChecks):
         self._check_settled(reservation, known)
         self.world.trace("settle", reservation, known.settled.cost_nanos)
 
+    def recovered(self, in_flight: tuple[str, ...]) -> None:
+        """
+        What a log had no end of is settled at its worst, also where the end was known and not written yet: that errs
+        towards more spend.
+        """
+        for reservation in in_flight:
+            known = self.reservations[reservation]
+            worst = _worst(known.parts)
+            for lease, charge in known.parts:
+                before = known.settled.in_unit(charge.unit) if known.settled is not None else 0
+                self.settled_in[lease] += worst.in_unit(charge.unit) - before
+            known.settled, known.resolved = worst, 1
+            self._check_settled(reservation, known)
+            self.world.happened["recovered in flight"] += 1
+
+    def forgotten(self, process: str) -> None:
+        """A killed process's log was continued: what it did not know of as open was booked as nothing."""
+        for reservation, known in self.reservations.items():
+            if not known.resolved and reservation.startswith(f"{process}/"):
+                self.resolved(reservation, None)
+
     def _check_settled(self, reservation: str, known: _Reservation) -> None:
         if known.billed is None or known.settled is None or all(charge.observed for _, charge in known.parts):
             return  # what no limit enforces is estimated where nothing is known of it
@@ -155,7 +176,7 @@ class Checker(DurableChecks):
         for lease in track.leases.values():
             if lease.holder.nonce not in living | self.left:
                 raise self.violated("stranded", f"lease {lease.id} has a holder that was never there: {lease.holder}")
-            if lease.holder.nonce in living and lease.sequence and not lease.quarantined:
+            if lease.holder.nonce in living - self.copies and lease.sequence and not lease.quarantined:
                 raise self.violated("stranded", f"lease {lease.id} of a living holder was not closed: {lease}")
         if not track.observed and track.charged - track.billed > over + stranded + track.written_off:
             raise self.violated(
@@ -182,3 +203,9 @@ def budget_of(world: World, pod: int) -> str:
 
 def _in_unit(bill: Bill, unit: str) -> int:
     return bill.cost_nanos if unit == "Cost" else 1
+
+
+def _worst(parts: list[tuple[str, Charge]]) -> Quantities:
+    """What was held, in every unit that it was held in."""
+    of = {charge.unit: charge.amount for _, charge in parts}
+    return Quantities(of.get("Cost", 0), "USD", of.get("InputTokens", 0), of.get("OutputTokens", 0))

@@ -9,9 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ledgersim.log import SimLog
 from ledgersim.loop import ProcessLoop
 from ledgersim.sidecar import Sidecar
 from spendmesh_operator.identity import PodIdentity
+from spendmesh_sidecar.core.recovery import Here, records_of, restore
 
 if TYPE_CHECKING:
     from ledgersim.world import World
@@ -57,7 +59,7 @@ class Pods:
         self._living.add(uid)
         machine = self._world.process(f"machine-{place}")
         pod = Pod(place, PodIdentity("sim", f"pod-{place}", uid), machine)
-        self._start(pod, None)
+        self._start(pod, b"")
         return pod
 
     def new_nonce(self, pod: PodIdentity) -> str:
@@ -65,15 +67,22 @@ class Pods:
         self._numbers[pod.uid] += 1
         return self._world.broken.nonce(pod.uid, self._numbers[pod.uid])
 
-    def _start(self, pod: Pod, old: Sidecar | None) -> Sidecar:
-        process = self._world.process(f"sidecar-{pod.place}", pod.machine)
-        ledger = None
-        if old is not None:
-            ledger = old.ledger.copied_with(self._world.checker)
-            ledger.recover(process.monotonic())
-        sidecar = Sidecar(self._world, process, pod.identity, pod.place, self.new_nonce(pod.identity), ledger)
-        if old is not None:
-            sidecar.leases._sequence = old.leases._sequence  # the log keeps it
+    def _start(self, pod: Pod, log: bytes, *, copied: bool = False) -> Sidecar:
+        """A process, which continues what a log says; an empty one begins anew."""
+        world = self._world
+        process = world.process(f"sidecar-{pod.place}", pod.machine)
+        now = process.monotonic()
+        here = Here(pod.identity.uid, "boot", "Process", now, process.unix())
+        new_log = SimLog(process, here)
+        recovered = world.broken.recover(log, here) if log else None
+        nonce = recovered.nonce if recovered is not None else self.new_nonce(pod.identity)
+        ledger = world.broken.ledger(world.checker, nonce, now, new_log)
+        if recovered is not None:
+            restore(ledger, recovered, now)
+            if not copied:
+                world.checker.recovered(recovered.in_flight)
+        new_log.start(lambda: (ledger.nonce, records_of(ledger)))
+        sidecar = Sidecar(world, process, pod.identity, pod.place, ledger, new_log)
         pod.sidecars.append(sidecar)
         sidecar.start()
         return sidecar
@@ -96,7 +105,9 @@ class Pods:
         old.process.kill()
         if not keep_log:
             self._world.checker.abandoned(pod.identity.uid, old.ledger.nonce)
-        new = self._start(pod, old if keep_log else None)
+        new = self._start(pod, old.log.written if keep_log else b"")
+        if keep_log:
+            self._world.checker.forgotten(old.process.name)
         pod.sidecars.remove(new)
         pod.sidecars.insert(0, new)
         return True
@@ -112,7 +123,7 @@ class Pods:
             self._world.checker.abandoned(pod.identity.uid, old.ledger.nonce)
             old.process.kill()
             pod.sidecars.remove(old)
-            pod.sidecars.insert(0, self._start(pod, None))
+            pod.sidecars.insert(0, self._start(pod, b""))
             pod.sidecars.pop()
 
         old.process.create_task(stop_and_leave(), name="leave")
@@ -128,12 +139,12 @@ class Pods:
         return True
 
     def copy(self, pod: Pod) -> bool:
-        """A snapshot of the state runs a second time, for a while."""
+        """A copy of the log is continued by a second process, for a while."""
         old = pod.sidecars[0]
-        if old.process.dead or old.ledger.open_reservations or len(pod.sidecars) > 1:
+        if old.process.dead or len(pod.sidecars) > 1:
             return False
         self._world.checker.copied(old.ledger.nonce)
-        copy = self._start(pod, old)
+        copy = self._start(pod, old.log.written, copied=True)
 
         def end() -> None:
             if copy in pod.sidecars and len(pod.sidecars) > 1:

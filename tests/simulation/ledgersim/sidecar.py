@@ -1,20 +1,19 @@
 """
 One sidecar of the simulation: the product's exchanges, ledger and leases, over the simulated network.
 
-What HTTP does in the product is done by `ControlWire`; what the pipeline does by `Sidecar.call`. A restart from its
-log takes the ledger over as it was and settles what was in flight at its worst.
+What HTTP does in the product is done by `ControlWire`; what the pipeline does by `Sidecar.call`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from ledgersim.log import SimLog
 from ledgersim.loop import ProcessLoop
 from ledgersim.network import Broken
 from ledgersim.workload import Call, Terms, group_of, policy_of
@@ -26,6 +25,7 @@ from spendmesh_sidecar.control_client import CALL_SECONDS, ControlRefused, Contr
 from spendmesh_sidecar.core.breaker import Breakers
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.journal import Journal
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
@@ -61,43 +61,24 @@ class Witness(Protocol):
 class WatchedLedger(Ledger):
     """The product's ledger, with somebody who writes down what it does."""
 
-    def __init__(self, witness: Witness, nonce: str, budgets: Any, now: float) -> None:
+    def __init__(self, witness: Witness, nonce: str, now: float, journal: Journal) -> None:
         self.witness = witness
-        self.open: dict[str, Quantities] = {}
-        """What is held for each open reservation."""
-        super().__init__(nonce, budgets, now)
+        super().__init__(nonce, (), now, journal)
 
     def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
         places = [(self._account(charge.account, now).current(now), charge) for charge in charges]
         lacking = super().reserve(charges, reservation, now)
         if not lacking:
-            self.open[reservation] = _quantities(charges)
             self.witness.reserved(reservation, [(lease.id, charge) for lease, charge in places if lease is not None])
         return lacking
 
     def settle(self, reservation: str, actual: Quantities, now: float) -> None:
         super().settle(reservation, actual, now)
-        del self.open[reservation]
         self.witness.resolved(reservation, actual)
 
     def void(self, reservation: str) -> None:
         super().void(reservation)
-        del self.open[reservation]
         self.witness.resolved(reservation, None)
-
-    def recover(self, now: float) -> None:
-        """After a kill: nobody saw how the open ones ended, so nothing speaks for less than the worst."""
-        for reservation, worst in list(self.open.items()):
-            self.settle(reservation, worst, now)
-
-    def copied_with(self, witness: Witness) -> WatchedLedger:
-        """This state once more, as a log or a snapshot brings it back."""
-        return copy.deepcopy(self, {id(self.witness): witness})
-
-
-def _quantities(charges: tuple[Charge, ...]) -> Quantities:
-    of = {charge.unit: charge.amount for charge in charges}
-    return Quantities(of.get("Cost", 0), "USD", of.get("InputTokens", 0), of.get("OutputTokens", 0))
 
 
 class ControlWire:
@@ -152,24 +133,21 @@ class Sidecar:
     """One process beside an application."""
 
     def __init__(
-        self, world: World, process: ProcessLoop, pod: PodIdentity, place: int, nonce: str, ledger: WatchedLedger | None
+        self, world: World, process: ProcessLoop, pod: PodIdentity, place: int, ledger: WatchedLedger, log: SimLog
     ) -> None:
         self.world, self.process, self.identity, self.place = world, process, pod, place
         self._terms = world.terms
         self.policy = policy_of(world.terms, world.history.zone, group_of(world.terms, place))
-        now = process.monotonic()
-        kind = world.broken.ledger
-        self.ledger = ledger if ledger is not None else kind(world.checker, nonce, self.policy.budgets, now)
+        self.ledger, self.log = ledger, log
         self.wire = ControlWire(world, process, pod)
         self.rng = Random(world.scheduler.rng.getrandbits(32))
-        self.leases = Leases(self.wire, self.ledger, process, self.rng, self._new_nonce)  # type: ignore[arg-type]
+        self.leases = Leases(self.wire, ledger, process, self.rng, self._new_nonce, log)  # type: ignore[arg-type]
         self.retry_budgets, self.breakers, self.pricing = RetryBudgets(), Breakers(), Pricing((), "sim")
         self.seen_epoch = 0
         self.calls = 0
         self.waiting = 0
         self.stopping = False
-        if ledger is not None:
-            ledger.set_budgets(self.policy.budgets, now)
+        ledger.set_budgets(self.policy.budgets, process.monotonic())
 
     def start(self) -> None:
         """Run from now on."""

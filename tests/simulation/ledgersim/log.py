@@ -1,0 +1,65 @@
+"""
+A sidecar's write-ahead log in memory: what was written survives a kill, what only waited to be written does not.
+
+Records become the product's own bytes, and are read back by its own recovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ledgersim.loop import ProcessLoop
+from spendmesh_sidecar.core.journal import Record
+from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
+from spendmesh_sidecar.core.recovery import Here
+
+GROUP_SECONDS = 0.05
+"""Longer than the product waits: more is lost."""
+
+
+class SimLog:
+    """A `Journal`, and the `Log` of `Leases`."""
+
+    problem = ""
+    waits = False
+    syncs = 0
+
+    def __init__(self, process: ProcessLoop, here: Here) -> None:
+        self.written = b""
+        self._process, self._here = process, here
+        self._content: Callable[[], tuple[str, tuple[Record, ...]]] = lambda: ("", ())
+        self._buffer: list[bytes] = []
+
+    def start(self, content: Callable[[], tuple[str, tuple[Record, ...]]]) -> None:
+        """Begin with what is so now."""
+        self._content = content
+        self.begin()
+
+    def append(self, record: Record) -> None:
+        """Written a moment later."""
+        if not self._buffer:
+            self._process.call_later(GROUP_SECONDS, self.hurry)
+        self._buffer.append(encode_frame(record))
+
+    def hurry(self) -> None:
+        """Written now."""
+        self.written += b"".join(self._buffer)
+        self._buffer.clear()
+
+    def commit(self, record: Record) -> None:
+        """This and all before it."""
+        self._buffer.append(encode_frame(record))
+        self.hurry()
+
+    def begin(self) -> None:
+        """A new file in place of the old one."""
+        nonce, records = self._content()
+        self.written = b"".join((MAGIC, encode_frame(self._here.header(nonce)), *map(encode_frame, records)))
+        self._buffer.clear()
+
+    async def durable(self) -> None:
+        """What was appended is written."""
+        self.hurry()
+
+    def close(self, *, settled: bool) -> None:
+        """Nothing is held open."""
