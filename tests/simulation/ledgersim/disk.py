@@ -2,28 +2,30 @@
 The store of the books: what is durable, and how each replica reaches it.
 
 A write is applied in the world, not in the process that asked for it: a killed coordinator's write still arrives.
-Faults are armed for the next write or read of anybody: refused, applied with the answer lost, applied much later, an
-old copy read, the process killed just before or just after. A backup can be put back.
+Faults are armed for the next write or read of anybody: refused, applied in part, applied with the answer lost, applied
+much later, an old copy read, the process killed just before or just after. A backup can be put back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ledgersim.loop import ProcessLoop, Scheduler
 from ledgersim.network import Network
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.document import decode
-from spendmesh_operator.ledger.store import Conflict, LedgerStoreError, Stored, Unavailable, check_expected
+from spendmesh_operator.ledger.store import Commit, Conflict, LedgerStoreError, Stored, Unavailable, check_expected
 
 NAME = "store"
 DOMAIN = "sim"
+WRITE_FAULTS = ("unavailable", "torn", "conflict", "drop after commit", "late write", "kill before", "kill after")
 
 
 class Disk:
-    """One document with compare-and-swap, as the stores of the product promise it."""
+    """Sections with compare-and-swap, as the stores of the product promise them."""
 
     def __init__(self, scheduler: Scheduler, network: Network, happened: Counter[str]) -> None:
         self.armed: list[str] = []
@@ -32,7 +34,7 @@ class Disk:
         self.on_restore: Callable[[Books, Books], None] = lambda *_: None
         self.kill: Callable[[str], None] = lambda _: None
         self.scheduler, self.network, self.happened = scheduler, network, happened
-        self._stored = Stored("", None)
+        self._stored = Stored()
         self._before = self._stored
         self._backup = self._stored
         self._version = 0
@@ -49,10 +51,10 @@ class Disk:
 
     def restore(self) -> None:
         """Put the copy back: what was acknowledged since is forgotten."""
-        if self._backup.document is None or self._backup is self._stored:
+        if not self._backup.sections or self._backup is self._stored:
             return
         lost, self._version = self._stored, self._version + 1
-        self._stored = self._before = Stored(f"{self._version}", self._backup.document, self._backup.commit_id)
+        self._stored = self._before = replace(self._backup, version=f"{self._version}")
         self.happened["store restored"] += 1
         self.on_restore(_books(lost), self.books())
 
@@ -69,27 +71,42 @@ class Disk:
         if self.take("stale read"):
             self.happened["store: stale read"] += 1
             return self._before
-        if self._stored.commit_id in self.unheard:
-            self.unheard.discard(self._stored.commit_id)
+        if found := self._stored.commits & self.unheard:
+            self.unheard -= found
             self.happened["store: found again after its answer was lost"] += 1
         return self._stored
 
-    def apply(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    def apply(self, commit: Commit) -> str:
         """Compare and swap. Raises Conflict or Fenced."""
         try:
-            check_expected(self._stored, document, expected_version)
+            check_expected(commit, self._stored.version, self._stored.epoch)
         except Conflict as conflict:
             self.happened[f"store: {type(conflict).__name__.lower()}"] += 1
             raise
         self._version += 1
         self._before = self._stored
-        self._stored = Stored(f"{self._version}", document, commit_id)
+        kept = {name: document for name, document in self._stored.sections.items() if name not in commit.drop}
+        self._stored = Stored(f"{self._version}", {**kept, **commit.put}, commit.epoch, frozenset({commit.id}))
         self.on_commit(self.books())
         return self._stored.version
 
+    def tear(self, commit: Commit) -> None:
+        """Some sections of a commit are stored, each whole, and the writer hears nothing."""
+        if commit.epoch < self._stored.epoch or commit.expected != self._stored.version:
+            return
+        names = sorted(commit.put)
+        kept = self.scheduler.rng.sample(names, self.scheduler.rng.randrange(len(names) + 1))
+        sections = {**self._stored.sections, **{name: commit.put[name] for name in kept}}
+        self._version += 1
+        self._before = self._stored
+        self._stored = Stored(
+            f"{self._version}", sections, commit.epoch, self._stored.commits, frozenset({commit.id} if kept else ())
+        )
+        self.on_commit(self.books())
+
 
 def _books(stored: Stored) -> Books:
-    return Books(DOMAIN) if stored.document is None else decode(stored.document, DOMAIN)
+    return decode(stored.sections, DOMAIN)
 
 
 class DiskClient:
@@ -107,16 +124,20 @@ class DiskClient:
         self._later(lambda: self._answer(answer, self._disk.read))
         return await answer
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    async def write(self, commit: Commit) -> str:
         disk, name = self._disk, self._process.name
         answer = self._process.create_future()
         if disk.network.cut(name, NAME):
             disk.happened["store unreachable"] += 1
             return await answer
-        fault = disk.take("unavailable", "conflict", "drop after commit", "late write", "kill before", "kill after")
+        fault = disk.take(
+            "unavailable", "torn", "conflict", "drop after commit", "late write", "kill before", "kill after"
+        )
         if fault:
             disk.happened[f"store: {fault}"] += 1
-        if fault in ("unavailable", "kill before"):
+        if fault == "torn":
+            self._later(lambda: disk.tear(commit))
+        if fault in ("unavailable", "kill before", "torn"):
             if fault == "kill before":
                 disk.kill(name)
             self._later(lambda: self._raise(answer, Unavailable("the store did not answer")))
@@ -129,9 +150,9 @@ class DiskClient:
             if fault == "kill after":
                 disk.kill(name)
             if fault in ("drop after commit", "late write"):
-                disk.unheard.add(commit_id)
+                disk.unheard.add(commit.id)
             deaf = self._process.create_future() if fault in ("drop after commit", "late write") else answer
-            self._answer(deaf, lambda: disk.apply(document, expected_version, commit_id))
+            self._answer(deaf, lambda: disk.apply(commit))
             if fault == "drop after commit":
                 self._raise(answer, Unavailable("the reply was lost"))
 

@@ -178,6 +178,7 @@ FAULTS: dict[str, Kind] = {
     "coordinator cut off from its store": Kind(3, _partition_store),
     "store conflict": Kind(2, _arm("conflict")),
     "store unavailable": Kind(2, _arm("unavailable", "unavailable")),
+    "store write torn": Kind(3, _arm("torn")),
     "store answer lost": Kind(3, _arm("drop after commit")),
     "store write late": Kind(3, _arm("late write")),
     "store read stale": Kind(2, _arm("unavailable", "stale read")),
