@@ -27,11 +27,11 @@ FOLDER = Path(__file__).parent
 SEARCHED = 400
 DIRECTED = {
     ("refund on expiry", "conservation"): 1,
-    ("refund on expiry", "invoice <= ledger"): 178,
+    ("refund on expiry", "invoice <= ledger"): 70,
     ("reveal before persist", "persist before reveal"): 0,
     ("in flight is zero", "settle >= bill"): 8,
-    ("delta reports", "conservation"): 0,
-    ("delta reports", "monotone"): 47,
+    ("delta reports", "conservation"): 2,
+    ("delta reports", "monotone"): 12,
     ("no nonce", "invoice <= ledger"): 1,
     ("no nonce", "stranded"): 34,
 }
