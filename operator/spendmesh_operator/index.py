@@ -157,6 +157,11 @@ class Index:
         pod = self._pods.get(uid)
         return self._resolved(pod) if pod is not None else None
 
+    def workload_of(self, uid: str) -> str:
+        """The topmost owner of a running pod, `Kind namespace/name`; empty for a pod that is not known."""
+        pod = self.pod(uid)
+        return str(pod.workload) if pod is not None else ""
+
     def namespace_labels(self, name: str) -> Mapping[str, str] | None:
         """Labels of a namespace; None where it is not known."""
         return self._namespaces.get(name)

@@ -105,6 +105,7 @@ class LocalControl:
             cluster,
             CoordinatorSettings(commit_interval_seconds=0.0),
             metrics.committed if metrics is not None else lambda _: None,
+            self._index.workload_of,
         )
         self._clock = clock
         self._rng = rng

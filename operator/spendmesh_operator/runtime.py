@@ -91,6 +91,7 @@ class Replica:
             settings.cluster,
             coordinator_settings(settings),
             committed=self._metrics.committed,
+            workload_of=self._index.workload_of,
         )
         self._election = Election(
             kube,

@@ -65,6 +65,13 @@ class Holder:
     uid: str
     name: str
     nonce: str
+    workload: str = ""
+    """Topmost owner of the pod, `Kind namespace/name`; empty where it is not known."""
+
+    @property
+    def group(self) -> str:
+        """What shares a cap of rights ahead of use: the workload, or the pod itself where that is not known."""
+        return self.workload or f"Pod {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,12 @@ class Totals:
     quarantined: int = 0
     spenders: int = 0
     """Open leases that still hold rights to spend."""
+    ahead: int = 0
+    """Rights that are neither used nor held, of open and quarantined leases."""
+    ahead_of_pod: dict[str, int] = field(default_factory=dict)
+    """The same by uid of the pod, over all its incarnations; no entry where it is zero."""
+    ahead_of_group: dict[str, int] = field(default_factory=dict)
+    """The same by `Holder.group`."""
 
     def count(self, lease: Lease, sign: Literal[1, -1]) -> None:
         """Add a lease (1) or take it out (-1)."""
@@ -147,6 +160,10 @@ class Totals:
         else:
             self.open_used += sign * lease.used
             self.spenders += sign * (lease.rights > lease.used)
+        if ahead := sign * lease.unspent:
+            self.ahead += ahead
+            _add(self.ahead_of_pod, lease.holder.uid, ahead)
+            _add(self.ahead_of_group, lease.holder.group, ahead)
 
 
 @dataclass(slots=True)
@@ -258,6 +275,12 @@ class Account:
         for lease in self.leases.values():
             totals.count(lease, 1)
         return totals
+
+
+def _add(sums: dict[str, int], key: str, amount: int) -> None:
+    total = sums.pop(key, 0) + amount
+    if total:
+        sums[key] = total
 
 
 def meaning_of(limit: LimitSpec) -> tuple[object, ...]:

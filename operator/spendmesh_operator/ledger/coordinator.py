@@ -50,7 +50,7 @@ class Coordinator:
     Grants and takes reports for one ledger domain, once it is elected and `start`ed.
 
     `policy_of` answers the policy of a pod, None for a pod that is not known. `committed` hears the result of each
-    write (`ok`, `conflict`, `unavailable`), for a metric.
+    write (`ok`, `conflict`, `unavailable`), for a metric. `workload_of` names the topmost owner of a pod by its uid.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class Coordinator:
         domain: str,
         settings: CoordinatorSettings | None = None,
         committed: Callable[[str], None] = lambda _: None,
+        workload_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._clock = clock
+        self._workload_of = workload_of
         self._policy_of = policy_of
         self._settings = settings or CoordinatorSettings()
         self._committer = Committer(store, rng, domain, self._settings, committed)
@@ -129,7 +131,7 @@ class Coordinator:
     async def acquire(self, pod: PodIdentity, request: AcquireRequest) -> AcquireReply:
         """Grant rights, durable when this returns. Raises NotServing, BadRequest, NotYours, HolderFenced."""
         self._heard[pod.uid] = self._clock.monotonic()
-        holder = _holder(pod, request.nonce)
+        holder = self._holder(pod, request.nonce)
 
         def change(books: Books, now_ms: int) -> AcquireReply:
             if self._restoration.freezes(self._clock.monotonic()):
@@ -142,7 +144,7 @@ class Coordinator:
     async def report(self, pod: PodIdentity, request: ReportRequest) -> ReportReply:
         """Merge cumulative reports, durable when this returns. Raises NotServing, BadRequest, NotYours."""
         self._heard[pod.uid] = self._clock.monotonic()
-        holder = _holder(pod, request.nonce)
+        holder = self._holder(pod, request.nonce)
 
         def change(books: Books, now_ms: int) -> ReportReply:
             return books.report(holder, request, limits_of(self._policy_of(pod)), now_ms, self._when_forgotten())
@@ -242,9 +244,8 @@ class Coordinator:
             except LedgerError as error:
                 log.warning("sweep: %s", error)
 
+    def _holder(self, pod: PodIdentity, nonce: str) -> Holder:
+        return Holder(pod.uid, f"{pod.namespace}/{pod.name}", nonce, self._workload_of(pod.uid))
+
     def _now_ms(self) -> int:
         return int(self._clock.unix() * 1000)
-
-
-def _holder(pod: PodIdentity, nonce: str) -> Holder:
-    return Holder(pod.uid, f"{pod.namespace}/{pod.name}", nonce)

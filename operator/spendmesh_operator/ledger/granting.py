@@ -79,7 +79,7 @@ def plan_grant(
         raise Refused(reason, account)
     lease_id = account.lease_of.get((holder.uid, holder.nonce))
     lease = account.leases[lease_id] if lease_id is not None else None
-    size = grants.size_grant(account, lease, want.need, want.want, others)
+    size = grants.size_grant(account, holder, lease, want.need, want.want, others)
     before = lease if lease is not None else Lease(id=new_id, holder=holder)
     after = replace(before, granted=before.granted + size)
     try:

@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from spendmesh_operator.ledger.accounts import Account, Lease
+from spendmesh_operator.ledger.accounts import Account, Holder, Lease
 from spendmesh_operator.ledger.rolling import NOTHING, Beside
 
-CAP_DIVISOR = 50
-"""A holder is topped up to at most a fiftieth (2 %) of the limit ahead of its use, unless one request needs more."""
+POD_DIVISOR = 50
+WORKLOAD_DIVISOR = 10
+ACCOUNT_DIVISOR = 4
+"""
+Rights ahead of use are at most a fiftieth (2 %) of the limit for one pod, a tenth for one workload and a quarter in
+all, quarantined ones and all incarnations included. What one waiting call needs is given beyond that: so pods that
+are killed strand at most these shares and what their own calls may have cost, and still no call is refused for it.
+"""
 
 Refusal = Literal["exhausted", "in_flight", "too_large"]
 
@@ -31,9 +37,11 @@ class Pressure:
 NO_PRESSURE = Pressure(0, "", 0)
 
 
-def size_grant(account: Account, lease: Lease | None, need: int, want: int, others: Beside = NOTHING) -> int:
+def size_grant(
+    account: Account, holder: Holder, lease: Lease | None, need: int, want: int, others: Beside = NOTHING
+) -> int:
     """
-    Rights to add: min(want, fair share, remaining / (2 x active)), at most the cap, at least `need`.
+    Rights to add: min(want, fair share, remaining / (2 x active)), within the caps ahead of use, at least `need`.
 
     The caller has checked that `need` fits (`refusal`). An Observe account gives what is wanted: it never refuses.
     """
@@ -43,14 +51,23 @@ def size_grant(account: Account, lease: Lease | None, need: int, want: int, othe
     unspent = lease.unspent if lease is not None else 0
     counted = lease is not None and not lease.quarantined and lease.rights > lease.used
     active = account.totals.spenders + (0 if counted else 1)
-    amount = account.limit.amount
     useful = min(
         want,
-        amount // active - unspent,
-        amount // CAP_DIVISOR - unspent,
+        account.limit.amount // active - unspent,
+        room_ahead(account, holder),
         (account.remaining - others.charged) // (2 * active),
     )
     return max(need, useful, 0)
+
+
+def room_ahead(account: Account, holder: Holder) -> int:
+    """How many more rights a holder may have ahead of its use; negative where a lowered limit or needs took more."""
+    amount, totals = account.limit.amount, account.totals
+    return min(
+        amount // POD_DIVISOR - totals.ahead_of_pod.get(holder.uid, 0),
+        (amount // WORKLOAD_DIVISOR - totals.ahead_of_group.get(holder.group, 0)) // 2,
+        amount // ACCOUNT_DIVISOR - totals.ahead,
+    )
 
 
 def refusal(account: Account, need: int, others: Beside = NOTHING) -> Refusal | None:

@@ -92,6 +92,8 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
     """A lease; zero counters are left out, because most leases have few."""
     encoded: dict[str, Any] = {"id": lease.id, "pod": lease.holder.uid, "name": lease.holder.name}
     encoded["nonce"] = lease.holder.nonce
+    if lease.holder.workload:
+        encoded["workload"] = lease.holder.workload
     values = (lease.granted, lease.released, lease.used, lease.held, lease.overrun, lease.would_block)
     encoded.update({name: str(value) for name, value in zip(_AMOUNTS, values, strict=True) if value})
     if lease.sequence:
@@ -115,7 +117,7 @@ def decode_lease(entry: dict[str, Any]) -> Lease:
     granted, released, used, held, overrun, would_block = (amount(entry.get(name, "0")) for name in _AMOUNTS)
     return Lease(
         id=entry["id"],
-        holder=Holder(entry["pod"], entry["name"], entry["nonce"]),
+        holder=Holder(entry["pod"], entry["name"], entry["nonce"], entry.get("workload", "")),
         granted=granted,
         released=released,
         used=used,
@@ -162,4 +164,4 @@ def amount(text: object) -> int:
     return int(text)
 
 
-_LEASE_FIELDS = {"id", "pod", "name", "nonce", *_AMOUNTS, "sequence", "trail", "quarantined", "forked"}
+_LEASE_FIELDS = {"id", "pod", "name", "nonce", "workload", *_AMOUNTS, "sequence", "trail", "quarantined", "forked"}
