@@ -30,10 +30,11 @@ from spendmesh_operator.control.leader import LeaderClient
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, control_app
 from spendmesh_operator.health import health_app
-from spendmesh_operator.index import Index
+from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.injecting import Injector
 from spendmesh_operator.injection import InjectionConfig
 from spendmesh_operator.keeping import coordinator_settings, store_of
+from spendmesh_operator.kube.budget_events import BudgetEvents
 from spendmesh_operator.kube.certificate_keeper import CertificateKeeper
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.election import Election
@@ -110,9 +111,10 @@ class Replica:
             leads=self._election.is_leader,
             now=self._now,
         )
+        self._budget_events = BudgetEvents(kube, self._coordinator, self._known_uids)
         self._statuses = StatusWriter(kube, self._facts, clock, settings.watched_namespace)
         self._leading = Leading(
-            self._election, self._coordinator, self._index, lambda: self._compiling.compiled, self._statuses.run
+            self._election, self._coordinator, self._index, lambda: self._compiling.compiled, self._tell_people
         )
         self._authenticator = TokenReviewer(
             kube, Replicas(settings.namespace, settings.service_account), clock.monotonic
@@ -183,6 +185,11 @@ class Replica:
             self._listening = True
             await asyncio.Event().wait()
 
+    async def _tell_people(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._statuses.run())
+            tasks.create_task(self._budget_events.run())
+
     @contextlib.asynccontextmanager
     async def _serving(
         self, name: str, app: web.Application, port: int, tls: ssl.SSLContext | None = None
@@ -247,8 +254,14 @@ class Replica:
             compiled=compiled,
             pods=pod_states(self._hub, self._index.given_keys()),
             accounts=self._coordinator.views() if self._coordinator.serving else None,
-            uids={entry.key: entry.uid for entry in self._index.entries()},
+            uids=self._uids(),
         )
+
+    def _known_uids(self) -> dict[ObjectKey, str] | None:
+        return self._uids() if self._compiling.done.is_set() else None
+
+    def _uids(self) -> dict[ObjectKey, str]:
+        return {entry.key: entry.uid for entry in self._index.entries()}
 
     def _injection_config(self) -> InjectionConfig:
         sidecar = self._settings.sidecar

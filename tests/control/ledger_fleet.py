@@ -74,7 +74,7 @@ class Fleet:
                 if (self._steps + position) % REPORT_STEPS == 0:
                     pod.report()
             if self._steps % SWEEP_STEPS == 0 and not self.away:
-                self.books.sweep(self.now_ms)
+                self.books.sweep(self.now_ms, round(SWEEP_STEPS * STEP_SECONDS * 1000))
             each_step()
 
 

@@ -74,6 +74,7 @@ def test_a_status_has_every_condition_with_the_generation_that_was_looked_at() -
         "Programmed",
         "Effective",
         "WithinBudget",
+        "Accounted",
     ]
     assert {each["observedGeneration"] for each in status["conditions"]} == {3} == {status["observedGeneration"]}
     assert {each["lastTransitionTime"] for each in status["conditions"]} == {"2026-11-22T12:00:00Z"}
@@ -308,15 +309,23 @@ def drafts(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
     return [(draft.type, draft.reason) for draft in events(old, new)]
 
 
-def test_events_tell_changes_once() -> None:
+def test_what_the_books_tell_themselves_is_no_event_of_the_status() -> None:
+    """A status can be written twice, by two leaders; milestones are told once (test_milestones)."""
     fine = made(limit())
     crossed = made(limit(used=80 * 10**9, crossed_percent=80), old=fine)
-    spent = made(limit(used=100 * 10**9, crossed_percent=100), old=crossed)
-    assert drafts({}, fine) == []
-    assert drafts(fine, crossed) == [("Warning", "ThresholdReached")]
-    assert drafts(crossed, crossed) == []
-    assert drafts(crossed, spent) == [("Warning", "Exceeded")]
-    assert drafts(spent, fine) == [("Normal", "WithinBudget")]
+    spent = made(limit(used=100 * 10**9, crossed_percent=100, quarantine_alert=True), old=crossed)
+    taken = made(limit(taken_until=LATER), old=fine)
+    assert [drafts({}, fine), drafts(fine, crossed), drafts(crossed, spent), drafts(spent, fine)] == [[], [], [], []]
+    assert drafts(fine, taken) == [("Warning", "LimitNameTaken")]
+
+
+def test_too_much_in_quarantine_is_a_condition_with_what_can_be_done() -> None:
+    assert condition(made(limit(quarantined=5 * 10**9)), "Accounted")["status"] == "True"
+    found = condition(made(limit(quarantined=6 * 10**9, quarantine_alert=True)), "Accounted")
+    assert (found["status"], found["reason"]) == ("False", "QuarantineHigh")
+    assert "6.00 is charged for pods that vanished before they reported" in found["message"]
+    assert "a correction with evidence" in found["message"]
+    assert condition(made(limits=None), "Accounted")["status"] == "Unknown"
 
 
 def test_what_is_wrong_from_the_start_is_told_and_its_cure_too() -> None:

@@ -133,7 +133,7 @@ def test_what_is_stranded_is_released_by_a_final_report_and_by_no_clock() -> Non
     account = fleet.account
 
     fleet.now += 3599 - fleet.now
-    fleet.books.sweep(fleet.now_ms)
+    fleet.books.sweep(fleet.now_ms, 3_599_000)
     assert account.charged == charged > USD
 
     pod.ledger.drain()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from spendmesh_operator.ledger.milestones import standing
 from spendmesh_operator.ledger.views import AccountView
 
 
@@ -29,6 +30,12 @@ class ControlMetrics:
         self.overrun = Gauge(
             "spendmesh_budget_overrun", "Billed beyond reservations, in the unit.", account, registry=registry
         )
+        self.milestones = Gauge(
+            "spendmesh_budget_milestone",
+            "1 while it stands: a percentage of the limit that was reached, or too much in quarantine.",
+            [*account, "milestone"],
+            registry=registry,
+        )
         self.policy_pods = Gauge(
             "spendmesh_policy_pods", "Pods by what they did with their policy.", ["state"], registry=registry
         )
@@ -47,9 +54,12 @@ class ControlMetrics:
 
         Accounts per user or feature are added up under their limit: their values are not labels.
         """
+        self.milestones.clear()
         sums: dict[tuple[str, str, str, str], list[int]] = {}
         for view in views:
             labels: tuple[str, str, str, str] = (view.key.budget, view.key.limit, view.limit.unit, view.limit.currency)
+            for milestone in () if view.key.per else standing(view.milestones, view.limit):
+                self.milestones.labels(*labels, milestone).set(1)
             total = sums.setdefault(labels, [0, 0, 0, 0, 0])
             parts = (view.state.settled, view.limit.amount, view.held, view.quarantined, view.overrun)
             for position, value in enumerate(parts):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from spendmesh_operator.kube import paths
-from spendmesh_operator.kube.client import FIELD_MANAGER, Kube, KubeError
+from spendmesh_operator.kube.client import FIELD_MANAGER, Conflict, Kube, KubeError
 
 Json = dict[str, Any]
 
@@ -28,23 +28,33 @@ class Draft(Protocol):
     def message(self) -> str: ...
 
 
-async def publish(kube: Kube, about: Json, draft: Draft, now: datetime) -> None:
-    """Say it about the object. A refusal is logged, never raised: an Event is not worth a failure."""
+async def publish(kube: Kube, about: Json, draft: Draft, now: datetime, once: str = "") -> bool:
+    """
+    Say it about the object; answers whether it is said. A refusal is logged, never raised.
+
+    With `once`, an id, it is said once, however often this is called while the Event lives.
+    """
     try:
         namespace = about["metadata"]["namespace"]
-        await kube.create(paths.collection(paths.CORE, "events", namespace), event(about, draft, now))
+        await kube.create(paths.collection(paths.CORE, "events", namespace), event(about, draft, now, once))
+    except Conflict:
+        return True
     except KubeError as error:
         log.warning("an Event was not written: %s", error)
+        return False
+    return True
 
 
-def event(about: Json, draft: Draft, now: datetime) -> Json:
-    """A core/v1 Event; the API server makes its name unique."""
+def event(about: Json, draft: Draft, now: datetime, once: str = "") -> Json:
+    """A core/v1 Event; without `once` the API server makes its name unique."""
     metadata = about["metadata"]
     time = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    prefix = f"{metadata['name'][:200]}."
+    name = {"name": prefix + once} if once else {"generateName": prefix}
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{metadata['name'][:200]}.", "namespace": metadata["namespace"]},
+        "metadata": name | {"namespace": metadata["namespace"]},
         "involvedObject": {
             "apiVersion": about["apiVersion"],
             "kind": about["kind"],

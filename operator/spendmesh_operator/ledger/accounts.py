@@ -136,6 +136,15 @@ class Correction:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A threshold, or too much in quarantine, was reached when the limit had this amount. `told`: people heard it."""
+
+    amount: int
+    at_ms: int
+    told: bool = False
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums over the leases of one account, kept beside them and verified against them before each grant."""
@@ -192,6 +201,8 @@ class Account:
     taken_back: int = 0
     """Rights that these books had forgotten and believed their holders; part of what is charged."""
     corrections: list[Correction] = field(default_factory=list)
+    milestones: dict[str, Milestone] = field(default_factory=dict)
+    """By percent as text, or `quarantine`; see `milestones`."""
     leases: dict[str, Lease] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     lease_of: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
 from spendmesh_operator.ledger.messages import check_name, check_request, planned, refused, repeated, state_of
+from spendmesh_operator.ledger.milestones import corrected, note_reached
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
@@ -169,6 +170,7 @@ class Books:
         if account.closed_used + account.corrected + delta < 0:
             raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
         account.corrections.append(Correction(reference, delta, evidence, now_ms))
+        corrected(account, self.holdings.beside(account))
         self.holdings.touch(account)
 
     def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> None:
@@ -198,8 +200,12 @@ class Books:
         self.holdings.revision += 1
 
     def sweep(self, now_ms: int, elapsed_ms: int) -> None:
-        """Check all sums (I7), then drop what has ended and what no longer holds anything; see `Holdings.believe`."""
+        """Check all sums (I7), note milestones, then drop what has ended and holds nothing; see `Holdings.believe`."""
         for account in self.holdings.accounts.values():
+            others = self.holdings.beside(account)
+            if note_reached(account, others, now_ms):
+                for changed in (account, *others.before):
+                    self.holdings.touch(changed)
             try:
                 self.holdings.verify(account)
             except InvariantViolated as violated:

@@ -25,6 +25,7 @@ from spendmesh_operator.ledger.serving import (
     Restoration,
 )
 from spendmesh_operator.ledger.store import LedgerStore
+from spendmesh_operator.ledger.telling import Untold, mark_told, untold
 from spendmesh_operator.ledger.views import AccountView, views_of
 from spendmesh_operator.ledger.writer import Writer
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -213,6 +214,14 @@ class Coordinator:
             books.sweep(now_ms, elapsed_ms)
 
         await self._submit(change)
+
+    async def untold(self) -> tuple[Untold, ...]:
+        """Milestones that are durable and that people have not heard of."""
+        return await self._submit(untold)
+
+    async def mark_told(self, news: Untold) -> None:
+        """People have heard it; durable when this returns."""
+        await self._submit(lambda books, _: mark_told(books, news))
 
     # --- what people read ---------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
     terms_of,
 )
+from spendmesh_operator.ledger.milestones import amount_changed
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_operator.ledger.periods import Span, counts_until
 from spendmesh_operator.ledger.rolling import Beside, beside
@@ -145,6 +146,7 @@ class Holdings:
         """Let a changed amount, threshold or mode act at once."""
         if terms_of(account.limit, account.mode) != terms_of(in_force.limit, in_force.mode):
             account.limit, account.mode = in_force.limit, in_force.mode
+            amount_changed(account, self.beside(account))
             self.touch(account)
 
     def resume(self, believed_ms: int) -> None:

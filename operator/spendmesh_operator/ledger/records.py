@@ -7,11 +7,12 @@ unreadable raises KeyError, TypeError, ValueError or msgspec.ValidationError: da
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
 
-from spendmesh_operator.ledger.accounts import Closed, Correction, Holder, Lease, QuarantineReason
+from spendmesh_operator.ledger.accounts import Closed, Correction, Holder, Lease, Milestone, QuarantineReason
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.lives import Life
 from spendmesh_operator.ledger.pods import PodRecord
@@ -86,6 +87,21 @@ def encode_limit(limit: LimitSpec) -> dict[str, Any]:
 def decode_limit(entry: dict[str, Any]) -> LimitSpec:
     """The opposite of `encode_limit`."""
     return msgspec.convert({**entry, "amount": amount(entry["amount"])}, LimitSpec)
+
+
+def encode_milestones(milestones: Mapping[str, Milestone]) -> dict[str, Any]:
+    """Milestones by name."""
+    return {
+        name: {"amount": str(each.amount), "atMs": each.at_ms, "told": each.told}
+        for name, each in sorted(milestones.items())
+    }
+
+
+def decode_milestones(entries: Mapping[str, Any]) -> dict[str, Milestone]:
+    """The opposite of `encode_milestones`."""
+    return {
+        name: Milestone(amount(each["amount"]), int(each["atMs"]), bool(each["told"])) for name, each in entries.items()
+    }
 
 
 def encode_lease(lease: Lease) -> dict[str, Any]:

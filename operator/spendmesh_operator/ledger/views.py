@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction
+from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction, Milestone
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
 from spendmesh_operator.ledger.periods import Span, counts_from, counts_until
@@ -47,6 +48,7 @@ class AccountView:
     would_block: int
     holders: tuple[HolderView, ...]
     corrections: tuple[Correction, ...]
+    milestones: Mapping[str, Milestone]
 
 
 def views_of(holdings: Holdings, now_ms: int) -> tuple[AccountView, ...]:
@@ -79,4 +81,5 @@ def view_of(account: Account, others: Beside, now_ms: int) -> AccountView:
             for lease in part.leases.values()
         ),
         corrections=tuple(correction for part in parts for correction in part.corrections),
+        milestones=dict(account.milestones),
     )

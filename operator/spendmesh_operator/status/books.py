@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from spendmesh_operator.ledger.accounts import meaning_of
+from spendmesh_operator.ledger.milestones import QUARANTINE
 from spendmesh_operator.ledger.periods import counts_from, span_at
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.status.model import LimitView
@@ -26,10 +27,11 @@ def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime) -> L
         return replace(
             _unused(limit, now), taken_until=datetime.fromtimestamp(max(each.counts_until for each in others), UTC)
         )
-    return _used(limit, accounts[0]) if accounts else _unused(limit, now)
+    return used_view(limit, accounts[0]) if accounts else _unused(limit, now)
 
 
-def _used(limit: LimitSpec, account: AccountView) -> LimitView:
+def used_view(limit: LimitSpec, account: AccountView) -> LimitView:
+    """A limit as the books have it."""
     return LimitView(
         name=limit.name,
         unit=limit.unit,
@@ -44,6 +46,7 @@ def _used(limit: LimitSpec, account: AccountView) -> LimitView:
         crossed_percent=account.state.crossed_percent,
         max_tier=account.state.max_tier,
         max_output_tokens=account.state.max_output_tokens,
+        quarantine_alert=QUARANTINE in account.milestones,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from spendmesh_operator.ledger.milestones import QUARANTINE_PERCENT
 from spendmesh_operator.status.model import ConditionStatus, LimitView
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT
 
@@ -98,7 +99,6 @@ def within_budget(
     near = tightest(limits)
     if near is None or near.stage == "Within":
         return "True", "WithinBudget", "no limit has reached a threshold"
-    of = f"limit {near.name!r} ({full_amount(near)}{' ' + near.currency if near.currency else ' ' + near.unit})"
     if near.taken_until is not None:
         what = "calls would not be counted" if observed else "calls are refused with budget_unverifiable"
         return (
@@ -107,25 +107,55 @@ def within_budget(
             f"limit {near.name!r} had another unit, currency or window before, and the period that runs under that "
             f"meaning ends at {timestamp(near.taken_until)}: {what} until then; a limit of another name starts at once",
         )
-    rolling = near.period.startswith("Rolling")
-    until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(near.resets_at)}"
-    if near.stage == "Exhausted":
+    return stage_words(near, observed=observed)
+
+
+def stage_words(limit: LimitView, *, observed: bool) -> tuple[ConditionStatus, str, str]:
+    """Status, reason and message of the stage that a limit has reached, `Within` excepted."""
+    of = named(limit)
+    rolling = limit.period.startswith("Rolling")
+    until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(limit.resets_at)}"
+    if limit.stage == "Exhausted":
         what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
-        if near.used > near.amount:
-            used = amount_text(near.used, near, up=True)
+        if limit.used > limit.amount:
+            used = amount_text(limit.used, limit, up=True)
             return (
                 "False",
                 "Overdrawn",
                 f"{of} is less than the {used} that are spent already (it was lowered, or a provider billed more than "
-                f"was reserved): {what} {until}; raise spec.limits[{near.name}].amount above {used}, or wait",
+                f"was reserved): {what} {until}; raise spec.limits[{limit.name}].amount above {used}, or wait",
             )
-        return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{near.name}].amount, or wait"
-    reached = f"{of} has reached {near.crossed_percent} %"
+        return "False", "Exceeded", f"{of} is spent: {what} {until}; raise spec.limits[{limit.name}].amount, or wait"
+    reached = f"{of} has reached {limit.crossed_percent} %"
     verb = "would get" if observed else "get"
-    clamped = f"calls {verb} {near.max_output_tokens} output tokens at most" if near.max_output_tokens else ""
-    if near.stage == "Downgrade":
-        downgraded = f"calls that a policy chooses for {verb} tier {near.max_tier!r} at most"
+    clamped = f"calls {verb} {limit.max_output_tokens} output tokens at most" if limit.max_output_tokens else ""
+    if limit.stage == "Downgrade":
+        downgraded = f"calls that a policy chooses for {verb} tier {limit.max_tier!r} at most"
         return "True", "Downgraded", f"{reached}: {' and '.join(filter(None, (downgraded, clamped)))} {until}"
-    if near.stage == "Clamp":
+    if limit.stage == "Clamp":
         return "True", "Clamped", f"{reached}: {clamped} {until}"
     return "True", "ThresholdReached", f"{reached} of its amount {until}"
+
+
+def named(limit: LimitView) -> str:
+    """A limit and its amount, for a sentence."""
+    return f"limit {limit.name!r} ({full_amount(limit)}{' ' + limit.currency if limit.currency else ' ' + limit.unit})"
+
+
+def accounted(limits: Sequence[LimitView] | None) -> tuple[ConditionStatus, str, str]:
+    """Status, reason and message of Accounted: whether little enough is charged for pods that nobody hears of."""
+    if limits is None:
+        return "Unknown", "LedgerUnavailable", "the books cannot be read now"
+    alerting = [quarantine_words(limit) for limit in limits if limit.quarantine_alert]
+    if alerting:
+        return "False", "QuarantineHigh", "; ".join(alerting)
+    return "True", "Accounted", f"at most {QUARANTINE_PERCENT} % of each limit is charged for pods that vanished"
+
+
+def quarantine_words(limit: LimitView) -> str:
+    """Too much is charged for pods that vanished."""
+    return (
+        f"{named(limit)}: {amount_text(limit.quarantined, limit, up=True)} is charged for pods that vanished before "
+        f"they reported, more than {QUARANTINE_PERCENT} % of the limit; it counts as spent until they report, or until "
+        f"{timestamp(limit.resets_at)}, unless a correction with evidence takes it back"
+    )

@@ -9,11 +9,11 @@ from typing import Any
 from spendmesh_operator.compile import NEVER_VALID, Verdict
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests import API_VERSION
-from spendmesh_operator.status.budget import budget_fields, timestamp, within_budget
+from spendmesh_operator.status.budget import accounted, budget_fields, timestamp, within_budget
 from spendmesh_operator.status.model import LimitView, Status
 from spendmesh_operator.status.programmed import Programmed
 
-_ORDER = ("Accepted", "ResolvedRefs", "Priced", "Programmed", "Effective", "WithinBudget")
+_ORDER = ("Accepted", "ResolvedRefs", "Priced", "Programmed", "Effective", "WithinBudget", "Accounted")
 _MESSAGE_MAX = 32768  # metav1.Condition
 
 
@@ -44,6 +44,8 @@ def status_of(
     )
     if verdict.key.kind == "ModelBudget":
         conditions["WithinBudget"] = within_budget(limits, observed=observed, readable=readable)
+        valid = readable and verdict.in_force is not None
+        conditions["Accounted"] = accounted(limits) if valid else ("Unknown", "Invalid", NEVER_VALID)
     since = {each["type"]: each for each in old.get("conditions") or ()}
     status: Status = {
         "observedGeneration": verdict.generation,

@@ -52,6 +52,8 @@ class LimitView:
     """Downgrade in force."""
     max_output_tokens: int = 0
     """Clamp in force; 0: none."""
+    quarantine_alert: bool = False
+    """More is quarantined than should be; see `ledger.milestones`."""
     taken_until: datetime | None = None
     """A limit of this name that meant something else has a running period: nothing is granted before it ends."""
 

@@ -14,6 +14,8 @@ COUNT_SECONDS = 5
 REST_SECONDS = 600
 """After which even a change below one percent is written."""
 
+_MILESTONES = {"Exceeded", "Overdrawn", "Downgraded", "Clamped", "ThresholdReached"}
+"""Told once by the books themselves (`status.milestones`): a condition can be written again, they cannot."""
 _GOOD = {"Accepted", "ResolvedRefs", "Priced", "Programmed"}
 
 
@@ -44,11 +46,8 @@ def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[EventDraft, 
         if known is not None and (known["status"], known["reason"]) == (status, reason):
             continue
         if type_ == "WithinBudget":
-            first = known is None or known["status"] == "Unknown"
-            if status == "False" or (reason in ("Downgraded", "Clamped", "ThresholdReached") and status == "True"):
+            if status == "False" and reason not in _MILESTONES:
                 drafts.append(EventDraft("Warning", reason, condition["message"]))
-            elif status == "True" and not first:
-                drafts.append(EventDraft("Normal", reason, condition["message"]))
         elif type_ in _GOOD and status == "False" and reason != "Pending":
             drafts.append(EventDraft("Warning", reason, condition["message"]))
         elif type_ in _GOOD and status == "True" and known is not None and known["status"] == "False":

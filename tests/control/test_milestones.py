@@ -1,0 +1,316 @@
+"""Thresholds, exhaustion and too much in quarantine: told once per period, over restarts and changes of leader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from prometheus_client import CollectorRegistry
+
+from coordinator_samples import POD, serving
+from ledger_desk import Desk, holder
+from ledger_samples import BUDGET, acquire, budget, limit, limits_of, report, want
+from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.index import ObjectKey
+from spendmesh_operator.kube.budget_events import BudgetEvents
+from spendmesh_operator.kube.client import Conflict, KubeUnavailable
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.rolling import NOTHING
+from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_operator.ledger.telling import mark_told, untold
+from spendmesh_operator.ledger.views import view_of
+from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
+
+TIER = "economy"
+
+
+class Told(Desk):
+    """A budget of one spender, and what people have heard of it."""
+
+    def __init__(self, amount: int = 1000) -> None:
+        super().__init__(amount)
+        self.heard: list[str] = []
+        self._last: LeaseReport | None = None
+        self.resize(amount)
+        self.lease = self.grant(holder(), amount)
+
+    def resize(self, amount: int) -> None:
+        """An edit of the amount."""
+        spec = budget(limits=(limit(amount, max_tier=TIER),))
+        self.limits = limits_of(spec)
+        self.books.remember({BUDGET: spec}, [BUDGET])
+
+    def spend(self, used: int) -> None:
+        """The spender has used so much by now; more rights are asked for where they are needed."""
+        self._last = report(self.lease.id, used, after=self._last)
+        self.tell(holder(), self._last)
+
+    def listen(self) -> list[str]:
+        """One sweep, and what is told after it."""
+        self.books.sweep(self.now_ms, 1000)
+        news = untold(self.books, self.now_ms)
+        for each in news:
+            mark_told(self.books, each)
+        self.heard += [each.name for each in news]
+        return [each.name for each in news]
+
+
+# --- when ---------------------------------------------------------------------------------------------------
+
+
+def test_each_step_is_told_once_in_the_order_in_which_it_is_reached() -> None:
+    desk = Told()
+    heard = []
+    for used in (0, 799, 800, 801, 899, 950, 999, 1000, 1000):
+        desk.spend(used)
+        heard.append(desk.listen())
+
+    assert heard == [[], [], ["80"], [], [], ["90"], [], ["100"], []]
+
+
+def test_several_steps_at_once_are_each_told() -> None:
+    desk = Told()
+    desk.spend(1000)
+    assert desk.listen() == ["80", "90", "100"]
+
+
+def test_a_new_period_tells_anew() -> None:
+    desk = Told()
+    desk.spend(850)
+    assert desk.listen() == ["80"]
+    desk.now_ms += 3_600_000
+    lease = desk.grant(holder(), 900)
+    desk.tell(holder(), report(lease.id, 850))
+    assert desk.listen() == ["80"]
+
+
+def test_a_raised_amount_leaves_a_stage_and_reaching_it_anew_is_told() -> None:
+    """The Downgrade ends with the raise and begins again at 90 % of the new amount."""
+    desk = Told()
+    desk.spend(950)
+    assert desk.listen() == ["80", "90"]
+    assert (desk.state.crossed_percent, desk.state.max_tier) == (90, TIER)
+
+    desk.resize(2000)
+    assert (desk.state.crossed_percent, desk.state.max_tier) == (0, "")
+    assert desk.listen() == []
+
+    desk.grant(holder(), 900)
+    desk.spend(1600)
+    assert desk.listen() == ["80"]
+    assert (desk.state.crossed_percent, desk.state.max_tier) == (80, "")
+
+
+def test_a_raise_that_leaves_no_stage_tells_nothing() -> None:
+    """950 of 1,000 is 90 %, and of 1,050 still: nothing was left, so nothing is reached anew."""
+    desk = Told()
+    desk.spend(950)
+    assert desk.listen() == ["80", "90"]
+    desk.resize(1050)
+    assert desk.listen() == []
+    assert desk.state.max_tier == TIER
+
+
+def test_an_amount_that_goes_to_and_fro_does_not_flap() -> None:
+    """Two tools that fight over an amount produce one Event for each step and amount, not one for each edit."""
+    desk = Told()
+    desk.spend(850)
+    desk.listen()
+    for _ in range(5):
+        desk.resize(500)
+        desk.listen()
+        desk.resize(1000)
+        desk.listen()
+
+    assert sorted(desk.heard) == ["100", "80", "90"]
+
+
+def test_rights_that_leave_quarantine_do_not_make_a_stage_flap() -> None:
+    """A pod that is silent now and then: reached is reached, and the Downgrade stays until the amount is raised."""
+    desk = Told()
+    desk.spend(700)
+    for _ in range(3):
+        desk.books.quarantine(["pod-a"], "silent")
+        desk.listen()
+        desk.tell(holder())
+        desk.listen()
+
+    assert [name for name in desk.heard if name != "quarantine"] == ["80", "90", "100"]
+    assert (desk.state.crossed_percent, desk.state.max_tier) == (90, TIER)
+
+
+def test_a_correction_leaves_a_stage() -> None:
+    """Proof that less was spent: the stage is left, and told anew if it is reached again."""
+    desk = Told()
+    desk.spend(850)
+    desk.tell(holder(), report(desk.lease.id, 850, after=desk._last, closed=1))
+    assert desk.listen() == ["80"]
+    (account,) = desk.books.current(desk.now_ms)
+
+    desk.books.correct(account.key, "invoice-1", -200, "provider's invoice", desk.now_ms)
+
+    assert desk.state.crossed_percent == 0
+    desk.now_ms += 1000
+    lease = desk.grant(holder(), 200)
+    desk.tell(holder(), report(lease.id, 160))
+    assert desk.listen() == ["80"]
+
+
+@pytest.mark.parametrize(("held", "alerts"), [(50, []), (51, ["quarantine"])])
+def test_more_than_a_twentieth_in_quarantine_alerts(held: int, alerts: list[str]) -> None:
+    desk = Desk()
+    desk.grant(holder(), held)
+    desk.books.quarantine(["pod-a"], "gone")
+    desk.books.sweep(desk.now_ms, 1000)
+    assert [each.name for each in untold(desk.books, desk.now_ms)] == alerts
+
+
+def test_the_quarantine_alert_ends_below_four_percent_and_is_told_once_for_each_crossing() -> None:
+    """51 → 45 → 51 is one alert; 51 → 40 → 51 is two."""
+    desk = Desk()
+    heard = []
+    for pod, amount in (("steady", 40), ("middle", 5), ("last", 6)):
+        desk.grant(holder(pod), amount)
+    for gone in (("steady", "middle", "last"), ("steady", "middle"), ("steady", "middle", "last"), ("steady",)) * 2:
+        for pod in ("steady", "middle", "last"):
+            desk.tell(holder(pod))
+        desk.books.quarantine(gone, "silent")
+        desk.books.sweep(desk.now_ms, 1000)
+        for each in untold(desk.books, desk.now_ms):
+            heard.append(each.name)
+            mark_told(desk.books, each)
+        desk.now_ms += 1000
+
+    assert heard == ["quarantine", "quarantine"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("spend"), st.integers(0, 1000)),
+            st.tuples(st.just("resize"), st.sampled_from([500, 1000, 1500, 3000])),
+            st.tuples(st.just("vanish"), st.just(0)),
+            st.tuples(st.just("return"), st.just(0)),
+            st.tuples(st.just("restart"), st.just(0)),
+        ),
+        max_size=30,
+    )
+)
+def test_no_history_tells_a_step_twice_at_one_amount(history: list[tuple[str, int]]) -> None:
+    """Edits to and fro, silent pods and restarts from the stored document: one telling per step and amount."""
+    desk = Told()
+    used, amount, seen = 0, 1000, set()
+    for what, value in history:
+        if what == "spend":
+            used = max(used, value)
+            desk.spend(used)
+        elif what == "resize":
+            amount = value
+            desk.resize(amount)
+        elif what == "vanish":
+            desk.books.quarantine(["pod-a"], "silent")
+        elif what == "return":
+            desk.tell(holder())
+        else:
+            desk.books = decode(encode(desk.books), "test")
+        for name in desk.listen():
+            if name != "quarantine":
+                assert (name, amount) not in seen
+                seen.add((name, amount))
+
+
+# --- to whom ------------------------------------------------------------------------------------------------
+
+
+class EventKube:
+    """Keeps Events by name, as the API server does; `down` answers nothing after it has written."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, dict[str, Any]] = {}
+        self.down = False
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert path == "/api/v1/namespaces/team-a/events"
+        name = body["metadata"]["name"]
+        if name in self.events:
+            raise Conflict(409, "AlreadyExists", name)
+        self.events[name] = body
+        if self.down:
+            raise KubeUnavailable(0, "", "no answer")
+        return body
+
+
+def teller(kube: EventKube, coordinator: Any, uids: dict[ObjectKey, str] | None = None) -> BudgetEvents:
+    known = {ObjectKey("ModelBudget", "team-a", "team"): "uid-team"} if uids is None else uids
+    return BudgetEvents(kube, coordinator, lambda: known)  # type: ignore[arg-type]
+
+
+def test_an_event_is_written_once_over_a_lost_answer_a_restart_and_an_expired_event() -> None:
+    """The first leader hears no answer; the second finds the Event; the third comes when it has expired."""
+    store, kube = MemoryStore(), EventKube()
+
+    async def scenario() -> None:
+        async with serving(store) as first:
+            (lease,) = (await first.acquire(POD, acquire("r", "n", want(850)))).leases
+            await first.report(POD, ReportRequest(nonce="n", reports=(report(lease.id, 850),)))
+            await first.sweep()
+            kube.down = True
+            await teller(kube, first).tell()
+        kube.down = False
+        async with serving(store) as second:
+            await teller(kube, second).tell()
+            assert await second.untold() == ()
+        assert len(kube.events) == 1
+        event = next(iter(kube.events.values()))
+        kube.events.clear()
+        async with serving(store) as third:
+            await third.sweep()
+            await teller(kube, third).tell()
+        assert kube.events == {}
+        assert (event["type"], event["reason"]) == ("Warning", "ThresholdReached")
+        assert event["involvedObject"]["uid"] == "uid-team"
+        assert "limit 'hourly' (0.000001 USD) has reached 80 %" in event["message"]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_marked_as_told_while_it_is_not_known_which_budgets_exist() -> None:
+    """A leader whose informer has not read the objects yet would swallow what it cannot say."""
+    store, kube = MemoryStore(), EventKube()
+
+    async def scenario() -> None:
+        async with serving(store) as coordinator:
+            (lease,) = (await coordinator.acquire(POD, acquire("r", "n", want(850)))).leases
+            await coordinator.report(POD, ReportRequest(nonce="n", reports=(report(lease.id, 850),)))
+            await coordinator.sweep()
+            await BudgetEvents(kube, coordinator, lambda: None).tell()  # type: ignore[arg-type]
+            assert len(await coordinator.untold()) == 1
+            await teller(kube, coordinator, {}).tell()
+            assert await coordinator.untold() == (), "the budget was deleted: there is nothing to say it of"
+
+    asyncio.run(scenario())
+    assert kube.events == {}
+
+
+def test_the_metric_shows_each_milestone_while_it_stands() -> None:
+    desk = Told()
+    desk.spend(900)
+    desk.listen()
+    registry = CollectorRegistry()
+    metrics = ControlMetrics(registry)
+
+    def shown() -> dict[str, float | None]:
+        metrics.show_accounts(view_of(account, NOTHING, desk.now_ms) for account in desk.books.current(desk.now_ms))
+        labels = {"budget": BUDGET, "limit": "hourly", "unit": "Cost", "currency": "USD"}
+        names = ("80", "90", "100", "quarantine")
+        return {
+            name: registry.get_sample_value("spendmesh_budget_milestone", labels | {"milestone": name})
+            for name in names
+        }
+
+    assert shown() == {"80": 1.0, "90": 1.0, "100": None, "quarantine": None}
+    desk.resize(1100)
+    assert shown() == {"80": 1.0, "90": None, "100": None, "quarantine": None}
