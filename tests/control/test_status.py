@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from compile_samples import Raw, budget, compiled, pod, provider, retries, routing
+from ledger_desk import Desk, holder
+from ledger_samples import budget as ledger_budget, report
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.index import ObjectKey
+from spendmesh_operator.ledger.rolling import NOTHING
+from spendmesh_operator.ledger.views import view_of
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
 from spendmesh_operator.status import (
     LimitView,
@@ -180,6 +184,39 @@ def test_the_tightest_limit_is_the_one_that_acts_first_then_the_fullest() -> Non
     assert made(full, acting)["tightest"]["limit"] == "acting"
     assert made(full, limit(used=69 * 10**9, name="z"))["tightest"]["limit"] == "full"
     assert [each["name"] for each in made(full, acting)["limits"]] == ["acting", "full"]
+
+
+def test_describe_shows_holders_quarantine_by_reason_and_the_last_corrections() -> None:
+    """Bounded: ten holders that hold most, five corrections, the newest first."""
+    desk = Desk(10**12)
+    spec = ledger_budget(10**12)
+    for number in range(20):
+        lease = desk.grant(holder(f"pod-{number:02}"), (number + 1) * 10**9)
+        desk.tell(holder(f"pod-{number:02}"), report(lease.id, 10**8))
+    desk.books.quarantine(["pod-19"], "gone")
+    desk.books.quarantine(["pod-18", "pod-17"], "silent")
+    done = desk.grant(holder("done"), 10**9)
+    desk.tell(holder("done"), report(done.id, 10**9, closed=1))
+    (account,) = desk.books.current(desk.now_ms)
+    for number in range(7):
+        desk.books.correct(account.key, f"invoice-{number}", -1000, "line 17", desk.now_ms + number * 1000)
+
+    views = limit_views(spec, [view_of(account, NOTHING, desk.now_ms)], datetime.fromtimestamp(desk.now_ms / 1000, UTC))
+    (shown,) = ModelBudgetStatus.model_validate(made(*views)).limits or ()
+
+    assert shown.holder_count == 20
+    assert [each.pod for each in shown.holders or ()] == [f"team-a/pod-{number}" for number in range(19, 9, -1)]
+    top = (shown.holders or ())[0]
+    assert (top.used, top.held, top.state) == ("0.10", "19.90", "PodDeleted")
+    assert {each.reason: each.amount for each in shown.quarantine or ()} == {"PodDeleted": "20.00", "Silent": "37.00"}
+    assert shown.quarantined == "57.00"
+    assert [each.reference for each in shown.corrections or ()] == [f"invoice-{number}" for number in range(6, 1, -1)]
+
+
+def test_the_forecast_is_shown_for_the_tightest_limit_and_each_one() -> None:
+    status = made(limit(used=10 * 10**9, forecast=123_456_000_000), limit(name="other"))
+    assert status["tightest"]["forecast"] == "123.46"
+    assert [each.get("forecast") for each in status["limits"]] == ["123.46", None]
 
 
 def test_a_limit_that_nobody_used_yet_shows_as_zero_in_its_running_period() -> None:

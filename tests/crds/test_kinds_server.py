@@ -222,10 +222,20 @@ def test_get_mbud_reads_like_a_bill(kinds_server: KindsServer) -> None:
         "amount": "2500.00",
         "currency": "USD",
         "percent": 90,
+        "forecast": "2710.00",
     }
     limit = {"name": "monthly", "used": "2251.10", "held": "18.00", "quarantined": "0.75", "remaining": "230.90"}
     limit |= {"periodStart": "2026-01-01T00:00:00+01:00", "resetsAt": "2026-02-01T00:00:00+01:00", "stage": "Downgrade"}
-    status = {"tightest": tightest, "limits": [{**limit, "percent": 90}]}
+    details = {
+        "forecast": "2710.00",
+        "quarantine": [{"reason": "PodDeleted", "amount": "0.75"}],
+        "holderCount": 12,
+        "holders": [{"pod": "team-a/web-1", "used": "3.10", "held": "0.40", "state": "Reporting"}],
+        "corrections": [
+            {"reference": "invoice-1", "amount": "-1.20", "evidence": "line 17", "time": "2026-01-31T09:30:00Z"}
+        ],
+    }
+    status = {"tightest": tightest, "limits": [{**limit, **details, "percent": 90}]}
     applied_status(kinds_server, named("ModelBudget", "bill"), status)
     header, line = table(kinds_server, "mbud", "bill")
     assert header == [
@@ -238,13 +248,14 @@ def test_get_mbud_reads_like_a_bill(kinds_server: KindsServer) -> None:
             "OF",
             "CURRENCY",
             "USED%",
+            "FORECAST",
             "MODE",
             "ACCEPTED",
             "PROGRAMMED",
             "AGE",
         )
     ]
-    assert " ".join(line[:-1]) == "bill monthly Month 2251.10 18.00 2500.00 USD 90 Enforce True False"
+    assert " ".join(line[:-1]) == "bill monthly Month 2251.10 18.00 2500.00 USD 90 2710.00 Enforce True False"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spendmesh_operator.ledger.forecast import Pace
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 
@@ -203,6 +204,8 @@ class Account:
     corrections: list[Correction] = field(default_factory=list)
     milestones: dict[str, Milestone] = field(default_factory=dict)
     """By percent as text, or `quarantine`; see `milestones`."""
+    pace: Pace | None = None
+    """For the forecast. It is stored with the next change, and is none by itself."""
     leases: dict[str, Lease] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     lease_of: dict[tuple[str, str], str] = field(default_factory=dict)

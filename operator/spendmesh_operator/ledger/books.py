@@ -22,6 +22,7 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
     meaning_of,
 )
+from spendmesh_operator.ledger.forecast import follow
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
@@ -206,6 +207,7 @@ class Books:
             if note_reached(account, others, now_ms):
                 for changed in (account, *others.before):
                     self.holdings.touch(changed)
+            account.pace = follow(account.pace, account.settled, account.key.start * 1000, account.end * 1000, now_ms)
             try:
                 self.holdings.verify(account)
             except InvariantViolated as violated:

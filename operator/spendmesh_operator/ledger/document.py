@@ -172,6 +172,7 @@ def _account_page(account: Account, page: int) -> Document:
         **records.encode_closed(account.closed.get(page, Closed())),
         "takenBack": str(account.taken_back if page == 0 else 0),
         "corrections": [records.encode_correction(each) for each in account.corrections if page == 0],
+        "pace": records.encode_pace(account.pace if page == 0 else None),
         "milestones": records.encode_milestones(account.milestones if page == 0 else {}),
         "leases": [records.encode_lease(account.leases[lease]) for lease in account.pages.keys(page)],
     }
@@ -239,6 +240,7 @@ def _read_account(books: Books, page: int, document: Document, name: str) -> Non
     account.closed[page] = records.decode_closed(document)
     account.taken_back += records.amount(document["takenBack"])
     account.corrections += [records.decode_correction(each) for each in document["corrections"]]
+    account.pace = account.pace or records.decode_pace(document.get("pace"))
     account.milestones |= records.decode_milestones(document.get("milestones", {}))
     for entry in document["leases"]:
         lease = records.decode_lease(entry)

@@ -14,6 +14,7 @@ import msgspec
 
 from spendmesh_operator.ledger.accounts import Closed, Correction, Holder, Lease, Milestone, QuarantineReason
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.forecast import Pace
 from spendmesh_operator.ledger.lives import Life
 from spendmesh_operator.ledger.pods import PodRecord
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode
@@ -102,6 +103,16 @@ def decode_milestones(entries: Mapping[str, Any]) -> dict[str, Milestone]:
     return {
         name: Milestone(amount(each["amount"]), int(each["atMs"]), bool(each["told"])) for name, each in entries.items()
     }
+
+
+def encode_pace(pace: Pace | None) -> dict[str, Any] | None:
+    """The pace of an account's spend, for its forecast."""
+    return None if pace is None else {"atMs": pace.at_ms, "settled": str(pace.settled), "perDay": str(pace.per_day)}
+
+
+def decode_pace(entry: dict[str, Any] | None) -> Pace | None:
+    """The opposite of `encode_pace`."""
+    return None if entry is None else Pace(int(entry["atMs"]), amount(entry["settled"]), amount(entry["perDay"]))
 
 
 def encode_lease(lease: Lease) -> dict[str, Any]:

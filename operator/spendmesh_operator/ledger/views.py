@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction, Milestone
+from spendmesh_operator.ledger.forecast import forecast
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
+from spendmesh_operator.ledger.milestones import spent
 from spendmesh_operator.ledger.periods import Span, counts_from, counts_until
 from spendmesh_operator.ledger.rolling import Beside, frees_at, running
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
@@ -23,6 +25,8 @@ class HolderView:
     rights: int
     used: int
     held: int
+    charge: int
+    """What counts against the limit."""
     quarantined: str
     """Empty: the holder reports."""
 
@@ -49,6 +53,8 @@ class AccountView:
     holders: tuple[HolderView, ...]
     corrections: tuple[Correction, ...]
     milestones: Mapping[str, Milestone]
+    forecast: int | None
+    """Spend at the period's end, if it goes on as it does."""
 
 
 def views_of(holdings: Holdings, now_ms: int) -> tuple[AccountView, ...]:
@@ -76,10 +82,18 @@ def view_of(account: Account, others: Beside, now_ms: int) -> AccountView:
         overrun=sum(part.overrun for part in parts),
         would_block=sum(part.would_block for part in parts),
         holders=tuple(
-            HolderView(lease.holder.name, lease.rights, lease.used, lease.held, lease.quarantined)
+            HolderView(lease.holder.name, lease.rights, lease.used, lease.held, lease.charge, lease.quarantined)
             for part in parts
             for lease in part.leases.values()
         ),
         corrections=tuple(correction for part in parts for correction in part.corrections),
         milestones=dict(account.milestones),
+        forecast=_forecast(account, now_ms),
     )
+
+
+def _forecast(account: Account, now_ms: int) -> int | None:
+    """None for a rolling window, which has no end."""
+    if account.limit.window.type == "Rolling":
+        return None
+    return forecast(spent(account), account.pace, account.key.start * 1000, account.end * 1000, now_ms)

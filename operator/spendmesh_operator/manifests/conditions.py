@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from spendmesh_operator.manifests.quantities import WHOLE
-from spendmesh_operator.manifests.rules import Node, list_map
+from spendmesh_operator.manifests.rules import ATOMIC, Node, list_map
 
 Generation = Annotated[int, Field(ge=0), WHOLE]
 Count = Annotated[int, Field(ge=0), WHOLE]
@@ -74,6 +74,44 @@ class TightestLimit(Node):
     """Currency of a Cost limit; absent for counts. Example: USD"""
     percent: Count | None = None
     """used in percent of amount, rounded down. Example: 90"""
+    forecast: AmountText | None = None
+    """What used will be at the end of the period if spend goes on as it does; absent in its first hundredth. It may
+    exceed amount. Example: "2710.00\""""
+
+
+class QuarantineStatus(Node):
+    """Rights that are charged in full because their pods have not accounted for them."""
+
+    reason: ShortText
+    """Why: Silent, PodDeleted, LogLost, StateCopied or RightsExceeded. Example: PodDeleted"""
+    amount: AmountText
+    """How much, in the limit's unit. Example: "0.75\""""
+
+
+class HolderStatus(Node):
+    """A pod that holds rights to spend."""
+
+    pod: Annotated[str, Field(max_length=512)]
+    """Namespace and name of the pod. Example: team-a/support-7d9f-x2x4"""
+    used: AmountText
+    """What it has reported as spent, on the rights that it holds now. Example: "3.10\""""
+    held: AmountText
+    """Rights that it has beyond that. Example: "0.40\""""
+    state: ShortText
+    """Reporting, or why its rights are in quarantine. Example: Reporting"""
+
+
+class CorrectionStatus(Node):
+    """Proof that came later, booked by a person."""
+
+    reference: Annotated[str, Field(max_length=128)]
+    """Its unique reference. Example: invoice-2026-01"""
+    amount: AmountText
+    """What it adds to what is spent; negative takes back. Example: "-1.20\""""
+    evidence: Annotated[str, Field(max_length=256)]
+    """What it rests on. Example: line 17 of the provider's invoice"""
+    time: datetime
+    """When it was booked, RFC 3339. Example: 2026-01-31T09:30:00Z"""
 
 
 class LimitStatus(Node):
@@ -98,6 +136,19 @@ class LimitStatus(Node):
     """used in percent of amount, rounded down. Example: 90"""
     stage: ShortText | None = None
     """What the limit does now: Within, Notify, Clamp, Downgrade, Exhausted or NameTaken. Example: Downgrade"""
+    forecast: AmountText | None = None
+    """What used will be at the end of the period if spend goes on as it does: used + time left × (average rate of the
+    period + recent rate) / 2. Absent in the first hundredth of the period. Example: "2710.00\""""
+    quarantine: Annotated[tuple[QuarantineStatus, ...], Field(max_length=8), list_map("reason")] | None = None
+    """The quarantined part of used, by reason. Example: [{reason: PodDeleted, amount: "0.75"}]"""
+    holder_count: Count | None = None
+    """How many pods hold rights, or have them in quarantine. Example: 12"""
+    holders: Annotated[tuple[HolderStatus, ...], Field(max_length=16), ATOMIC] | None = None
+    """Those that hold most, at most ten.
+    Example: [{pod: team-a/web-1, used: "3.10", held: "0.40", state: Reporting}]"""
+    corrections: Annotated[tuple[CorrectionStatus, ...], Field(max_length=8), ATOMIC] | None = None
+    """The last corrections, the newest first, at most five.
+    Example: [{reference: invoice-2026-01, amount: "-1.20", evidence: line 17, time: 2026-01-31T09:30:00Z}]"""
 
 
 class ModelBudgetStatus(Status):

@@ -182,6 +182,7 @@ class ModelBudget(Manifest):
             Column(name="Of", path=".status.tightest.amount", description="The limit's amount."),
             Column(name="Currency", path=".status.tightest.currency", description="Currency of a Cost limit."),
             Column(name="Used%", path=".status.tightest.percent", type="integer", description="Spent in percent."),
+            Column(name="Forecast", path=".status.tightest.forecast", description="Spent at the period's end."),
             MODE,
             ACCEPTED,
             PROGRAMMED,

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
-from spendmesh_operator.ledger.accounts import meaning_of
+from spendmesh_operator.ledger.accounts import Correction, meaning_of
 from spendmesh_operator.ledger.milestones import QUARANTINE
 from spendmesh_operator.ledger.periods import counts_from, span_at
-from spendmesh_operator.ledger.views import AccountView
-from spendmesh_operator.status.model import LimitView
+from spendmesh_operator.ledger.views import AccountView, HolderView
+from spendmesh_operator.status.model import CorrectionLine, HolderLine, LimitView
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
+
+HOLDERS_SHOWN: Final = 10
+CORRECTIONS_SHOWN: Final = 5
+"""In a status, which every watcher reads: the rest is in `spendmesh report`."""
+QUARANTINE_WORDS: Final = {
+    "silent": "Silent",
+    "gone": "PodDeleted",
+    "replaced": "LogLost",
+    "fork": "StateCopied",
+    "breach": "RightsExceeded",
+}
+"""Reasons of quarantine for people."""
 
 
 def limit_views(budget: BudgetSpec, accounts: Iterable[AccountView], now: datetime) -> tuple[LimitView, ...]:
@@ -31,7 +44,8 @@ def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime) -> L
 
 
 def used_view(limit: LimitSpec, account: AccountView) -> LimitView:
-    """A limit as the books have it."""
+    """A limit as the books have it, with those who hold most of it."""
+    holders = sorted(account.holders, key=lambda holder: (holder.used - holder.charge, holder.pod))
     return LimitView(
         name=limit.name,
         unit=limit.unit,
@@ -47,6 +61,11 @@ def used_view(limit: LimitSpec, account: AccountView) -> LimitView:
         max_tier=account.state.max_tier,
         max_output_tokens=account.state.max_output_tokens,
         quarantine_alert=QUARANTINE in account.milestones,
+        forecast=account.forecast,
+        holders=tuple(_holder_line(holder) for holder in holders[:HOLDERS_SHOWN]),
+        holder_count=len({holder.pod for holder in holders}),
+        quarantine=_by_reason(account.holders),
+        corrections=tuple(_correction_line(each) for each in reversed(account.corrections[-CORRECTIONS_SHOWN:])),
     )
 
 
@@ -58,6 +77,25 @@ def period_name(window: WindowSpec) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = (f"{count}{unit}" for count, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if count)
     return f"Rolling {''.join(parts)}"
+
+
+def _holder_line(holder: HolderView) -> HolderLine:
+    state = QUARANTINE_WORDS[holder.quarantined] if holder.quarantined else "Reporting"
+    return HolderLine(holder.pod, holder.used, holder.charge - holder.used, state)
+
+
+def _by_reason(holders: Iterable[HolderView]) -> tuple[tuple[str, int], ...]:
+    sums: dict[str, int] = {}
+    for holder in holders:
+        if holder.quarantined:
+            word = QUARANTINE_WORDS[holder.quarantined]
+            sums[word] = sums.get(word, 0) + holder.charge
+    return tuple(sorted(sums.items()))
+
+
+def _correction_line(correction: Correction) -> CorrectionLine:
+    at = datetime.fromtimestamp(correction.at_ms // 1000, UTC)
+    return CorrectionLine(correction.reference, correction.delta, correction.evidence, at)
 
 
 def _unused(limit: LimitSpec, now: datetime) -> LimitView:

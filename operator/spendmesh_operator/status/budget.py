@@ -11,6 +11,8 @@ from spendmesh_operator.status.model import ConditionStatus, LimitView
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT
 
 _DECIMALS = (2, 4, 6, 9)
+REFERENCE_CHARACTERS = 128
+EVIDENCE_CHARACTERS = 256
 _STAGES = ("Within", "Notify", "Clamp", "Downgrade", "Exhausted", "NameTaken")
 
 
@@ -67,6 +69,7 @@ def budget_fields(limits: Sequence[LimitView]) -> dict[str, Any]:
         "amount": full_amount(near),
         "currency": near.currency,
         "percent": near.percent,
+        "forecast": _forecast_text(near),
     }
     return {
         "tightest": {field: value for field, value in shown.items() if value != ""},
@@ -85,7 +88,41 @@ def _limit_fields(limit: LimitView) -> dict[str, Any]:
         "resetsAt": timestamp(limit.resets_at),
         "percent": limit.percent,
         "stage": limit.stage,
+    } | _details(limit)
+
+
+def _details(limit: LimitView) -> dict[str, Any]:
+    """What `kubectl describe` shows beside the sums; empty lists are left out."""
+    details: dict[str, Any] = {
+        "forecast": _forecast_text(limit),
+        "quarantine": [
+            {"reason": reason, "amount": amount_text(amount, limit, up=True)} for reason, amount in limit.quarantine
+        ],
+        "holderCount": limit.holder_count,
+        "holders": [
+            {
+                "pod": holder.pod,
+                "used": amount_text(holder.used, limit, up=True),
+                "held": amount_text(holder.held, limit, up=True),
+                "state": holder.state,
+            }
+            for holder in limit.holders
+        ],
+        "corrections": [
+            {
+                "reference": each.reference[:REFERENCE_CHARACTERS],
+                "amount": amount_text(each.amount, limit, up=True),
+                "evidence": each.evidence[:EVIDENCE_CHARACTERS],
+                "time": timestamp(each.at),
+            }
+            for each in limit.corrections
+        ],
     }
+    return {name: value for name, value in details.items() if value not in ("", [], 0)}
+
+
+def _forecast_text(limit: LimitView) -> str:
+    return "" if limit.forecast is None else amount_text(limit.forecast, limit, up=True)
 
 
 def within_budget(

@@ -29,6 +29,28 @@ class PodState:
 
 
 @dataclass(frozen=True)
+class HolderLine:
+    """One pod that holds rights, or whose rights are in quarantine."""
+
+    pod: str
+    used: int
+    held: int
+    """Charged beyond what it has reported as used."""
+    state: str
+    """`Reporting`, or why it is in quarantine."""
+
+
+@dataclass(frozen=True)
+class CorrectionLine:
+    """One correction of the books."""
+
+    reference: str
+    amount: int
+    evidence: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class LimitView:
     """One limit of a budget in its current period, as the books have it. Amounts in the limit's unit (nano-units)."""
 
@@ -54,6 +76,15 @@ class LimitView:
     """Clamp in force; 0: none."""
     quarantine_alert: bool = False
     """More is quarantined than should be; see `ledger.milestones`."""
+    forecast: int | None = None
+    """Spend at the period's end, if it goes on as it does; None: too early to say."""
+    holders: tuple[HolderLine, ...] = ()
+    """Those that hold most, first."""
+    holder_count: int = 0
+    quarantine: tuple[tuple[str, int], ...] = ()
+    """What is in quarantine by reason."""
+    corrections: tuple[CorrectionLine, ...] = ()
+    """The last ones, the newest first."""
     taken_until: datetime | None = None
     """A limit of this name that meant something else has a running period: nothing is granted before it ends."""
 
