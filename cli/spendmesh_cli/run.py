@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from spendmesh_cli.control_access import DEFAULT_STATE
 from spendmesh_cli.load import Files, load, secret_values
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
@@ -26,8 +27,6 @@ from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.keys import StaticKeys
 from spendmesh_sidecar.process import Sidecar
 from spendmesh_sidecar.settings import Address, Settings, SettingsError, from_environ
-
-DEFAULT_STATE = "~/.local/state/spendmesh"
 
 log = logging.getLogger("spendmesh.run")
 

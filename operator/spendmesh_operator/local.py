@@ -7,6 +7,8 @@ are made here, and the books are a file (or memory).
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from spendmesh_operator.control.auth import StaticTokens
 from spendmesh_operator.control.hub import Hub
 from spendmesh_operator.control.leader import SoleLeader
 from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.control.people import OnePerson
 from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, control_app
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index
@@ -30,6 +33,7 @@ from spendmesh_operator.ledger.sqlite import SQLiteStore
 from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
 from spendmesh_operator.prices import load_prices
 
+ACCESS_FILE = "control.json"
 LEDGER_FILE = "ledger.sqlite3"
 STATE_MODE = 0o700
 
@@ -96,6 +100,8 @@ class LocalControl:
             self._index, CompileSettings(cluster=cluster, unbudgeted=unbudgeted), load_prices(), self.hub
         )
         self._tokens = StaticTokens({})
+        self._person_token = secrets.token_urlsafe(24)
+        self._state_dir = state_dir
         self._store = _store(state_dir)
         self.coordinator = Coordinator(
             self._store,
@@ -182,6 +188,7 @@ class LocalControl:
                 clock=self._clock,
                 rng=self._rng,
                 metrics=self._metrics,
+                authorizer=OnePerson(self._person_token),
             )
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
@@ -189,6 +196,16 @@ class LocalControl:
         await web.TCPSite(self._runner, host, port).start()
         bound = self._runner.addresses[0]
         self.url = f"http://{bound[0]}:{bound[1]}"
+        if self._state_dir is not None:
+            write_access(self._state_dir, self.url, self._person_token)
+
+
+def write_access(state_dir: Path, url: str, token: str) -> None:
+    """Where this control side is, and the token of the person who started it; only that person can read it."""
+    path = state_dir / ACCESS_FILE
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"url": url, "token": token}), encoding="utf-8")
 
 
 def _store(state_dir: Path | None) -> LedgerStore:

@@ -34,6 +34,7 @@ from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.injecting import Injector
 from spendmesh_operator.injection import InjectionConfig
 from spendmesh_operator.keeping import coordinator_settings, store_of
+from spendmesh_operator.kube.accessreview import AccessReviewer
 from spendmesh_operator.kube.budget_events import BudgetEvents
 from spendmesh_operator.kube.certificate_keeper import CertificateKeeper
 from spendmesh_operator.kube.client import Kube
@@ -61,6 +62,7 @@ class Replica:
 
     def __init__(self, settings: Settings, kube: Kube, clock: Clock, rng: random.Random) -> None:
         self._settings = settings
+        self._kube = kube
         self._clock = clock
         self._rng = rng
         self._stopping = False
@@ -222,6 +224,7 @@ class Replica:
                 rng=self._rng,
                 client=client,
                 metrics=self._metrics,
+                authorizer=AccessReviewer(self._kube),
             )
         )
 

@@ -99,7 +99,7 @@ def test_a_release_for_one_namespace_has_no_cluster_wide_reading(render: Render)
     """What stays cluster-wide is what has no namespace: TokenReview and the release's own webhook."""
     objects = render('scope="Namespace"', namespace="team-a")
     resources = {resource for rule in only(objects, "ClusterRole")["rules"] for resource in rule["resources"]}
-    assert resources == {"tokenreviews", "mutatingwebhookconfigurations"}
+    assert resources == {"tokenreviews", "subjectaccessreviews", "mutatingwebhookconfigurations"}
     for webhook in only(objects, "MutatingWebhookConfiguration")["webhooks"]:
         own = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a"]}
         assert own in webhook["namespaceSelector"]["matchExpressions"]

@@ -17,6 +17,7 @@ from ledger_samples import ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.control.auth import PodIdentity, ReplicaIdentity, StaticTokens
 from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import LeaderClient
+from spendmesh_operator.control.people import Nobody, OnePerson
 from spendmesh_operator.control.server import ControlParts, control_app
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
@@ -89,8 +90,9 @@ async def replica(
     leads: bool = True,
     store: LedgerStore | None = None,
     leader: Replica | None = None,
+    person: str = "",
 ) -> AsyncIterator[Replica]:
-    """A replica that serves both sample pods; a follower is given its leader."""
+    """A replica that serves both sample pods; a follower is given its leader, `person` asks for bills."""
     hub = Hub()
     link = Link(leads, leader.url if leader is not None else None)
     settings = CoordinatorSettings(commit_interval_seconds=0.0, sweep_seconds=3600.0)
@@ -107,6 +109,7 @@ async def replica(
         clock=ManualClock(),
         rng=random.Random(1),
         client=client,
+        authorizer=OnePerson(person) if person else Nobody(),
     )
     runner = web.AppRunner(control_app(parts), access_log=None, shutdown_timeout=1.0)
     await runner.setup()

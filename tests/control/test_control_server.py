@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from control_samples import OTHER, POD, TABLE, TOKENS, client, policy, replica
-from ledger_samples import BUDGET, acquire, report, want
+from ledger_samples import BUDGET, acquire, budget, report, want
 from spendmesh_operator.control.leader import PATH_STAMP, StampQuery
+from spendmesh_operator.control.people import PATH_BILL, BillQuery
 from spendmesh_operator.ledger.store import MemoryStore
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
@@ -290,3 +291,24 @@ def test_no_answer_holds_a_token() -> None:
     answers = asyncio.run(scenario())
 
     assert not [token for token in (*TOKENS, "forged-canary") if token.encode() in answers]
+
+
+# --- people -------------------------------------------------------------------------------------------------
+
+
+def test_a_follower_passes_a_bill_on_to_the_leader_who_checks_the_person() -> None:
+    """The books are the leader's; the follower of this test would answer nobody."""
+
+    async def scenario() -> None:
+        async with replica(person="alice") as leader, replica(leads=False, leader=leader) as follower:
+            await leader.coordinator.remember({"team-a/team": budget(1000)}, ["team-a/team"])
+            async with client(follower, "alice") as caller:
+                status, body = await caller.post(PATH_BILL, BillQuery())
+            assert (status, len(msgspec.json.decode(body)["lines"])) == (200, 1)
+            for token, expected in (("mallory", 401), ("pod-token", 401), ("", 401)):
+                async with client(follower, token) as caller:
+                    assert (await caller.post(PATH_BILL, BillQuery()))[0] == expected
+            async with client(follower, "alice") as caller:
+                assert (await caller.post(PATH_BILL, b'{"namespaces": "team-a"}'))[0] == 400
+
+    asyncio.run(scenario())

@@ -101,7 +101,8 @@ async def _hold(scene: Scene, console: Console) -> None:
     console.print(
         f"\nStill up. Try, in another terminal:\n\n  curl -si {url}/openai/v1/chat/completions "
         f"-H 'content-type: application/json' -H 'x-spendmesh-task: extract' -d '{body}'\n\n"
-        f"  curl -s {scene.admins[TEAMS[1]]}/status\n\nCtrl-C ends it.",
+        f"  curl -s {scene.admins[TEAMS[1]]}/status\n\n"
+        f"  spendmesh report --state {scene.state}\n\nCtrl-C ends it.",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.control.auth import Authenticator, AuthError, Forbidden, Unauthenticated
+from spendmesh_operator.control.desk import PeopleDesk
 from spendmesh_operator.control.hub import Hub
 from spendmesh_operator.control.leader import (
     FORWARDED,
@@ -29,6 +30,14 @@ from spendmesh_operator.control.leader import (
     StampQuery,
 )
 from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.control.people import (
+    PATH_BILL,
+    PATH_CORRECTION,
+    Authorizer,
+    BillQuery,
+    CorrectionOrder,
+    Nobody,
+)
 from spendmesh_operator.control.stamping import Stamping
 from spendmesh_operator.control.streams import PolicyStream
 from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
@@ -42,7 +51,6 @@ from spendmesh_sidecar.protocol import (
     PATH_STREAM,
     Ack,
     AcquireRequest,
-    Message,
     ReportRequest,
     Stamp,
     StreamQuery,
@@ -59,7 +67,7 @@ KNOWN_SECONDS = 4.0
 SHUTDOWN_SECONDS = 5.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-M = TypeVar("M", bound=Message | StampQuery)
+M = TypeVar("M", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class ControlParts:
     client: LeaderClient | None = None
     """How a follower reaches the leader; not needed where there is one process."""
     metrics: ControlMetrics | None = None
+    authorizer: Authorizer = field(default_factory=Nobody)
+    """Which people may read bills and book corrections."""
 
 
 def control_app(parts: ControlParts) -> web.Application:
@@ -89,6 +99,7 @@ class ControlServer:
         self._parts = parts
         self._client = parts.client if parts.client is not None else LeaderClient(parts.link)
         self._stamping = Stamping(parts.hub, parts.coordinator, parts.link, self._client, parts.clock)
+        self._desk = PeopleDesk(parts.coordinator, parts.authorizer, parts.clock)
         self._draining = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -100,6 +111,8 @@ class ControlServer:
         app.router.add_post(PATH_ACQUIRE, self._acquire)
         app.router.add_post(PATH_REPORT, self._report)
         app.router.add_post(PATH_STAMP, self._stamp)
+        app.router.add_post(PATH_BILL, self._bill)
+        app.router.add_post(PATH_CORRECTION, self._correct)
         app.on_shutdown.append(self._drain)
         app.on_cleanup.append(self._close)
         return app
@@ -184,13 +197,26 @@ class ControlServer:
         content_type = "application/json" if answer.body else None
         return web.Response(status=answer.status, body=answer.body, content_type=content_type)
 
+    # --- people -------------------------------------------------------------------------------------------
+
+    async def _bill(self, request: web.Request) -> web.StreamResponse:
+        token, body = _bearer(request), await _body(request)
+        query = _decode(body, BillQuery)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_BILL, body)
+        return _answer(await self._desk.bill(token, query))
+
+    async def _correct(self, request: web.Request) -> web.StreamResponse:
+        token, body = _bearer(request), await _body(request)
+        order = _decode(body, CorrectionOrder)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_CORRECTION, body)
+        return _answer(await self._desk.correct(token, order))
+
     # --- who, and the end ---------------------------------------------------------------------------------
 
     async def _identify(self, request: web.Request) -> PodIdentity | ReplicaIdentity:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("send the projected service account token as a bearer token")
-        return await self._parts.authenticator.identify(token.strip())
+        return await self._parts.authenticator.identify(_bearer(request))
 
     async def _pod(self, request: web.Request) -> PodIdentity:
         identity = await self._identify(request)
@@ -226,6 +252,13 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         return _error(error.status, error.reason)
 
 
+def _bearer(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("send a service account token for audience spendmesh.io as a bearer token")
+    return token.strip()
+
+
 def _stream_query(request: web.Request) -> StreamQuery:
     try:
         query = msgspec.convert(dict(request.query), StreamQuery, strict=False)
@@ -246,7 +279,7 @@ def _decode(body: bytes, kind: type[M]) -> M:
         raise BadRequest(f"body is no {kind.__name__}: {error}") from error
 
 
-def _answer(message: Message) -> web.Response:
+def _answer(message: msgspec.Struct) -> web.Response:
     return web.Response(body=msgspec.json.encode(message), content_type="application/json")
 
 

@@ -12,6 +12,7 @@ BATCH: Final = "apis/batch/v1"
 COORDINATION: Final = "apis/coordination.k8s.io/v1"
 EVENTS: Final = "apis/events.k8s.io/v1"
 
+ACCESS_REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 TOKEN_REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105  a path
 
 PLURALS: Final = {

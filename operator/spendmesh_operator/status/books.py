@@ -27,23 +27,27 @@ QUARANTINE_WORDS: Final = {
 """Reasons of quarantine for people."""
 
 
-def limit_views(budget: BudgetSpec, accounts: Iterable[AccountView], now: datetime) -> tuple[LimitView, ...]:
-    """Every limit of `budget` in its running period. Raises UnknownZone."""
+def limit_views(
+    budget: BudgetSpec, accounts: Iterable[AccountView], now: datetime, shown: int = HOLDERS_SHOWN
+) -> tuple[LimitView, ...]:
+    """Every limit of `budget` in its running period, with at most `shown` holders each. Raises UnknownZone."""
     mine = [account for account in accounts if account.key.budget == budget.name]
-    return tuple(_view(limit, [each for each in mine if each.key.limit == limit.name], now) for limit in budget.limits)
+    return tuple(
+        _view(limit, [each for each in mine if each.key.limit == limit.name], now, shown) for limit in budget.limits
+    )
 
 
-def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime) -> LimitView:
+def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime, shown: int) -> LimitView:
     others = [account for account in accounts if meaning_of(account.limit) != meaning_of(limit)]
     if others:
         # Contract §4: the books grant nothing under this name before the other meaning's period has ended.
         return replace(
             _unused(limit, now), taken_until=datetime.fromtimestamp(max(each.counts_until for each in others), UTC)
         )
-    return used_view(limit, accounts[0]) if accounts else _unused(limit, now)
+    return used_view(limit, accounts[0], shown) if accounts else _unused(limit, now)
 
 
-def used_view(limit: LimitSpec, account: AccountView) -> LimitView:
+def used_view(limit: LimitSpec, account: AccountView, shown: int = HOLDERS_SHOWN) -> LimitView:
     """A limit as the books have it, with those who hold most of it."""
     holders = sorted(account.holders, key=lambda holder: (holder.used - holder.charge, holder.pod))
     return LimitView(
@@ -62,7 +66,7 @@ def used_view(limit: LimitSpec, account: AccountView) -> LimitView:
         max_output_tokens=account.state.max_output_tokens,
         quarantine_alert=QUARANTINE in account.milestones,
         forecast=account.forecast,
-        holders=tuple(_holder_line(holder) for holder in holders[:HOLDERS_SHOWN]),
+        holders=tuple(_holder_line(holder) for holder in holders[:shown]),
         holder_count=len({holder.pod for holder in holders}),
         quarantine=_by_reason(account.holders),
         corrections=tuple(_correction_line(each) for each in reversed(account.corrections[-CORRECTIONS_SHOWN:])),

@@ -1,0 +1,39 @@
+"""What later proof does to the books: quarantined rights settled at what they really cost. Pure."""
+
+from __future__ import annotations
+
+from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Lease
+from spendmesh_operator.ledger.books import Books
+
+
+def settle_quarantined(
+    books: Books, key: AccountKey, pod: str, used: int, reference: str, evidence: str, now_ms: int
+) -> None:
+    """
+    Settle what vanished incarnations of `pod` (`namespace/name`) hold in quarantine at `used`, once per reference.
+
+    Each such lease is closed at its whole charge, and one correction takes back what was not used: a late report
+    finds the lease closed and changes nothing. Raises BadRequest, changing nothing, where there is nothing to settle,
+    where the pod is merely silent and may come back, or for less than was reported.
+    """
+    account = books.holdings.accounts.get(key)
+    if account is None:
+        raise BadRequest(f"{key.budget}/{key.limit} has no account of the period that starts at {key.start}")
+    if any(correction.reference == reference for correction in account.corrections):
+        return
+    leases = _quarantined(account, pod)
+    charge, reported = sum(lease.charge for lease in leases), sum(lease.used for lease in leases)
+    if not reported <= used <= charge:
+        raise BadRequest(f"{pod} reported {reported} and is charged {charge}: what it used lies between")
+    for lease in leases:
+        books.holdings.close(account, lease, lease.charge)
+    books.correct(key, reference, used - charge, evidence, now_ms)
+
+
+def _quarantined(account: Account, pod: str) -> list[Lease]:
+    leases = [lease for lease in account.leases.values() if lease.holder.name == pod and lease.quarantined]
+    if not leases:
+        raise BadRequest(f"{pod} has nothing in quarantine on {account.name} in the running period")
+    if any(lease.quarantined == "silent" for lease in leases):
+        raise BadRequest(f"{pod} is silent, but exists: it may come back and spend. Delete the pod first")
+    return leases
