@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test quick sim test-cluster lint bench cluster cluster-down generate lock clean
+.PHONY: help setup demo test quick sim test-cluster lint bench bench-ledger cluster cluster-down generate lock clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ generate: setup  ## Write what is generated and committed: crds/ and its copy in
 bench: setup  ## CPU, latency, memory and start of the sidecar beside Envoy, a plain proxy and direct
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-ledger: setup  ## What the ledger costs and leaves unspent; writes docs/utilisation.csv and .svg
+	$(BIN)/python bench/ledger.py $(ARGS)
 
 cluster: setup  ## A real one-node Kubernetes with Spendmesh on it, left running; prints its KUBECONFIG
 	$(BIN)/python tests/cluster/up.py $(ARGS)

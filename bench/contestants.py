@@ -163,7 +163,7 @@ def envoy(port: int, folder: Path) -> Iterator[Contestant]:
 
 @contextmanager
 def spendmesh(
-    port: int, folder: Path, collector: str, name: str = "spendmesh", source: str = ""
+    port: int, folder: Path, collector: str, name: str = "spendmesh", source: str = "", amount: str = "1000000"
 ) -> Iterator[Contestant]:
     """
     Our sidecar with whole policy, a real control process, and spans on their way to `collector`.
@@ -172,7 +172,7 @@ def spendmesh(
     """
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)
-    write_policy(folder, port, "1000000")
+    write_policy(folder, port, amount)
     token, keys = secrets.token_urlsafe(16), folder / "keys"
     keys.mkdir(exist_ok=True)
     (keys / "openai").write_text("sk-bench", encoding="utf-8")
@@ -201,8 +201,10 @@ def spendmesh(
 
 
 def write_policy(folder: Path, port: int, amount: str) -> None:
-    """Write (or change) the policy that `spendmesh` obeys."""
+    """Write (or change) the policy that `spendmesh` obeys; without an amount it has no budget."""
     text = MANIFESTS.format(port=port, amount=amount)
+    if not amount:
+        text = text.rpartition("---")[0]
     (folder / "manifests" / "policy.yaml").write_text(text, encoding="utf-8")
 
 

@@ -1,0 +1,140 @@
+"""
+How much of a limit is spent when so many sidecars exhaust it together: the real ledgers against the real books, as in
+the tests. Writes a table as CSV and a plot as SVG; the same seed writes the same files.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "control"))
+
+from ledger_fleet import Fleet, Pod, fleet_of
+
+SIDECARS = (1, 10, 100, 500)
+RATIOS = (100, 1_000, 10_000)
+"""The limit is so many times one call's worst case."""
+PATIENCE_SECONDS = 45.0
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 56, 40, 150, 48
+COLOURS = ("#0b6e99", "#b5541c", "#4a7a2c")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run. Shares are of the limit, in percent."""
+
+    sidecars: int
+    ratio: int
+    spent_percent: float
+    promised_percent: float
+    """The limit less one worst case for each sidecar."""
+
+
+def measure(sidecars: int, ratio: int, rng: Random) -> Point:
+    """Calls that cost half to all of their worst case, by all sidecars, until nobody is served any more."""
+    worst = 1_000_000
+    fleet = fleet_of(worst * ratio)
+    pods = [fleet.start(f"Deployment bench/w{number // 20}") for number in range(sidecars)]
+    _exhaust(fleet, pods, worst, rng)
+    share = 100 * fleet.account.settled / fleet.account.limit.amount
+    return Point(sidecars, ratio, share, max(0.0, 100 * (1 - sidecars / ratio)))
+
+
+def _exhaust(fleet: Fleet, pods: list[Pod], worst: int, rng: Random) -> None:
+    tried_at = dict.fromkeys(pods, 0.0)
+    served_at = 0.0
+
+    def work() -> None:
+        nonlocal served_at
+        for pod in pods:
+            if fleet.now >= tried_at[pod]:
+                if pod.call(worst, rng.randrange(worst // 2, worst + 1)):
+                    served_at = fleet.now
+                else:
+                    tried_at[pod] = fleet.now + rng.uniform(0.5, 2.0)
+
+    while fleet.now - served_at < PATIENCE_SECONDS:
+        fleet.run(1.0, work)
+    for pod in pods:
+        pod.report()
+
+
+def write(folder: Path, rng: Random) -> None:
+    """Measure all points; write `utilisation.csv` and `utilisation.svg`, and print the table."""
+    points = [measure(sidecars, ratio, rng) for ratio in RATIOS for sidecars in SIDECARS]
+    with (folder / "utilisation.csv").open("w", encoding="utf-8", newline="") as out:
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("sidecars", "limit_over_worst_case", "spent_percent", "promised_percent"))
+        for point in points:
+            spent, promised = f"{point.spent_percent:.3f}", f"{point.promised_percent:.3f}"
+            rows.writerow((point.sidecars, point.ratio, spent, promised))
+    (folder / "utilisation.svg").write_text(plot(points), encoding="utf-8")
+    print("\n| spent at exhaustion, % of the limit | " + " | ".join(f"{n} sidecars" for n in SIDECARS) + " |")
+    print("|---" * (len(SIDECARS) + 1) + "|")
+    for ratio in RATIOS:
+        cells = [f"{point.spent_percent:.2f}" for point in points if point.ratio == ratio]
+        print(f"| worst case = limit / {ratio:,} | " + " | ".join(cells) + " |")
+
+
+def plot(points: list[Point]) -> str:
+    """Lines of what was spent, dashed ones of what is promised, over the number of sidecars."""
+    floor = 5 * math.floor(min(point.spent_percent for point in points) / 5)
+    parts = [_frame(floor)]
+    for ratio, colour in zip(RATIOS, COLOURS, strict=True):
+        mine = [point for point in points if point.ratio == ratio]
+        spent = [(_x(point.sidecars), _y(point.spent_percent, floor)) for point in mine]
+        promised = [(_x(p.sidecars), _y(p.promised_percent, floor)) for p in mine if p.promised_percent >= floor]
+        parts.append(_line(spent, colour, ""))
+        parts.append(_line(promised, colour, ' stroke-dasharray="4 4" opacity="0.6"'))
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spent]
+        row = TOP + 16 + 22 * RATIOS.index(ratio)
+        at = WIDTH - RIGHT + 16
+        parts.append(
+            f'<line x1="{at}" y1="{row - 4}" x2="{at + 18}" y2="{row - 4}" stroke="{colour}" stroke-width="2"/>'
+        )
+        parts.append(f'<text x="{at + 24}" y="{row}">limit / {ratio:,}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 92}" fill="#666">dashed: promised</text>')
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+            'font-size="12" fill="#222">',
+            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+def _frame(floor: int) -> str:
+    parts = [f'<text x="{LEFT}" y="22" font-size="14">Share of a limit that is spent when sidecars exhaust it</text>']
+    for percent in range(floor, 101, 5 if floor >= 70 else 10):
+        y = _y(percent, floor)
+        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{percent} %</text>')
+    parts += [
+        f'<text x="{_x(sidecars):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{sidecars}</text>'
+        for sidecars in SIDECARS
+    ]
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(
+        f'<text x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">sidecars; colour: worst case of a call</text>'
+    )
+    return "\n".join(parts)
+
+
+def _line(places: list[tuple[float, float]], colour: str, more: str) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{more}/>'
+
+
+def _x(sidecars: int) -> float:
+    return LEFT + 20 + (WIDTH - LEFT - RIGHT - 40) * math.log(sidecars) / math.log(SIDECARS[-1])
+
+
+def _y(percent: float, floor: int) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (100 - percent) / (100 - floor)
