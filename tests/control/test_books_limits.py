@@ -13,6 +13,7 @@ from ledger_desk import DAY_MS, HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.periods import span_at
 from spendmesh_sidecar.core.specs import LimitSpec, Period, ThresholdSpec, WindowSpec
@@ -304,12 +305,12 @@ def test_a_correction_counts_once_and_is_kept_with_its_evidence() -> None:
     (account,) = desk.books.current(desk.now_ms)
 
     for _ in range(2):
-        desk.books.correct(account.key, "invoice-7", -30, "provider's invoice of January", desk.now_ms)
+        correct(desk.books, account.key, "invoice-7", -30, "provider's invoice of January", desk.now_ms)
 
     assert (account.closed_used, desk.state.settled) == (100, 70)
     assert [each.evidence for each in account.corrections] == ["provider's invoice of January"]
     with pytest.raises(BadRequest, match="takes back more"):
-        desk.books.correct(account.key, "invoice-8", -71, "typing error", desk.now_ms)
+        correct(desk.books, account.key, "invoice-8", -71, "typing error", desk.now_ms)
 
 
 def test_sums_that_do_not_hold_stop_grants_of_that_account_only() -> None:
@@ -331,7 +332,7 @@ def test_the_books_survive_their_document() -> None:
     lease = desk.grant(holder(nonce="old"), 100)
     desk.tell(holder(nonce="old"), report(lease.id, 30, overrun=2, would_block=1))
     desk.ask(holder(nonce="new"), want(10), request_id="r")
-    desk.books.correct(desk.books.current(desk.now_ms)[0].key, "c", 5, "evidence", 1)
+    correct(desk.books, desk.books.current(desk.now_ms)[0].key, "c", 5, "evidence", 1)
     desk.books.remember({BUDGET: budget()}, (BUDGET,))
 
     copy = decode(encode(desk.books), "test")

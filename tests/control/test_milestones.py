@@ -16,6 +16,7 @@ from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.kube.budget_events import BudgetEvents
 from spendmesh_operator.kube.client import Conflict, KubeUnavailable
+from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.store import MemoryStore
@@ -149,7 +150,7 @@ def test_a_correction_leaves_a_stage() -> None:
     assert desk.listen() == ["80"]
     (account,) = desk.books.current(desk.now_ms)
 
-    desk.books.correct(account.key, "invoice-1", -200, "provider's invoice", desk.now_ms)
+    correct(desk.books, account.key, "invoice-1", -200, "provider's invoice", desk.now_ms)
 
     assert desk.state.crossed_percent == 0
     desk.now_ms += 1000

@@ -12,6 +12,7 @@ from ledger_desk import Desk, holder
 from ledger_samples import budget as ledger_budget, report
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.index import ObjectKey
+from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.views import view_of
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
@@ -199,7 +200,7 @@ def test_describe_shows_holders_quarantine_by_reason_and_the_last_corrections() 
     desk.tell(holder("done"), report(done.id, 10**9, closed=1))
     (account,) = desk.books.current(desk.now_ms)
     for number in range(7):
-        desk.books.correct(account.key, f"invoice-{number}", -1000, "line 17", desk.now_ms + number * 1000)
+        correct(desk.books, account.key, f"invoice-{number}", -1000, "line 17", desk.now_ms + number * 1000)
 
     views = limit_views(spec, [view_of(account, NOTHING, desk.now_ms)], datetime.fromtimestamp(desk.now_ms / 1000, UTC))
     (shown,) = ModelBudgetStatus.model_validate(made(*views)).limits or ()

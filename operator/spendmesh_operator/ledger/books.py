@@ -15,7 +15,6 @@ from spendmesh_operator.ledger.accounts import (
     Account,
     AccountKey,
     BadRequest,
-    Correction,
     Holder,
     InvariantViolated,
     LimitInForce,
@@ -27,7 +26,7 @@ from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
 from spendmesh_operator.ledger.messages import check_name, check_request, planned, refused, repeated, state_of
-from spendmesh_operator.ledger.milestones import corrected, note_reached
+from spendmesh_operator.ledger.milestones import note_reached
 from spendmesh_operator.ledger.pods import Pods
 from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
@@ -156,23 +155,6 @@ class Books:
                 self.pods.mark_gone(uid)
         leases = self.holdings.leases_of(uids)
         return sum(self.holdings.quarantine(account, lease, reason) for account, lease in leases)
-
-    def correct(self, key: AccountKey, reference: str, delta: int, evidence: str, now_ms: int) -> None:
-        """
-        Append a correction, once per reference.
-
-        Raises BadRequest for an account that is not known, or if closed leases would have used less than nothing.
-        """
-        account = self.holdings.accounts.get(key)
-        if account is None:
-            raise BadRequest(f"{key.budget}/{key.limit} has no account of the period that starts at {key.start}")
-        if any(correction.reference == reference for correction in account.corrections):
-            return
-        if account.closed_used + account.corrected + delta < 0:
-            raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
-        account.corrections.append(Correction(reference, delta, evidence, now_ms))
-        corrected(account, self.holdings.beside(account))
-        self.holdings.touch(account)
 
     def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> None:
         """

@@ -17,7 +17,7 @@ from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.accounts import AccountKey, Holder, LedgerError
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.committer import Committer
-from spendmesh_operator.ledger.correcting import settle_quarantined
+from spendmesh_operator.ledger.correcting import correct, settle_quarantined
 from spendmesh_operator.ledger.operations import PolicyInForce, limits_of
 from spendmesh_operator.ledger.restoring import Forgotten
 from spendmesh_operator.ledger.serving import (
@@ -186,7 +186,7 @@ class Coordinator:
 
     async def correct(self, key: AccountKey, reference: str, delta: int, evidence: str) -> None:
         """Append a correction with its evidence, once per reference. Raises BadRequest."""
-        await self._submit(lambda books, now_ms: books.correct(key, reference, delta, evidence, now_ms))
+        await self._submit(lambda books, now_ms: correct(books, key, reference, delta, evidence, now_ms))
 
     async def settle_quarantined(self, key: AccountKey, pod: str, used: int, reference: str, evidence: str) -> None:
         """Settle a vanished pod's rights at what they cost, by proof. Raises BadRequest."""

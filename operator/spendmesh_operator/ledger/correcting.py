@@ -1,9 +1,26 @@
-"""What later proof does to the books: quarantined rights settled at what they really cost. Pure."""
+"""What later proof does to the books: an amount added or taken back, quarantined rights settled at their cost. Pure."""
 
 from __future__ import annotations
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Lease
+from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Correction, Lease
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.milestones import corrected
+
+
+def correct(books: Books, key: AccountKey, reference: str, delta: int, evidence: str, now_ms: int) -> None:
+    """
+    Append a correction, once per reference.
+
+    Raises BadRequest for an account that is not known, or if closed leases would have used less than nothing.
+    """
+    account = _account(books, key)
+    if _booked(account, reference):
+        return
+    if account.closed_used + account.corrected + delta < 0:
+        raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
+    account.corrections.append(Correction(reference, delta, evidence, now_ms))
+    corrected(account, books.holdings.beside(account))
+    books.holdings.touch(account)
 
 
 def settle_quarantined(
@@ -16,10 +33,8 @@ def settle_quarantined(
     finds the lease closed and changes nothing. Raises BadRequest, changing nothing, where there is nothing to settle,
     where the pod is merely silent and may come back, or for less than was reported.
     """
-    account = books.holdings.accounts.get(key)
-    if account is None:
-        raise BadRequest(f"{key.budget}/{key.limit} has no account of the period that starts at {key.start}")
-    if any(correction.reference == reference for correction in account.corrections):
+    account = _account(books, key)
+    if _booked(account, reference):
         return
     leases = _quarantined(account, pod)
     charge, reported = sum(lease.charge for lease in leases), sum(lease.used for lease in leases)
@@ -27,7 +42,7 @@ def settle_quarantined(
         raise BadRequest(f"{pod} reported {reported} and is charged {charge}: what it used lies between")
     for lease in leases:
         books.holdings.close(account, lease, lease.charge)
-    books.correct(key, reference, used - charge, evidence, now_ms)
+    correct(books, key, reference, used - charge, evidence, now_ms)
 
 
 def _quarantined(account: Account, pod: str) -> list[Lease]:
@@ -37,3 +52,14 @@ def _quarantined(account: Account, pod: str) -> list[Lease]:
     if any(lease.quarantined == "silent" for lease in leases):
         raise BadRequest(f"{pod} is silent, but exists: it may come back and spend. Delete the pod first")
     return leases
+
+
+def _account(books: Books, key: AccountKey) -> Account:
+    account = books.holdings.accounts.get(key)
+    if account is None:
+        raise BadRequest(f"{key.budget}/{key.limit} has no account of the period that starts at {key.start}")
+    return account
+
+
+def _booked(account: Account, reference: str) -> bool:
+    return any(correction.reference == reference for correction in account.corrections)
