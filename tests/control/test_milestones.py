@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 from prometheus_client import CollectorRegistry
 
+from control_plane import ControlPlane
 from coordinator_samples import POD, serving
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, acquire, budget, limit, limits_of, report, want
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.index import ObjectKey
+from spendmesh_operator.kube import events
 from spendmesh_operator.kube.budget_events import BudgetEvents
-from spendmesh_operator.kube.client import Conflict, KubeUnavailable
+from spendmesh_operator.kube.client import Conflict, Kube, KubeUnavailable
 from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.store import MemoryStore
 from spendmesh_operator.ledger.telling import mark_told, untold
 from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.status import EventDraft
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 TIER = "economy"
@@ -315,3 +319,27 @@ def test_the_metric_shows_each_milestone_while_it_stands() -> None:
     assert shown() == {"80": 1.0, "90": 1.0, "100": None, "quarantine": None}
     desk.resize(1100)
     assert shown() == {"80": 1.0, "90": None, "100": None, "quarantine": None}
+
+
+def test_a_real_api_server_keeps_one_event_under_the_milestones_name(control_plane: ControlPlane) -> None:
+    """The name is a valid one, and the second writer hears that it is there."""
+    control_plane.create_namespace("milestones")
+    budget_name = "a.very-long.name-" + "x" * 180
+    about = {
+        "apiVersion": "spendmesh.io/v1alpha1",
+        "kind": "ModelBudget",
+        "metadata": {"name": budget_name, "namespace": "milestones", "uid": "u"},
+    }
+
+    async def run() -> list[bool]:
+        kube = await Kube.connect(str(control_plane.kubeconfig))
+        try:
+            draft = EventDraft("Warning", "ThresholdReached", "80 %")
+            at = datetime(2026, 1, 5, 10, tzinfo=UTC)
+            return [await events.publish(kube, about, draft, at, "0123456789abcdef") for _ in range(3)]
+        finally:
+            await kube.close()
+
+    assert asyncio.run(run()) == [True, True, True]
+    items = control_plane.api.call("GET", "/api/v1/namespaces/milestones/events")["items"]
+    assert [one["metadata"]["name"] for one in items] == [f"{budget_name}.0123456789abcdef"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 from spendmesh_operator.clock import Clock
@@ -11,6 +12,8 @@ from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_operator.ledger.serving import NotServing
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.status.bill import Bill, bill, exact_amount
+
+log = logging.getLogger("spendmesh.control")
 
 REFERENCE_CHARS = 128
 EVIDENCE_CHARS = 256
@@ -57,6 +60,7 @@ class PeopleDesk:
         else:
             await self._coordinator.correct(account.key, order.reference, amount, evidence)
         full = f"{order.namespace}/{order.name}"
+        log.warning("%s booked correction %s on %s/%s", person, order.reference, full, order.limit)
         budgets = {name: spec for name, spec in self._coordinator.remembered().items() if name == full}
         return bill(budgets, self._coordinator.views(), datetime.fromtimestamp(self._clock.unix(), UTC))
 
