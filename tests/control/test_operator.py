@@ -25,6 +25,7 @@ from kube_api import ApiRefused
 from operator_replicas import CHART, NAMESPACE, RELEASE, WEBHOOK, Installation, Replica, installed
 from part_process import wait_until
 from parts_fixtures import programs_or_skip
+from spendmesh_cli.__main__ import main as spendmesh
 from spendmesh_sidecar import protocol
 from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
 
@@ -272,6 +273,57 @@ def test_acknowledgements_through_a_follower_reach_the_status(cluster: Installat
     counts = {"matched": 1, "effective": 1, "programmed": 1}
     wait_until(lambda: cluster.get(path)["status"]["workloads"] == counts, "the workload is programmed", 30)
     assert is_true(cluster, "routingpolicies", "support", "Programmed")
+
+
+def test_a_threshold_is_told_once_and_who_may_read_the_budget_reads_its_bill(
+    cluster: Installation, app: tuple[Json, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """85 % spent: one Event at 80 %, and `spendmesh report` through a follower; a correction is another right."""
+    where = f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/modelbudgets/team"
+    steps = [{"percent": 80, "actions": [{"type": "Notify"}]}]
+    patch = [{"op": "add", "path": "/spec/limits/0/thresholds", "value": steps}]
+    edited = cluster.plane.api.call("PATCH", where, patch, "application/json-patch+json")
+    amount = 10**9 * int(float(edited["spec"]["limits"][0]["amount"]))
+    account = protocol.AccountRef(budget=f"{TEAM}/team", limit="monthly")
+    want = protocol.Want(account=account, need=amount * 85 // 100, want=0)
+    request = protocol.AcquireRequest(id="r2", nonce="n1", wants=(want,))
+    _, body = call(cluster, cluster.follower(), app[1], protocol.PATH_ACQUIRE, request)
+    (lease,) = msgspec.json.decode(body, type=protocol.AcquireReply).leases
+    spent = protocol.LeaseReport(lease=lease.id, sequence=1, used=amount * 85 // 100, held=0)
+    reports = protocol.ReportRequest(nonce="n1", reports=(spent,))
+    assert call(cluster, cluster.follower(), app[1], protocol.PATH_REPORT, reports)[0] == 200
+
+    def told() -> list[Json]:
+        items: list[Json] = cluster.get(f"/api/v1/namespaces/{TEAM}/events")["items"]
+        return [one for one in items if one["involvedObject"] == {**one["involvedObject"], "name": "team"}]
+
+    wait_until(lambda: bool(told()), "the Event", 20)
+    wait_until(lambda: cluster.get(where)["status"]["tightest"]["percent"] == 85, "the status", 40)
+    (event,) = told()
+    assert (event["reason"], event["type"]) == ("ThresholdReached", "Warning")
+    assert "has reached 80 %" in event["message"]
+    (held,) = cluster.get(where)["status"]["limits"][0]["holders"]
+    assert (held["pod"], held["state"]) == (f"{TEAM}/app-0", "Reporting")
+
+    cluster.plane.kubectl("create", "serviceaccount", "reader", "-n", TEAM)
+    cluster.plane.kubectl(
+        "create", "role", "bill-reader", "-n", TEAM, "--verb=get,list", "--resource=modelbudgets.spendmesh.io"
+    )
+    cluster.plane.kubectl(
+        "create", "rolebinding", "bill-reader", "-n", TEAM, "--role=bill-reader", f"--serviceaccount={TEAM}:reader"
+    )
+    (tmp_path / "token").write_text(cluster.plane.token(TEAM, "reader", "spendmesh.io"))
+    (tmp_path / "ca.crt").write_text(authority(cluster))
+    at = ["--url", f"https://127.0.0.1:{cluster.follower().control}", "--token-file", str(tmp_path / "token")]
+    at += ["--ca-file", str(tmp_path / "ca.crt"), "--server-name", f"{RELEASE}-control.{NAMESPACE}.svc"]
+    assert spendmesh(["report", f"{TEAM}/team", *at]) == 0
+    cells = capsys.readouterr().out.splitlines()[1].split()
+    assert cells[:3] == [f"{TEAM}/team", "monthly", "Month"] and "85%" in cells
+    assert spendmesh(["report", *at]) == 2
+    assert "may not list modelbudgets.spendmesh.io in all namespaces" in capsys.readouterr().err
+    proof = ["--amount=-1", "--reference", "r", "--evidence", "e"]
+    assert spendmesh(["correct", f"{TEAM}/team", "monthly", *proof, *at]) == 2
+    assert "may not create modelbudgets.spendmesh.io/corrections" in capsys.readouterr().err
 
 
 def test_a_broken_object_is_told_and_an_event_says_why(cluster: Installation, app: tuple[Json, str]) -> None:
