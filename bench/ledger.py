@@ -196,9 +196,7 @@ def enforcement(folder: Path, rounds: int) -> None:
     for name in (on.name, off.name):
         took = sorted(late[name])
         print(f"| {name} | {statistics.median(rate[name]):.0f} | {_at(took, 0.5)} | {_at(took, 0.99)} |")
-    print(
-        f"\nThroughput lost to enforcement: {loss:.1%} (goal 5 %), paired median of {rounds} rounds. Latencies are of both"
-    )
+    print(f"\nThroughput lost to enforcement: {loss:.1%} (goal 5 %), paired median of {rounds} rounds. Latencies: both")
     print("at once, 50 calls a second each, so that they meet the same noise (goal: p99 0.2 ms apart).")
 
 

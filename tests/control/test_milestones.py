@@ -14,6 +14,7 @@ from control_plane import ControlPlane
 from coordinator_samples import POD, serving
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, acquire, budget, limit, limits_of, report, want
+from rolling_desk import PART_MS, Rolling
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.kube import events
@@ -189,6 +190,32 @@ def test_the_quarantine_alert_ends_below_four_percent_and_is_told_once_for_each_
         desk.now_ms += 1000
 
     assert heard == ["quarantine", "quarantine"]
+
+
+def test_a_rolling_window_tells_a_step_once_while_it_stands_and_anew_when_it_is_reached_again() -> None:
+    """Its parts are accounts of their own: a milestone moves with the window until the spend has rolled out of it."""
+    rolling = Rolling()
+    heard: list[str] = []
+
+    def part(spend: int) -> None:
+        rolling.ask("pod-a", spend, spend)
+        rolling.spend("pod-a", spend)
+        rolling.report("pod-a")
+        rolling.pass_ms(1000)
+        for each in untold(rolling.desk.books, rolling.desk.now_ms):
+            heard.append(each.name)
+            mark_told(rolling.desk.books, each)
+        rolling.pass_ms(PART_MS - 1000)
+
+    part(850)
+    for _ in range(20):
+        part(1)
+    assert heard == ["80"]
+    for _ in range(10):
+        part(1)
+    assert rolling.desk.state.crossed_percent == 0
+    part(850)
+    assert heard == ["80", "80"]
 
 
 @settings(max_examples=200, deadline=None)
