@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spendmesh_operator.ledger.forecast import Pace
+from spendmesh_operator.ledger.notes import Correction as Correction, Milestone as Milestone
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 
@@ -125,25 +126,6 @@ class Lease:
     def returns(self) -> bool:
         """Whether a sign of life of its holder opens it again."""
         return self.quarantined in ("silent", "gone")
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """Later proof that a charge was wrong, for example from a provider's invoice. Never edited, never removed."""
-
-    reference: str
-    delta: int
-    evidence: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Milestone:
-    """A threshold, or too much in quarantine, was reached when the limit had this amount. `told`: people heard it."""
-
-    amount: int
-    at_ms: int
-    told: bool = False
 
 
 @dataclass(slots=True)

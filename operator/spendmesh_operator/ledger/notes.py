@@ -1,0 +1,24 @@
+"""What is noted on an account beside its sums: corrections, and milestones that people hear of. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Later proof that a charge was wrong, for example from a provider's invoice. Never edited, never removed."""
+
+    reference: str
+    delta: int
+    evidence: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A threshold, or too much in quarantine, was reached when the limit had this amount. `told`: people heard it."""
+
+    amount: int
+    at_ms: int
+    told: bool = False
