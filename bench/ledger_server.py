@@ -12,7 +12,6 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from aiohttp import web
 
@@ -24,7 +23,7 @@ from spendmesh_operator.control.server import ControlParts, control_app
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import Stored
+from spendmesh_operator.ledger.store import Commit, Stored
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.policy import Policy, digest, encode
 
@@ -76,10 +75,10 @@ class Counting:
     async def read(self) -> Stored:
         return await self.inner.read()
 
-    async def write(self, document: dict[str, Any], expected_version: str, commit_id: str) -> str:
+    async def write(self, commit: Commit) -> str:
         self.counts["writes"] += 1
-        self.counts["bytes"] = len(json.dumps(document))
-        return await self.inner.write(document, expected_version, commit_id)
+        self.counts["bytes"] = sum(len(json.dumps(section)) for section in commit.put.values())
+        return await self.inner.write(commit)
 
     async def close(self) -> None:
         await self.inner.close()
