@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,19 @@ class Account:
         return self.settled + self.quarantined
 
 
-def account(cluster: Cluster, budget: str, limit: str) -> Account:
-    """The account of a budget (`namespace/name`) and limit; zeros if nothing was granted yet."""
+Sections = Callable[[Cluster], Iterable[dict[str, Any]]]
+"""Where the documents of the books are read."""
+
+
+def objects(cluster: Cluster) -> Iterable[dict[str, Any]]:
+    """The documents in BudgetLedger objects."""
     stored = cluster.get("budgetledgers", "-n", SYSTEM)["items"]
-    sections = [one["document"] for ledger in stored for one in ledger["spec"]["books"].values()]
-    entries = [one for one in sections if (one.get("budget"), one.get("limit")) == (budget, limit)]
+    return [one["document"] for ledger in stored for one in ledger["spec"]["books"].values()]
+
+
+def account(cluster: Cluster, budget: str, limit: str, sections: Sections = objects) -> Account:
+    """The account of a budget (`namespace/name`) and limit; zeros if nothing was granted yet."""
+    entries = [one for one in sections(cluster) if (one.get("budget"), one.get("limit")) == (budget, limit)]
     if not entries:
         return Account(0, 0, 0, 0)
     assert len({one["start"] for one in entries}) == 1, f"{budget}/{limit}: the period has changed while the tests ran"
@@ -60,11 +69,18 @@ def _read(entry: dict[str, Any]) -> Account:
     return Account(int(entry["spec"]["amount"]), settled, quarantined, closed + charged)
 
 
-def settled_at(cluster: Cluster, budget: str, limit: str, at_least: int, timeout_seconds: float = 45) -> Account:
+def settled_at(
+    cluster: Cluster,
+    budget: str,
+    limit: str,
+    at_least: int,
+    timeout_seconds: float = 45,
+    sections: Sections = objects,
+) -> Account:
     """The account as soon as it says that so much was spent: reports arrive some seconds after the calls."""
 
     def look() -> Account | None:
-        found = account(cluster, budget, limit)
+        found = account(cluster, budget, limit, sections)
         return found if found.ledger >= at_least else None
 
     found: Account = eventually(look, f"the books of {budget}/{limit} reach {at_least}", timeout_seconds)

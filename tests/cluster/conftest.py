@@ -14,7 +14,21 @@ from go_toolchain import PartsUnavailable
 from node import Node
 from parts_fixtures import programs_or_skip, skip_or_fail
 
-ACCOUNTS = ("team-a", "plain", "budget", "leader", "killed", "storm", "edit", "away", "away-budget", "jobs", "probe")
+ACCOUNTS = (
+    "team-a",
+    "plain",
+    "budget",
+    "leader",
+    "killed",
+    "storm",
+    "edit",
+    "away",
+    "away-budget",
+    "jobs",
+    "probe",
+    "race",
+    "race-on-postgres",
+)
 """Namespaces with an account of their own at the stand-in, so that each test's sums are its own."""
 
 
