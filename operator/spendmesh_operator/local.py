@@ -29,6 +29,7 @@ from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, co
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.partitions import place_of
 from spendmesh_operator.ledger.sqlite import SQLiteStore
 from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
 from spendmesh_operator.prices import load_prices
@@ -112,6 +113,7 @@ class LocalControl:
             CoordinatorSettings(commit_interval_seconds=0.0),
             metrics.committed if metrics is not None else lambda _: None,
             self._index.workload_of,
+            lambda pod: place_of(pod, self._index.pod(pod.uid)),
         )
         self._clock = clock
         self._rng = rng

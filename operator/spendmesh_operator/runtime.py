@@ -45,6 +45,7 @@ from spendmesh_operator.kube.tokenreview import Replicas, TokenReviewer
 from spendmesh_operator.leading import Leading
 from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_operator.ledger.document import LedgerUnreadable, decode
+from spendmesh_operator.ledger.partitions import place_of
 from spendmesh_operator.ledger.store import LedgerStoreError, Stored
 from spendmesh_operator.prices import load_prices
 from spendmesh_operator.settings import Settings
@@ -95,6 +96,7 @@ class Replica:
             coordinator_settings(settings),
             committed=self._metrics.committed,
             workload_of=self._index.workload_of,
+            place_of=lambda pod: place_of(pod, self._index.pod(pod.uid)),
         )
         self._election = Election(
             kube,

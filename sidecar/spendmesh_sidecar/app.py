@@ -62,7 +62,8 @@ class _DataHandler:
             dialect = route.operation.dialect
             with self._bodies.held() as held:
                 body = await read_body(request, held)
-                parsed = parse_request(route.operation, body, tuple(request.headers.items()), route.alias)
+                headers, scopes = tuple(request.headers.items()), self._plane.scope_headers
+                parsed = parse_request(route.operation, body, headers, route.alias, scopes)
                 await self._pipeline(parsed, request_id).run(client)
         except RequestError as error:
             refusal = Refusal(code=error.code, status=error.status, message=error.message, param=error.param)

@@ -15,6 +15,7 @@ from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.core import ledger_view
 from spendmesh_sidecar.core.breaker import Breakers, State
 from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.types import Operation
@@ -32,7 +33,7 @@ _BREAKER_STATES: dict[State, int] = {"serving": 0, "probing": 1, "ejected": 2}
 
 @dataclass(slots=True)
 class DataPlane:
-    """Everything a request needs. `installed` and `pricing` change together at a policy swap."""
+    """Everything a request needs. `installed`, `pricing` and `scope_headers` change together at a policy swap."""
 
     clock: Clock
     rng: Random
@@ -49,6 +50,8 @@ class DataPlane:
     breakers: Breakers = field(default_factory=Breakers)
     installed: Installed | None = None
     pricing: Pricing | None = None
+    scope_headers: frozenset[str] = frozenset()
+    """Request headers that a limit of the policy is divided by."""
     active: int = 0
     """Requests in progress; `idle` is set while there are none."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,6 +91,7 @@ class DataPlane:
     def install(self, installed: Installed) -> None:
         """Swap the policy. Requests in flight finish under the one they began with."""
         self.pricing = Pricing(installed.prices.lists, installed.prices.version)
+        self.scope_headers = scope_headers(installed.policy.budgets)
         self.installed = installed
         self.ledger.set_budgets(installed.policy.budgets, self.clock.monotonic())
 

@@ -29,6 +29,8 @@ REPAIR_SECONDS = 0.2
 """Pause before a lost call is repeated."""
 SILENT_AFTER_SECONDS = 2.0
 """A busy coordinator answers once a second (contract §4); one that missed two turns does not answer."""
+REPORTS_AT_ONCE = protocol.MAX_REPORTS // 2
+"""So that a message stays well below what the control server reads."""
 CONFLICT = 409
 
 log = logging.getLogger("spendmesh.leases")
@@ -137,7 +139,14 @@ class Leases:
 
     async def report(self) -> None:
         """Tell the coordinator what is new; an empty report is the heartbeat."""
-        nonce, reports = self._ledger.nonce, self._ledger.reports(self._clock.monotonic())
+        reports = self._ledger.reports(self._clock.monotonic())
+        for first in range(0, max(1, len(reports)), REPORTS_AT_ONCE):
+            if not await self._tell(reports[first : first + REPORTS_AT_ONCE]):
+                return
+
+    async def _tell(self, reports: tuple[protocol.LeaseReport, ...]) -> bool:
+        """Whether more can be told."""
+        nonce = self._ledger.nonce
         try:
             await self._log.durable()
         except LedgerUnwritable:
@@ -146,15 +155,17 @@ class Leases:
             reply = await self._client.report(protocol.ReportRequest(nonce=nonce, reports=reports))
         except ControlUnavailable:
             self.reachable = False
-            return
+            return False
         except ControlRefused as refused:
             self._refused(refused, nonce)
-            return
+            return False
         self.reachable = True
         self._ledger.acknowledged(reply.leases, self._clock.monotonic())
         if self._ledger.copied:
             log.error("this sidecar's state is a copy of another's: starting anew with its own rights")
             self._ledger.adopt(self._new_nonce())
+            return False
+        return True
 
     async def _serve_loop(self) -> None:
         while True:
@@ -162,7 +173,7 @@ class Leases:
             self._called.clear()
             granted = True
             while self._waiting:
-                calls = tuple(self._waiting) if granted else (self._waiting[0],)
+                calls = _at_once(self._waiting) if granted else (self._waiting[0],)
                 try:
                     async with asyncio.timeout_at(max(call.until for call in calls)):
                         granted = await self._serve(calls)
@@ -174,7 +185,8 @@ class Leases:
         """
         Ask once for all calls, since a busy coordinator answers once a second. False: not even the first had success.
 
-        If all together are refused, ask for the first half, down to one call, which then has its answer. Rights that
+        If all together are refused, ask for those that need no account of a refusal; where all do, for the first half,
+        down to one call, which then has its answer. Rights that
         come and cannot be spent are asked for once more: each further question would only tie up more of the limit.
         """
         useless, holder, fenced = 0, self._ledger.nonce, False
@@ -187,7 +199,7 @@ class Leases:
             elif answer is None:
                 self._answer(calls, None)
             elif answer.denials and len(calls) > 1:
-                calls = calls[: len(calls) // 2]
+                calls = _untouched(calls, answer.denials) or calls[: len(calls) // 2]
             elif answer.denials:
                 self._answer(calls, answer.denials)
                 self._answer_alike()
@@ -236,11 +248,14 @@ class Leases:
         self._heard_at = now = self._clock.monotonic()
         # A top-up that was under way may have brought these rights a moment before.
         before = map(min, asked_with, self._free(wants))
+        self._ledger.assign(reply.assigned, now)
         for lease in reply.leases:
             self._ledger.merge(lease, now)
         grown = (free > least for free, least in zip(self._free(wants), before, strict=True))
         useful = all(more or not want.need for want, more in zip(wants, grown, strict=True))
-        asked = (Shortfall(want.account.budget, want.account.limit, want.need, want.want) for want in wants)
+        asked = (
+            Shortfall(want.account.budget, want.account.limit, want.need, want.want, want.account.per) for want in wants
+        )
         self._ledger.denied(reply.denials, now, tuple(asked))
         if any(denial.reason == "in_flight" for denial in reply.denials):
             self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
@@ -251,10 +266,12 @@ class Leases:
         return [self._ledger.free(want.account, now) for want in wants]
 
     async def _top_up(self) -> None:
-        if wants := self._ledger.wants(self._clock.monotonic()):
-            before = self._free(wants)
-            await self._exchange(wants)
-            if any(free > least for free, least in zip(self._free(wants), before, strict=True)):
+        wants = self._ledger.wants(self._clock.monotonic())
+        for first in range(0, len(wants), protocol.MAX_WANTS):
+            some = wants[first : first + protocol.MAX_WANTS]
+            before = self._free(some)
+            await self._exchange(some)
+            if any(free > least for free, least in zip(self._free(some), before, strict=True)):
                 self._answer(self._waiting, ())  # what they wait for may have come
 
     async def _top_up_loop(self) -> None:
@@ -285,3 +302,19 @@ class Leases:
         else:
             log.error("rights: %s", refused)
         self.reachable = False
+
+
+def _at_once(waiting: Sequence[_Call]) -> tuple[_Call, ...]:
+    """The first calls whose accounts fit into one request; at least one call."""
+    accounts: set[protocol.AccountRef] = set()
+    for count, call in enumerate(waiting):
+        accounts.update(lack.account for lack in call.shortfalls)
+        if count and len(accounts) > protocol.MAX_WANTS:
+            return tuple(waiting[:count])
+    return tuple(waiting)
+
+
+def _untouched(calls: Sequence[_Call], denials: Denials) -> tuple[_Call, ...]:
+    """Calls that need no account of these denials: another user's empty budget is not theirs."""
+    denied = {denial.account for denial in denials}
+    return tuple(call for call in calls if denied.isdisjoint(lack.account for lack in call.shortfalls))

@@ -25,7 +25,7 @@ from spendmesh_sidecar.core.specs import (
 
 FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "retries/1"})
 """What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed.
-`budgets/2`: limits that count some calls only, and budgets that let unpriced models pass, Clamp,
+`budgets/2`: limits that count some calls only or are divided, and budgets that let unpriced models pass, Clamp,
 and budgets of the organisation."""
 
 

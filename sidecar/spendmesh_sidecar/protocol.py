@@ -29,6 +29,7 @@ import msgspec
 from spendmesh_sidecar.core.rights import (
     AccountRef as AccountRef,
     AccountState as AccountState,
+    Assigned as Assigned,
     Denial as Denial,
     Lease as Lease,
     LeaseReport as LeaseReport,
@@ -108,6 +109,12 @@ class Ack(Message, frozen=True, kw_only=True):
 # --- rights and usage -------------------------------------------------------------------------------------
 
 
+MAX_WANTS = 64
+"""Accounts of one request: a few budgets of a few limits each, in two periods, for a few users."""
+MAX_REPORTS = 1024
+"""Reports of one message: about 200 KiB."""
+
+
 class AcquireRequest(Message, frozen=True, kw_only=True):
     """All or nothing on `need` (contract §4). The same `id` gets the same answer, however often it is sent."""
 
@@ -126,6 +133,8 @@ class AcquireReply(Message, frozen=True, kw_only=True):
 
     leases: tuple[Lease, ...] = ()
     denials: tuple[Denial, ...] = ()
+    assigned: tuple[Assigned, ...] = ()
+    """Wants whose answer is about another account than the one that was asked for."""
 
 
 class ReportRequest(Message, frozen=True, kw_only=True):

@@ -391,3 +391,43 @@ def test_an_invalid_routing_policy_that_never_was_valid_has_no_effect() -> None:
     assert policy_of(result).routing is None
     assert condition(result, "RoutingPolicy", "route", "Accepted") == ("False", "Invalid")
     assert "no effect" in message(result, "RoutingPolicy", "route", "Accepted")
+
+
+def test_a_divided_limit_needs_a_sidecar_that_divides() -> None:
+    """An older sidecar refuses the policy as a whole instead of counting all users as one."""
+    window = {"type": "Calendar", "period": "Month"}
+    limit = {"name": "each", "currency": "USD", "amount": 5, "window": window}
+    parts = [{"type": "User"}, {"type": "Header", "name": "x-tenant"}]
+
+    plain = policy_of(compiled(pod(), budget(limits=[limit])))
+    divided = policy_of(compiled(pod(), budget(limits=[{**limit, "per": parts, "maxValues": 7}])))
+
+    assert plain.requires == ("budgets/1",)
+    assert divided.requires == ("budgets/1", "budgets/2")
+    (spec,) = divided.budgets[0].limits
+    assert [(part.type, part.name) for part in spec.per] == [("User", ""), ("Header", "x-tenant")]
+    assert spec.max_values == 7
+
+
+def test_overrides_go_with_their_limit_the_first_to_end_first() -> None:
+    """In the limit's unit and in unix seconds, whatever zone they were written in."""
+    window = {"type": "Calendar", "period": "Month"}
+    limits = [
+        {"name": "calls", "unit": "Requests", "amount": 5, "window": window},
+        {"name": "monthly", "currency": "USD", "amount": 5, "window": window},
+    ]
+    made = {"from": "2026-12-01T01:00:00+01:00", "reason": "r"}
+    overrides = [
+        {"name": "a", "limit": "monthly", "increase": "0.5", "until": "2026-12-03T00:00:00Z", **made},
+        {"name": "b", "limit": "monthly", "increase": 2, "until": "2026-12-02T00:00:00Z", **made},
+        {"name": "c", "limit": "calls", "increase": 7, "until": "2026-12-02T00:00:00Z", **made},
+    ]
+
+    policy = policy_of(compiled(pod(), budget(limits=limits, overrides=overrides)))
+
+    assert policy.requires == ("budgets/1", "budgets/2")
+    calls, monthly = policy.budgets[0].limits
+    assert [(each.name, each.amount) for each in monthly.overrides] == [("b", 2 * 10**9), ("a", 5 * 10**8)]
+    assert [(each.name, each.amount, each.starts, each.ends) for each in calls.overrides] == [
+        ("c", 7, 1_796_083_200, 1_796_169_600)
+    ]

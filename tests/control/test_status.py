@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from compile_samples import Raw, budget, compiled, pod, provider, retries, routing
 from ledger_desk import Desk, holder
-from ledger_samples import budget as ledger_budget, report
+from ledger_samples import BUDGET, budget as ledger_budget, limit as desk_limit, report, want
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.index import ObjectKey
+from spendmesh_operator.ledger.accounts import LimitInForce
 from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.views import view_of
@@ -29,6 +31,8 @@ from spendmesh_operator.status import (
     write_delay,
 )
 from spendmesh_operator.workloads import MountedKey
+from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec
+from spendmesh_sidecar.protocol import AccountRef
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 500_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -385,3 +389,24 @@ def test_a_rollout_under_way_is_no_event_but_a_refusal_is() -> None:
 
     assert drafts(status("Programmed", "True"), status("Pending")) == []
     assert drafts(status("Pending"), status("Rejected")) == [("Warning", "Rejected")]
+
+
+def test_a_divided_limit_shows_its_fullest_value_and_names_none() -> None:
+    """How many values there are and how far the fullest is: whose it is, is nobody else's business."""
+    desk = Desk()
+    spec = msgspec.structs.replace(desk_limit(100), per=(PerSpec(type="User"),))
+    desk.limits = lambda _: LimitInForce(spec)
+    for user, spent in (("ana", 30), ("ben", 100), ("cat", 0)):
+        ref = AccountRef(budget=BUDGET, limit="hourly", per=(user,))
+        (lease,) = desk.ask(holder(), want(100, ref=ref)).leases
+        desk.tell(holder(), report(lease.id, spent, held=0 if spent else 5))
+    views = [view_of(account, NOTHING, desk.now_ms) for account in desk.books.current(desk.now_ms)]
+
+    (shown,) = limit_views(BudgetSpec(name=BUDGET, limits=(spec,)), views, NOW)
+
+    assert (shown.values, shown.settled, shown.stage) == (3, 100, "Exhausted")
+    status = made(shown)
+    assert status["limits"][0]["values"] == 3
+    (said,) = [each["message"] for each in status["conditions"] if each["type"] == "WithinBudget"]
+    assert said.startswith("the fullest of 3 values of limit 'hourly'") and "its calls are refused" in said
+    assert "ben" not in repr(status)

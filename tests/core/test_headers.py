@@ -14,6 +14,7 @@ from spendmesh_sidecar.core.operations.headers import (
     credentials,
     read_client_retry,
     read_hints,
+    read_scopes,
     response_headers,
     retry_after_seconds,
     upstream_headers,
@@ -184,3 +185,47 @@ def test_answers_lose_what_is_of_one_hop_and_what_looks_like_ours() -> None:
 def test_how_long_a_provider_asks_to_wait(headers: list[tuple[str, str]], seconds: float | None) -> None:
     """Seconds, milliseconds or a date, at most a day; nonsense is no hint."""
     assert retry_after_seconds(headers, NOW) == seconds
+
+
+# --- headers that limits are divided by ---------------------------------------------------------------------
+
+TENANT = frozenset({"x-tenant"})
+
+
+def test_scope_headers_are_read_in_nfc_and_only_those_that_are_named() -> None:
+    """Anything else a client sends is not a scope."""
+    composed = "caf\u00e9"
+    headers = [("X-Tenant", " " + unicodedata.normalize("NFD", composed)), ("x-stranger", "a")]
+    assert read_scopes(headers, TENANT) == (("x-tenant", composed),)
+    assert read_scopes([], TENANT) == ()
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ([("x-tenant", "a"), ("X-Tenant", "a")], "send it once"),
+        ([("x-tenant", "a"), ("x_tenant", "b")], "without underscores"),
+        ([("x_tenant", "b")], "without underscores"),
+        ([("x-tenant", "a" * 129)], "more than 128 bytes"),
+        ([("x-tenant", "\u00e9" * 65)], "more than 128 bytes"),
+        ([("x-tenant", "a" * 10_240)], "more than 128 bytes"),
+        ([("x-tenant", "a\x01b")], "control characters"),
+        ([("x-tenant", "a\udcffb")], "not UTF-8"),
+    ],
+)
+def test_a_scope_header_that_could_be_read_two_ways_is_refused_by_name(
+    headers: list[tuple[str, str]], says: str
+) -> None:
+    """Whose money it is, is never guessed, and no name of an account is longer than it may be."""
+    with pytest.raises(RequestError, match=says) as refused:
+        read_scopes(headers, TENANT)
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "request_invalid", "x-tenant")
+
+
+def test_a_scope_of_exactly_the_largest_size_is_read() -> None:
+    assert read_scopes([("x-tenant", "\u00e9" * 64)], TENANT) == (("x-tenant", "\u00e9" * 64),)
+
+
+def test_scope_headers_stay_here() -> None:
+    """They say whose budget it is; providers have no business with it."""
+    assert "x-tenant" not in upstream_headers("OpenAI", ClientHeaders.of([("x-tenant", "acme")]))

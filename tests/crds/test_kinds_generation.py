@@ -96,7 +96,7 @@ def test_kinds_have_short_names_a_category_and_no_unpublished_field(committed_cr
         "BudgetLedger": None,
     }
     assert all(name["categories"] == ["spendmesh"] for name in names.values())
-    unpublished = {"inheritance", "namespaceSelector", "namespace", "allowedNamespaces", "per", "overrides"}
+    unpublished = {"inheritance", "namespaceSelector", "namespace", "allowedNamespaces"}
     for kind, definition in committed_crds.items():
         published = {"inheritance", "namespaceSelector"} if kind == "ModelBudget" else set()
         for path, _ in properties(schemas(definition)["spec"]):

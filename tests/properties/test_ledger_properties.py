@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges
 from spendmesh_sidecar.core.lease import LedgerError
@@ -19,20 +20,30 @@ from spendmesh_sidecar.core.rights import (
     LeaseState,
     report_digest,
 )
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, OverrideSpec, PerSpec, WindowSpec
+from spendmesh_sidecar.core.types import Hints
 
 WINDOW = WindowSpec(period="Hour")
+CAP_TOKENS = 400
+LAUNCH = OverrideSpec(name="launch", amount=5_000, starts=0, ends=10**9)
 LIMITS = (
-    LimitSpec(name="money", currency="USD", amount=10_000, window=WINDOW),
+    LimitSpec(name="money", currency="USD", amount=10_000, window=WINDOW, overrides=(LAUNCH,)),
     LimitSpec(name="calls", unit="Requests", amount=50, window=WINDOW),
-    LimitSpec(name="tokens", unit="TotalTokens", amount=5_000, window=WINDOW),
+    LimitSpec(
+        name="tokens", unit="TotalTokens", amount=5_000, window=WINDOW, on_unverifiable="Allow", allow_cap=CAP_TOKENS
+    ),
 )
-ENFORCED = BudgetSpec(name="team-a/team", limits=LIMITS)
+EACH = LimitSpec(name="each", currency="USD", amount=3_000, window=WINDOW, per=(PerSpec(type="User"),))
+USERS = ("ana", "ben", "cat")
+ENFORCED = BudgetSpec(name="team-a/team", limits=(*LIMITS, EACH))
 OBSERVED = BudgetSpec(name="team-a/watch", mode="Observe", limits=LIMITS[:1])
 BUDGETS = (ENFORCED, OBSERVED)
-ANY = Subject("small-1", "team-a/openai")
-ACCOUNTS = tuple(AccountRef(budget=b.name, limit=limit.name) for b in BUDGETS for limit in b.limits)
-UNITS = {"money": "Cost", "calls": "Requests", "tokens": "TotalTokens"}
+ACCOUNTS = (
+    *(AccountRef(budget=b.name, limit=limit.name) for b in BUDGETS for limit in b.limits if not limit.per),
+    *(AccountRef(budget=ENFORCED.name, limit=EACH.name, per=(user,)) for user in USERS),
+)
+OVERRIDE = AccountRef(budget=ENFORCED.name, limit="money", override="launch")
+UNITS = {"money": "Cost", "calls": "Requests", "tokens": "TotalTokens", "each": "Cost"}
 PERIOD_MS = 100_000
 
 
@@ -42,12 +53,18 @@ class Granted:
 
     id: str
     account: AccountRef
+    """As in the message: with the override."""
     starts_at: float
     ends_at: float
     granted: int = 0
     reports: list[LeaseReport] = field(default_factory=list)
     recalled: int = 0
     fenced: bool = False
+
+    @property
+    def counts_on(self) -> AccountRef:
+        """The limit that its use is of."""
+        return replace(self.account, override="")
 
 
 def quantities(cost: int, tokens: int) -> Quantities:
@@ -83,15 +100,16 @@ class LedgerMachine(RuleBasedStateMachine):
             unit=unit,
             currency="USD" if unit == "Cost" else "",
             granted=granted.granted,
+            survival=granted.granted // 4 if unit == "Requests" else 0,
             starts_in_ms=max(0, int((granted.starts_at - self.now) * 1000)),
             ends_in_ms=max(0, int((granted.ends_at - self.now) * 1000)),
             state=self._state(),
         )
 
-    @rule(account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 400), deliver=st.booleans())
+    @rule(account=st.sampled_from((*ACCOUNTS, OVERRIDE)), amount=st.integers(0, 400), deliver=st.booleans())
     def grant(self, account: AccountRef, amount: int, deliver: bool) -> None:
         start = self.now - self.now % 100
-        lease = f"{account.budget}/{account.limit}/{start}"
+        lease = f"{account.budget}/{account.limit}/{account.per}/{account.override}/{start}"
         granted = self.leases.setdefault(lease, Granted(lease, account, start, start + 100))
         if granted.fenced or (granted.reports and granted.reports[-1].closed):
             return
@@ -149,14 +167,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- the sidecar ---
 
+    @rule()
+    def nobody_answers(self) -> None:
+        self.ledger.unanswered(self.now)
+
     @rule(seconds=st.floats(0, 60, allow_nan=False))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(target=open, cost=st.integers(0, 300), tokens=st.integers(0, 300))
-    def reserve(self, cost: int, tokens: int) -> tuple[str, tuple[Charge, ...]] | None:
-        wanted = charges(BUDGETS, quantities(cost, tokens), ANY)
+    @rule(target=open, cost=st.integers(0, 300), tokens=st.integers(0, 300), user=st.sampled_from(USERS))
+    def reserve(self, cost: int, tokens: int, user: str) -> tuple[str, tuple[Charge, ...]] | None:
+        wanted = charges(BUDGETS, quantities(cost, tokens), Subject("small-1", "team-a/openai", Hints(user=user)))
         free = {charge.account: self._free(charge.account) for charge in wanted}
+        credit = {charge.account: self._credit(charge.account) for charge in wanted}
         before = self._books()
         self.count += 1
         name = f"request/attempt-{self.count}"
@@ -164,7 +187,7 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = {
             (charge.account.budget, charge.account.limit): charge.amount - free[charge.account]
             for charge in wanted
-            if not charge.observed and charge.amount > free[charge.account]
+            if not charge.observed and charge.amount > free[charge.account] + credit[charge.account]
         }
         assert {(lack.budget, lack.limit): lack.need for lack in lacking} == expected
         if lacking:
@@ -212,6 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 known = self.leases[lease.id]
                 assert lease.used + lease.held <= lease.granted - lease.released + lease.overrun
                 assert lease.granted <= known.granted
+                assert lease.unheld <= lease.overrun
                 assert min(lease.used, lease.held, lease.released, lease.overrun, lease.free) >= 0
 
     @invariant()
@@ -227,7 +251,7 @@ class LedgerMachine(RuleBasedStateMachine):
         closed = sum(
             granted.reports[-1].used
             for granted in self.leases.values()
-            if granted.account == ref and granted.id not in live and granted.reports
+            if granted.counts_on == ref and granted.id not in live and granted.reports
         )
         return sum(live.values()) + closed + (account.unleased if account else 0)
 
@@ -244,8 +268,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.settled_up
         unleased = {ref: account.unleased for ref, account in self.ledger.accounts.items()}
         for ref in ACCOUNTS:
-            reported = sum(g.reports[-1].used for g in self.leases.values() if g.account == ref and g.reports)
+            reported = sum(g.reports[-1].used for g in self.leases.values() if g.counts_on == ref and g.reports)
             assert reported + unleased.get(ref, 0) == self.used[ref]
+
+    def _credit(self, ref: AccountRef) -> int:
+        account = self.ledger.accounts.get(ref)
+        allowed = account.credit(self.now) if account else 0
+        assert allowed <= (CAP_TOKENS if ref.limit == "tokens" and ref.budget == ENFORCED.name else 0)
+        return allowed
 
     def _free(self, ref: AccountRef) -> int:
         account = self.ledger.accounts.get(ref)

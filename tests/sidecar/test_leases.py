@@ -17,8 +17,9 @@ from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused
 from spendmesh_sidecar.core.charges import Charge
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.leases import Leases
-from spendmesh_sidecar.protocol import AcquireReply, AcquireRequest, ReportReply, ReportRequest
+from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec
+from spendmesh_sidecar.leases import REPORTS_AT_ONCE, Leases
+from spendmesh_sidecar.protocol import MAX_WANTS, AccountRef, AcquireReply, AcquireRequest, ReportReply, ReportRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +31,10 @@ SOON = 0.1
 class Counter:
     """A coordinator that answers a question when the test says so, by the rules of `Bank`."""
 
-    def __init__(self, share: int) -> None:
-        self.bank = Bank(BUDGETS, share=share)
+    def __init__(self, share: int, budgets: tuple[BudgetSpec, ...] = BUDGETS) -> None:
+        self.bank = Bank(budgets, share=share)
+        self.reported: list[int] = []
+        """Reports of each message."""
         self.asked: list[AcquireRequest] = []
         self._open: dict[str, asyncio.Future[AcquireReply]] = {}
         self.at_once = False
@@ -49,6 +52,7 @@ class Counter:
 
     async def report(self, request: ReportRequest) -> ReportReply:
         self.reports += 1
+        self.reported.append(len(request.reports))
         self.closed += sum(report.closed for report in request.reports)
         return ReportReply(leases=self.bank.report(request.nonce, request.reports))
 
@@ -107,10 +111,10 @@ class Watch(Clock):
 class Desk:
     """`Leases` between a ledger and that coordinator, with calls as an exchange makes them."""
 
-    def __init__(self, share: int = 0) -> None:
-        self.counter = Counter(share)
+    def __init__(self, share: int = 0, budgets: tuple[BudgetSpec, ...] = BUDGETS) -> None:
+        self.counter = Counter(share, budgets)
         self.clock = Watch()
-        self.ledger = Ledger("first", BUDGETS, self.clock.monotonic())
+        self.ledger = Ledger("first", budgets, self.clock.monotonic())
         self.nonces = iter(("second", "third"))
         client = cast(ControlClient, self.counter)
         self.leases = Leases(client, self.ledger, self.clock, Random(3), lambda: next(self.nonces))
@@ -124,11 +128,11 @@ class Desk:
         await starting
         self.counter.asked.clear()
 
-    async def call(self, amount: int, wait: float = 5.0) -> str:
+    async def call(self, amount: int, wait: float = 5.0, account: AccountRef = MONTH) -> str:
         """Reserve, asking as often as there is time; how it went."""
         self._calls += 1
         name, until = f"call-{self._calls}", self.clock.monotonic() + wait
-        while lacking := self.ledger.reserve((Charge(MONTH, "Cost", amount),), name, self.clock.monotonic()):
+        while lacking := self.ledger.reserve((Charge(account, "Cost", amount),), name, self.clock.monotonic()):
             left = until - self.clock.monotonic()
             if left <= 0:
                 return "in flight"
@@ -320,3 +324,45 @@ async def test_a_refusal_of_all_is_not_remembered_for_one(desk: Desk) -> None:
     desk.counter.answer()
     desk.counter.answer_from_now_on()
     assert await asyncio.gather(*calls) == ["served"] * 2
+
+
+# --- divided limits -----------------------------------------------------------------------------------------
+
+DIVIDED = (budget(replace(limit("each", USD), per=(PerSpec(type="User"),))),)
+
+
+def of(user: str) -> AccountRef:
+    return AccountRef(budget="team-a/team", limit="each", per=(user,))
+
+
+@pytest.fixture
+async def divided_desk() -> AsyncIterator[Desk]:
+    """One limit for each user; nothing is asked for before a call."""
+    made = Desk(budgets=DIVIDED)
+    made.counter.at_once = True
+    await made.leases.start()
+    assert made.counter.asked == []
+    yield made
+    await made.leases.stop(0.0)
+
+
+async def test_one_users_refusal_does_not_hold_up_other_users(divided_desk: Desk) -> None:
+    """Who needs no account of the refusal is asked for again at once, all together."""
+    desk = divided_desk
+    empty = [desk.call(2 * USD, account=of("ana")) for _ in range(8)]
+    others = [desk.call(USD // 2, account=of(f"user-{number}")) for number in range(24)]
+    results = await asyncio.gather(*empty, *others)
+    assert results == ["too_large"] * 8 + ["served"] * 24
+    assert len(desk.counter.asked[0].wants) == 25 and len(desk.counter.asked[1].wants) == 24
+
+
+async def test_many_values_are_asked_for_and_reported_in_messages_that_are_read(divided_desk: Desk) -> None:
+    """The coordinator reads 64 wants and 1,024 reports of one message, and refuses more."""
+    desk = divided_desk
+    users = 2 * REPORTS_AT_ONCE + 1
+    assert set(await asyncio.gather(*(desk.call(1, account=of(f"user-{n}")) for n in range(users)))) == {"served"}
+    desk.counter.reported.clear()
+    await desk.leases.report()
+    assert desk.counter.reported[:3] == [REPORTS_AT_ONCE, REPORTS_AT_ONCE, 1]
+    await desk.leases._top_up()
+    assert max(len(request.wants) for request in desk.counter.asked) == MAX_WANTS

@@ -11,8 +11,17 @@ from spendmesh_operator.compile.attachment import Placed
 from spendmesh_operator.compile.economics import TargetPrice
 from spendmesh_operator.compile.model import Finding
 from spendmesh_operator.manifests import Limit, ModelBudget, Window
+from spendmesh_operator.manifests.override import Override
 from spendmesh_sidecar.core.charges import Subject, counts
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RoutingSpec, ThresholdSpec, WindowSpec
+from spendmesh_sidecar.core.specs import (
+    BudgetSpec,
+    LimitSpec,
+    OverrideSpec,
+    PerSpec,
+    RoutingSpec,
+    ThresholdSpec,
+    WindowSpec,
+)
 
 UNREADABLE = LimitSpec(name="unreadable", unit="Requests", amount=0, window=WindowSpec(period="Month"))
 """The limit of a budget that never had a valid meaning: nothing fits, so that it cannot loosen anything."""
@@ -27,7 +36,7 @@ def budget_spec(placed: Placed) -> BudgetSpec | None:
     return BudgetSpec(
         name=placed.ref,
         mode=budget.spec.mode,
-        limits=tuple(_limit_spec(limit, placed) for limit in limits),
+        limits=tuple(_limit_spec(limit, budget.spec.overrides, placed) for limit in limits),
         unpriced_models=budget.spec.unpriced_models,
         organisation=placed.reach is not None,
     )
@@ -42,14 +51,16 @@ def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
 
 
 def _is_newer(budget: BudgetSpec) -> bool:
-    return (
-        budget.organisation
-        or budget.unpriced_models != "Deny"
-        or any(
-            limit.models or limit.providers or any(step.max_output_tokens for step in limit.thresholds)
-            for limit in budget.limits
-        )
+    newer = (
+        limit.models
+        or limit.providers
+        or limit.per
+        or limit.overrides
+        or limit.on_unverifiable != "Deny"
+        or any(step.max_output_tokens for step in limit.thresholds)
+        for limit in budget.limits
     )
+    return budget.organisation or budget.unpriced_models != "Deny" or any(newer)
 
 
 def unverifiable(placed: Placed) -> BudgetSpec:
@@ -71,7 +82,7 @@ def for_routing(budget: BudgetSpec, routing: RoutingSpec | None) -> BudgetSpec:
     return msgspec.structs.replace(budget, limits=tuple(limits))
 
 
-def _limit_spec(limit: Limit, placed: Placed) -> LimitSpec:
+def _limit_spec(limit: Limit, overrides: tuple[Override, ...], placed: Placed) -> LimitSpec:
     return LimitSpec(
         name=limit.name,
         unit=limit.unit,
@@ -92,6 +103,25 @@ def _limit_spec(limit: Limit, placed: Placed) -> LimitSpec:
             for threshold in sorted(limit.thresholds, key=lambda threshold: threshold.percent)
         ),
         on_exhausted=limit.on_exhausted,
+        on_unverifiable=limit.on_unverifiable,
+        survival_percent=limit.survival_percent or 0,
+        allow_cap=limit.units(limit.allow_cap) if limit.allow_cap is not None else 0,
+        per=tuple(PerSpec(type=part.type, name=part.name or "") for part in limit.per),
+        max_values=limit.max_values,
+        overrides=_override_specs(limit, overrides),
+    )
+
+
+def _override_specs(limit: Limit, overrides: tuple[Override, ...]) -> tuple[OverrideSpec, ...]:
+    mine = sorted((each for each in overrides if each.limit == limit.name), key=lambda each: (each.until, each.name))
+    return tuple(
+        OverrideSpec(
+            name=each.name,
+            amount=limit.units(each.increase),
+            starts=int(each.from_.timestamp()),
+            ends=int(each.until.timestamp()),
+        )
+        for each in mine
     )
 
 

@@ -61,7 +61,7 @@ class ControlMetrics:
             for milestone in () if view.key.per else standing(view.milestones, view.limit):
                 self.milestones.labels(*labels, milestone).set(1)
             total = sums.setdefault(labels, [0, 0, 0, 0, 0])
-            parts = (view.state.settled, view.limit.amount, view.held, view.quarantined, view.overrun)
+            parts = (view.state.settled, view.state.amount, view.held, view.quarantined, view.overrun)
             for position, value in enumerate(parts):
                 total[position] += value
         for gauge in (self.used_ratio, self.held, self.quarantined, self.overrun):

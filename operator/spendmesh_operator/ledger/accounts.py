@@ -13,6 +13,7 @@ from typing import Literal
 from spendmesh_operator.ledger.forecast import Pace
 from spendmesh_operator.ledger.notes import Correction as Correction, Milestone as Milestone
 from spendmesh_operator.ledger.pages import Pages
+from spendmesh_operator.ledger.partitions import NOWHERE, PodPlace
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 
 LEASES_PER_PAGE = 256
@@ -57,7 +58,14 @@ class AccountKey:
     limit: str
     per: tuple[str, ...]
     start: int
-    """Unix seconds of the period's first instant."""
+    """Unix seconds of the period's first instant, or of an override's."""
+    override: str = ""
+    """Empty: the limit's own amount."""
+
+    @property
+    def lineage(self) -> tuple[str, str]:
+        """Budget and limit, or override of a limit, over all periods; names have no slash."""
+        return self.budget, f"{self.limit}/{self.override}" if self.override else self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ class LimitInForce:
     limit: LimitSpec
     mode: Mode = "Enforce"
     verifiable: bool = True
+    place: PodPlace = NOWHERE
+    """Of the asking pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,10 @@ class Lease:
     held: int = 0
     overrun: int = 0
     would_block: int = 0
+    unheld: int = 0
+    """Part of the overrun that was spent without rights, while the coordinator was silent."""
+    survival: int = 0
+    """Part of the rights that its holder spends only while the coordinator is silent."""
     sequence: int = 0
     trail: tuple[str, ...] = ()
     quarantined: QuarantineReason = ""
@@ -118,9 +132,20 @@ class Lease:
         return max(self.rights * (1 + self.forked), self.used + self.held)
 
     @property
+    def owed(self) -> int:
+        """What was spent beyond the rights. It is charged already, so rights for it cost nothing; without them the
+        next rights would go there."""
+        return max(0, self.used + self.held - self.rights)
+
+    @property
     def unspent(self) -> int:
         """Rights that are neither used nor held by the last report."""
         return max(0, self.rights - self.used - self.held)
+
+    @property
+    def ahead(self) -> int:
+        """Rights ahead of use that its holder may spend at any time."""
+        return max(0, self.unspent - self.survival)
 
     @property
     def returns(self) -> bool:
@@ -135,10 +160,11 @@ class Totals:
     charged: int = 0
     open_used: int = 0
     quarantined: int = 0
+    survival: int = 0
     spenders: int = 0
     """Open leases that still hold rights to spend."""
     ahead: int = 0
-    """Rights that are neither used nor held, of open and quarantined leases."""
+    """`Lease.ahead` of open and quarantined leases."""
     ahead_of_pod: dict[str, int] = field(default_factory=dict)
     """The same by uid of the pod, over all its incarnations; no entry where it is zero."""
     ahead_of_group: dict[str, int] = field(default_factory=dict)
@@ -151,8 +177,9 @@ class Totals:
             self.quarantined += sign * lease.charge
         else:
             self.open_used += sign * lease.used
+            self.survival += sign * lease.survival
             self.spenders += sign * (lease.rights > lease.used)
-        if ahead := sign * lease.unspent:
+        if ahead := sign * lease.ahead:
             self.ahead += ahead
             _add(self.ahead_of_pod, lease.holder.uid, ahead)
             _add(self.ahead_of_group, lease.holder.group, ahead)
@@ -177,6 +204,8 @@ class Account:
     limit: LimitSpec
     """The meaning that was last in force."""
     mode: Mode = "Enforce"
+    opened_by: str = ""
+    """Uid of the pod whose request was the first, where the limit is divided."""
     closed: dict[int, Closed] = field(default_factory=dict)
     """By page: a page is durable on its own, so it must count its own closed leases."""
     pages: Pages[str] = field(default_factory=lambda: Pages(LEASES_PER_PAGE))
@@ -212,6 +241,12 @@ class Account:
     def closed_would_block(self) -> int:
         """Refusals that closed leases would have met, were the budget enforced."""
         return sum(closed.would_block for closed in self.closed.values())
+
+    @property
+    def blank(self) -> bool:
+        """Nobody holds anything on it and nothing was ever booked."""
+        booked = self.closed_used or self.closed_overrun or self.closed_would_block or self.taken_back
+        return not (self.leases or self.corrections or booked)
 
     @property
     def corrected(self) -> int:
@@ -281,10 +316,11 @@ def _add(sums: dict[str, int], key: str, amount: int) -> None:
 
 def meaning_of(limit: LimitSpec) -> tuple[object, ...]:
     """What must stay the same for an account to stay the same; amount and thresholds may change."""
-    return (limit.unit, limit.currency, limit.window, limit.models, limit.providers)
+    return (limit.unit, limit.currency, limit.window, limit.models, limit.providers, limit.per)
 
 
 def terms_of(limit: LimitSpec, mode: Mode) -> tuple[object, ...]:
     """What an edit may change. The tier that a step names differs between pods of different routing: not part of it."""
     steps = tuple((step.percent, step.notify, step.max_output_tokens) for step in limit.thresholds)
-    return (limit.amount, limit.on_exhausted, steps, mode)
+    silence = (limit.on_unverifiable, limit.survival_percent, limit.allow_cap)
+    return (limit.amount, limit.on_exhausted, silence, limit.max_values, limit.overrides, steps, mode)

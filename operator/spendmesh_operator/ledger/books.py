@@ -8,12 +8,11 @@ of that account (`unverifiable`) and is told through `alarms`, the process goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from spendmesh_operator.ledger import grants
 from spendmesh_operator.ledger.accounts import (
     Account,
-    AccountKey,
     BadRequest,
     Holder,
     InvariantViolated,
@@ -21,13 +20,18 @@ from spendmesh_operator.ledger.accounts import (
     QuarantineReason,
     meaning_of,
 )
+from spendmesh_operator.ledger.answers import refused, repeated, state_of, told
+from spendmesh_operator.ledger.asking import Asked, LimitsOf as LimitsOf, find_all
 from spendmesh_operator.ledger.forecast import follow
-from spendmesh_operator.ledger.granting import Plan, Refused, plan_grant
+from spendmesh_operator.ledger.granting import Plan, Refused, plan_grants
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, begin
-from spendmesh_operator.ledger.messages import check_name, check_request, planned, refused, repeated, state_of
+from spendmesh_operator.ledger.messages import assignments, check_name, check_request
 from spendmesh_operator.ledger.milestones import note_reached
+from spendmesh_operator.ledger.overrides import extra_of, in_force_for, limit_of, overrides_of
+from spendmesh_operator.ledger.partitions import is_of
 from spendmesh_operator.ledger.pods import Pods
+from spendmesh_operator.ledger.pressure import Pressure
 from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
@@ -47,10 +51,6 @@ from spendmesh_sidecar.protocol import (
 )
 
 MAX_REPORTS = 1024
-PRESSURE_MS = 10_000
-"""How long others are asked to give back after a request found too little."""
-
-LimitsOf = Callable[[AccountRef], LimitInForce | None]
 
 
 class Books:
@@ -69,7 +69,7 @@ class Books:
         self.holdings = Holdings()
         self.pods = Pods()
         self.memory = Remembered()
-        self._pressure: dict[AccountKey, grants.Pressure] = {}
+        self._pressure = Pressure()
 
     def belong_to(self, member: str) -> None:
         """Which of the clusters that write these books is served here; empty: there is only one."""
@@ -104,24 +104,30 @@ class Books:
         if isinstance(answer, AcquireReply):
             return refused(self.holdings, holder, request, answer.denials, limits, now_ms)
         if answer is not None:
-            leases = zip(answer, request.wants, strict=False)
-            return AcquireReply(leases=repeated(self.holdings, holder, leases, limits, now_ms))
+            return repeated(self.holdings, holder, zip(answer, request.wants, strict=False), limits, now_ms)
+        asked, refusals = find_all(self.holdings, self.domain, holder.uid, request.wants, limits, now_ms)
         plans: list[Plan] = []
-        denials: list[Denial] = []
-        for want in request.wants:
+        for one in asked.values():
             try:
-                plans.append(self._plan(holder, want, limits, now_ms, plans))
+                plans += self._plan(holder, one, now_ms, plans)
             except Refused as why:
-                denials.append(self._denial(holder, want, why, limits, now_ms))
-        if denials:
-            self.pods.remember_denial(holder.uid, request.id, AcquireReply(denials=tuple(denials)))
-            return refused(self.holdings, holder, request, tuple(denials), limits, now_ms)
+                refusals += ((want, why) for want in one.wants)
+        if refusals:
+            denials = tuple(self._denial(holder, want, why, limits, now_ms) for want, why in refusals)
+            self.pods.remember_denial(holder.uid, request.id, AcquireReply(denials=denials))
+            return refused(self.holdings, holder, request, denials, limits, now_ms)
         for plan in plans:
             if plan.account.key not in self.holdings.accounts:
                 self.holdings.add_account(plan.account)
             self.holdings.put(plan.account, plan.lease)
-        self.pods.remember_grant(holder.uid, request.id, tuple(plan.lease.id for plan in plans))
-        return AcquireReply(leases=planned(self.holdings, plans, now_ms))
+        lease_of = {plan.account.key: plan.lease.id for plan in plans}
+        asked_of = {(want.account, want.period): key for key, one in asked.items() for want in one.wants}
+        lease_ids = tuple(lease_of[asked_of[want.account, want.period]] for want in request.wants)
+        self.pods.remember_grant(holder.uid, request.id, lease_ids)
+        return AcquireReply(
+            leases=tuple(told(self.holdings, plan.account, plan.lease, plan.in_force, now_ms) for plan in plans),
+            assigned=tuple(each for one in asked.values() for each in assignments(one.account, one.wants, now_ms)),
+        )
 
     def report(
         self,
@@ -168,8 +174,9 @@ class Books:
         for budget in budgets.values():
             for limit in budget.limits:
                 for account in self.holdings.periods_of(budget.name, limit.name):
-                    if meaning_of(account.limit) == meaning_of(limit):
-                        self.holdings.refresh(account, LimitInForce(limit, budget.mode))
+                    own = limit_of(limit, account.key.override)
+                    if own is not None and meaning_of(account.limit) == meaning_of(own):
+                        self.holdings.refresh(account, LimitInForce(own, budget.mode))
 
     def raise_epoch(self, epoch: int) -> None:
         """Begin a newer epoch; an older one than the books have changes nothing."""
@@ -184,9 +191,10 @@ class Books:
 
     def sweep(self, now_ms: int, elapsed_ms: int) -> None:
         """Check all sums (I7), note milestones, then drop what has ended and holds nothing; see `Holdings.believe`."""
-        for account in self.holdings.accounts.values():
+        for account in tuple(self.holdings.accounts.values()):
             others = self.holdings.beside(account)
-            if note_reached(account, others, now_ms):
+            extra = extra_of(overrides_of(self.holdings, account, None, now_ms))
+            if note_reached(account, others, now_ms, extra):
                 for changed in (account, *others.before):
                     self.holdings.touch(changed)
             account.pace = follow(account.pace, account.settled, account.key.start * 1000, account.end * 1000, now_ms)
@@ -196,14 +204,14 @@ class Books:
                 self.holdings.freeze(account, violated)
         self.holdings.believe(now_ms, elapsed_ms)
         self.holdings.drop_ended()
-        self._pressure = {key: asked for key, asked in self._pressure.items() if now_ms < asked.until_ms}
+        self._pressure.sweep(now_ms)
         if self.pods.forget_gone(self.holdings.holders()):
             self.holdings.revision += 1
 
     # --- reading ------------------------------------------------------------------------------------------
 
     def current(self, now_ms: int) -> list[Account]:
-        """Accounts whose period runs, or whose window has parts that count."""
+        """Accounts whose period runs, or whose window has parts that count; overrides left out (`overrides_of`)."""
         return running(self.holdings.accounts.values(), now_ms)
 
     def states(self, now_ms: int) -> dict[tuple[str, str, tuple[str, ...]], AccountState]:
@@ -225,19 +233,22 @@ class Books:
             self.holdings.revision += 1
         self.holdings.revive(holder.uid, holder.nonce)
 
-    def _plan(self, holder: Holder, want: Want, limits: LimitsOf, now_ms: int, planned: Sequence[Plan]) -> Plan:
-        new_id = f"{self.lives[-1].prefix if self.lives else ''}{self.next_lease:x}"
-        plan = plan_grant(self.holdings, self.domain, holder, want, limits(want.account), new_id, now_ms, planned)
-        if plan.lease.id == new_id:
-            self.next_lease += 1
-        return plan
+    def _plan(self, holder: Holder, one: Asked, now_ms: int, planned: Sequence[Plan]) -> list[Plan]:
+        overrides = overrides_of(self.holdings, one.account, one.in_force, now_ms)
+        return plan_grants(self.holdings, one, overrides, holder, self._new_id, planned)
+
+    def _new_id(self) -> str:
+        self.next_lease += 1
+        return f"{self.lives[-1].prefix if self.lives else ''}{self.next_lease - 1:x}"
 
     def _denial(self, holder: Holder, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
         account = refused.account
         if account is None:
             return Denial(account=want.account, reason=refused.reason)
         if refused.reason == "in_flight":
-            self._pressure[window_key(account)] = grants.Pressure(want.need, holder.uid, now_ms + PRESSURE_MS)
+            overrides = overrides_of(self.holdings, account, limits(want.account), now_ms)
+            keys = (window_key(each) for each in (account, *overrides))
+            self._pressure.note(keys, want.need, holder.uid, now_ms)
         state = state_of(self.holdings, account, limits(want.account), now_ms)
         return Denial(account=want.account, reason=refused.reason, state=state)
 
@@ -255,7 +266,8 @@ class Books:
         if found is None:
             return LeaseState(lease=report.lease, sequence=report.sequence, fenced=True)
         account, lease = found
-        in_force = limits(AccountRef(budget=account.key.budget, limit=account.key.limit, per=account.key.per))
+        ref = AccountRef(budget=account.key.budget, limit=account.key.limit, per=account.key.per)
+        in_force = in_force_for(limits(ref), account.key.override)
         if in_force is not None and meaning_of(in_force.limit) == meaning_of(account.limit):
             self.holdings.refresh(account, in_force)
         after = apply_report(self.holdings, account, lease, report)
@@ -264,13 +276,14 @@ class Books:
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
             self.pods.retire(after.holder)
-        asked = self._pressure.get(window_key(account), grants.NO_PRESSURE)
-        waits = now_ms < asked.until_ms and asked.uid != holder.uid
+        moved = in_force is not None and not is_of(account.limit, account.key.per, in_force.place)
+        asked = self._pressure.on(window_key(account), holder.uid, now_ms)
         return LeaseState(
             lease=after.id,
             sequence=after.sequence,
-            recalled=grants.recall(account, after, asked.need if waits else 0, self.holdings.beside(account)),
+            recalled=after.unspent if moved else grants.recall(account, after, asked, self.holdings.beside(account)),
             fenced=bool(after.quarantined),
+            survival=after.survival,
             state=state,
         )
 

@@ -15,10 +15,11 @@ from typing import TypeVar
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.accounts import AccountKey, Holder, LedgerError
-from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.books import Books, LimitsOf
 from spendmesh_operator.ledger.committer import Committer
 from spendmesh_operator.ledger.correcting import correct, settle_quarantined
 from spendmesh_operator.ledger.operations import PolicyInForce, limits_of
+from spendmesh_operator.ledger.partitions import PodPlace, named_place
 from spendmesh_operator.ledger.restoring import Forgotten
 from spendmesh_operator.ledger.serving import (
     CoordinatorSettings as CoordinatorSettings,
@@ -51,8 +52,9 @@ class Coordinator:
     """
     Grants and takes reports for one ledger domain, once it is elected and `start`ed.
 
-    `policy_of` answers the policy of a pod, None for a pod that is not known. `committed` hears the result of each
-    write (`ok`, `conflict`, `unavailable`), for a metric. `workload_of` names the topmost owner of a pod by its uid.
+    `policy_of` answers the policy of a pod, None for a pod that is not known; `place_of` what limits may be divided by;
+    `workload_of` the topmost owner of a pod by its uid. `committed` hears the result of each write (`ok`, `conflict`,
+    `unavailable`), for a metric.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Coordinator:
         settings: CoordinatorSettings | None = None,
         committed: Callable[[str], None] = lambda _: None,
         workload_of: Callable[[str], str] = lambda _: "",
+        place_of: Callable[[PodIdentity], PodPlace] = named_place,
     ) -> None:
         self._clock = clock
         self._workload_of = workload_of
         self._policy_of = policy_of
+        self._place_of = place_of
         self._settings = settings or CoordinatorSettings()
         self._committer = Committer(store, rng, domain, self._settings, committed)
         self._writer = Writer(self._committer, self._settings, self._now_ms)
@@ -139,7 +143,7 @@ class Coordinator:
             if self._restoration.freezes(self._clock.monotonic()):
                 refs = (want.account for want in request.wants)
                 return AcquireReply(denials=tuple(Denial(account=ref, reason="unverifiable") for ref in refs))
-            return books.acquire(holder, request, limits_of(self._policy_of(pod)), now_ms)
+            return books.acquire(holder, request, self._limits_of(pod), now_ms)
 
         return await self._submit(change)
 
@@ -149,7 +153,7 @@ class Coordinator:
         holder = self._holder(pod, request.nonce)
 
         def change(books: Books, now_ms: int) -> ReportReply:
-            return books.report(holder, request, limits_of(self._policy_of(pod)), now_ms, self._when_forgotten())
+            return books.report(holder, request, self._limits_of(pod), now_ms, self._when_forgotten())
 
         return await self._submit(change)
 
@@ -246,6 +250,9 @@ class Coordinator:
             return "taken back"
         # Reports may come before the first sidecar says what it has seen.
         return "awaited" if now < self._started_at + self._settings.restored_seconds else "fenced"
+
+    def _limits_of(self, pod: PodIdentity) -> LimitsOf:
+        return limits_of(self._policy_of(pod), self._place_of(pod))
 
     async def _submit(self, change: Callable[[Books, int], T]) -> T:
         return await self._writer.submit(change)

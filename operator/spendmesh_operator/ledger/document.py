@@ -91,7 +91,8 @@ def decode(sections: Mapping[str, Document], domain: str, member: str = "") -> B
 
 def section_name(key: AccountKey, page: int) -> str:
     """Name of one page of an account. A hash, so that any namespace, limit and value gives a short plain name."""
-    text = json.dumps([key.budget, key.limit, key.per, key.start])
+    own = [key.override] if key.override else []
+    text = json.dumps([key.budget, key.limit, key.per, key.start, *own])
     return f"account/{hashlib.sha256(text.encode()).hexdigest()[:24]}/{page}"
 
 
@@ -168,6 +169,8 @@ def _account_page(account: Account, page: int) -> Document:
         "start": account.key.start,
         "end": account.end,
         "mode": account.mode,
+        **({"openedBy": account.opened_by} if account.opened_by else {}),
+        **({"override": account.key.override} if account.key.override else {}),
         "spec": records.encode_limit(account.limit),
         **records.encode_closed(account.closed.get(page, Closed())),
         "takenBack": str(account.taken_back if page == 0 else 0),
@@ -228,14 +231,20 @@ def _read_pods(books: Books, page: int, document: Document, _: str) -> None:
 def _read_account(books: Books, page: int, document: Document, name: str) -> None:
     """Pages come in order; the first one that is there says what the limit is."""
     key = AccountKey(
-        books.domain, document["budget"], document["limit"], tuple(document["per"]), int(document["start"])
+        books.domain,
+        document["budget"],
+        document["limit"],
+        tuple(document["per"]),
+        int(document["start"]),
+        document.get("override", ""),
     )
     if section_name(key, page) != name:
         raise ValueError(f"section {name!r} holds another account's page")
     account = books.holdings.accounts.get(key)
     if account is None:
         limit, mode = records.decode_limit(document["spec"]), records.decode_mode(document["mode"])
-        account = Account(key=key, end=int(document["end"]), limit=limit, mode=mode)
+        opened_by = document.get("openedBy", "")
+        account = Account(key=key, end=int(document["end"]), limit=limit, mode=mode, opened_by=opened_by)
         books.holdings.add_account(account)
     account.closed[page] = records.decode_closed(document)
     account.taken_back += records.amount(document["takenBack"])

@@ -6,29 +6,24 @@ Planning changes no lease: `Books.acquire` books the plans of a request together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from spendmesh_operator.ledger import grants
 from spendmesh_operator.ledger.accounts import (
     Account,
-    AccountKey,
     Holder,
     InvariantViolated,
     Lease,
     LimitInForce,
-    meaning_of,
 )
 from spendmesh_operator.ledger.holdings import Holdings
-from spendmesh_operator.ledger.periods import Span, counts_until, span_after, span_at
+from spendmesh_operator.ledger.overrides import extra_of, in_force_for
 from spendmesh_operator.ledger.rolling import NOTHING, Beside
-from spendmesh_sidecar.core.specs import WindowSpec
-from spendmesh_sidecar.protocol import AccountRef, Want
+from spendmesh_sidecar.protocol import Want
 
 Reason = Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
-Which = Literal["previous", "current", "next"]
-"""A period, seen from now."""
 
 
 class Refused(Exception):
@@ -40,6 +35,25 @@ class Refused(Exception):
         self.account = account
 
 
+@dataclass(slots=True)
+class Asked:
+    """The wants of one request that meet in one account: values beyond a limit's bound share one."""
+
+    account: Account
+    in_force: LimitInForce
+    wants: list[Want] = field(default_factory=list)
+
+    @property
+    def need(self) -> int:
+        """Of all."""
+        return sum(want.need for want in self.wants)
+
+    @property
+    def want(self) -> int:
+        """What would be useful to all."""
+        return sum(max(want.want, want.need) for want in self.wants)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The lease as it will be."""
@@ -47,48 +61,70 @@ class Plan:
     account: Account
     in_force: LimitInForce
     lease: Lease
-    ref: AccountRef
     added: int
-    """Rights that it adds to the account."""
+    """Rights of this grant."""
 
 
-def plan_grant(
+def plan_grants(
     holdings: Holdings,
-    domain: str,
+    asked: Asked,
+    overrides: Sequence[Account],
     holder: Holder,
-    want: Want,
-    in_force: LimitInForce | None,
-    new_id: str,
-    now_ms: int,
+    new_id: Callable[[], str],
     planned: Sequence[Plan] = (),
-) -> Plan:
+) -> list[Plan]:
     """
-    Decide one want. `new_id` names the lease if the holder has none. Raises Refused.
+    Decide on one limit: what its overrides still have comes first, the rest is its own.
 
-    `planned` are those that will be booked with it: parts of one rolling window count together.
+    The limit's own lease is last, also if it gets nothing. `planned` are those that will be booked with it: parts of
+    one rolling window count together. Raises Refused.
     """
-    if in_force is None or want.account.per:
-        raise Refused("unknown")
-    if not in_force.verifiable:
-        raise Refused("unverifiable")
-    account = account_for(holdings, domain, want.account, want.period, in_force, now_ms)
+    account, need, want = asked.account, asked.need, asked.want
     if account.key in holdings.frozen:
         raise Refused("unverifiable", account)
     others = _with_planned(holdings.beside(account), account, planned)
-    if (reason := grants.refusal(account, want.need, others)) is not None:
+    if (reason := grants.refusal(account, need, others, extra_of(overrides))) is not None:
         raise Refused(reason, account)
+    plans: list[Plan] = []
+    for extra in overrides:
+        spec = in_force_for(asked.in_force, extra.key.override)
+        left = max(0, extra.remaining)
+        assert spec is not None  # only overrides of this limit are given
+        if left == 0 or max(need, want) == 0:
+            continue
+        useful = min(want, left) if extra.mode == "Observe" else want
+        plan = _plan(holdings, extra, holder, min(need, left), useful, spec, new_id, NOTHING)
+        if plan.added:
+            plans.append(plan)
+            need, want = max(0, need - plan.added), max(0, want - plan.added)
+    return [*plans, _plan(holdings, account, holder, need, want, asked.in_force, new_id, others)]
+
+
+def _plan(
+    holdings: Holdings,
+    account: Account,
+    holder: Holder,
+    need: int,
+    want: int,
+    in_force: LimitInForce,
+    new_id: Callable[[], str],
+    others: Beside,
+) -> Plan:
+    """`new_id` names the lease if the holder has none."""
     lease_id = account.lease_of.get((holder.uid, holder.nonce))
     lease = account.leases[lease_id] if lease_id is not None else None
-    size = grants.size_grant(account, holder, lease, want.need, want.want, others)
-    before = lease if lease is not None else Lease(id=new_id, holder=holder)
-    after = replace(before, granted=before.granted + size)
+    size = grants.size_grant(account, holder, lease, need, want, others)
+    kept = grants.survival_grant(account, lease, size, others)
+    before = lease if lease is not None else Lease(id=new_id(), holder=holder)
+    added = size + kept + before.owed
+    after = replace(before, granted=before.granted + added, survival=before.survival + kept)
     try:
         holdings.verify(account)
-        check_grant(account, before, after, want.need, others)
+        check_grant(account, before, after, need, others)
     except InvariantViolated as violated:
         holdings.freeze(account, violated)
         raise Refused("unverifiable") from violated
-    return Plan(account, in_force, after, want.account, size)
+    return Plan(account, in_force, after, size + kept)
 
 
 def check_grant(account: Account, before: Lease, after: Lease, need: int, others: Beside = NOTHING) -> None:
@@ -98,12 +134,12 @@ def check_grant(account: Account, before: Lease, after: Lease, need: int, others
 
     Says nothing about how the size was chosen, so that a mistake there is caught here.
     """
-    added = after.granted - before.granted
+    added, grown = after.granted - before.granted, after.charge - before.charge
     if added < need or after.quarantined or after.holder != before.holder:
         raise InvariantViolated(f"lease {after.id}: {added} granted for {need}, or not to its holder")
     charged = account.charged + others.charged
-    if account.mode == "Enforce" and added and charged + added > account.limit.amount:
-        raise InvariantViolated(f"{account.name}: {charged} charged and {added} more exceed {account.limit.amount}")
+    if account.mode == "Enforce" and grown and charged + grown > account.limit.amount:
+        raise InvariantViolated(f"{account.name}: {charged} charged and {grown} more exceed {account.limit.amount}")
 
 
 def _with_planned(others: Beside, account: Account, planned: Sequence[Plan]) -> Beside:
@@ -111,35 +147,3 @@ def _with_planned(others: Beside, account: Account, planned: Sequence[Plan]) -> 
         return others
     added = sum(plan.added for plan in planned if replace(plan.account.key, start=account.key.start) == account.key)
     return replace(others, charged=others.charged + added)
-
-
-def account_for(
-    holdings: Holdings, domain: str, ref: AccountRef, which: Which, in_force: LimitInForce, now_ms: int
-) -> Account:
-    """The account, or a draft of it that is opened with its first lease. Raises Refused."""
-    limit = in_force.limit
-    try:
-        span = _span(which, limit.window, now_ms)
-    except ValueError as error:
-        raise Refused("unverifiable") from error
-    key = AccountKey(domain, ref.budget, ref.limit, ref.per, span.start)
-    for other in holdings.periods_of(ref.budget, ref.limit):
-        until = counts_until(other.limit.window, Span(other.key.start, other.end))
-        runs = until * 1000 > now_ms or other.key == key
-        if runs and meaning_of(other.limit) != meaning_of(limit):
-            # Contract §4: with another meaning it is another limit, which may not take this one's name before it ends.
-            raise Refused("unverifiable", other)
-    account = holdings.accounts.get(key)
-    if account is not None:
-        holdings.refresh(account, in_force)
-        return account
-    if span.start <= holdings.forgotten_before.get((ref.budget, ref.limit), -1):
-        raise Refused("unverifiable")
-    return Account(key=key, end=span.end, limit=limit, mode=in_force.mode)
-
-
-def _span(which: Which, window: WindowSpec, now_ms: int) -> Span:
-    span = span_at(window, now_ms // 1000)
-    if which == "previous":
-        return span_at(window, span.start - 1)
-    return span if which == "current" else span_after(window, span)

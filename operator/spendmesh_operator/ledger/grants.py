@@ -7,10 +7,10 @@ the end is then at most about one request each, and a holder that dies strands l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from spendmesh_operator.ledger.accounts import Account, Holder, Lease
+from spendmesh_operator.ledger.extra import NO_EXTRA, Extra
 from spendmesh_operator.ledger.rolling import NOTHING, Beside
 
 POD_DIVISOR = 50
@@ -25,18 +25,6 @@ are killed strand at most these shares and what their own calls may have cost, a
 Refusal = Literal["exhausted", "in_flight", "too_large"]
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """Somebody waits for rights that are out. Never taken from the one who waits: that would only raise its need."""
-
-    need: int
-    uid: str
-    until_ms: int
-
-
-NO_PRESSURE = Pressure(0, "", 0)
-
-
 def size_grant(
     account: Account, holder: Holder, lease: Lease | None, need: int, want: int, others: Beside = NOTHING
 ) -> int:
@@ -48,12 +36,11 @@ def size_grant(
     want = max(want, need)
     if account.mode == "Observe":
         return want
-    unspent = lease.unspent if lease is not None else 0
-    counted = lease is not None and not lease.quarantined and lease.rights > lease.used
-    active = account.totals.spenders + (0 if counted else 1)
+    ahead = lease.ahead if lease is not None else 0
+    active = _active(account, lease)
     useful = min(
         want,
-        account.limit.amount // active - unspent,
+        account.limit.amount // active - ahead,
         room_ahead(account, holder),
         (account.remaining - others.charged) // (2 * active),
     )
@@ -70,14 +57,44 @@ def room_ahead(account: Account, holder: Holder) -> int:
     )
 
 
-def refusal(account: Account, need: int, others: Beside = NOTHING) -> Refusal | None:
-    """Why `need` cannot be given now; None if it can."""
-    if account.mode == "Observe" or need == 0 or need <= account.remaining - others.charged:
+def survival_grant(account: Account, lease: Lease | None, size: int, others: Beside = NOTHING) -> int:
+    """
+    Rights to add to a grant of `size` that are kept for when the coordinator is silent.
+
+    An equal part of the limit's survival share for each holder, as far as the share is not out already.
+    """
+    if account.mode == "Observe" or not account.limit.survival_percent:
+        return 0
+    share = account.limit.amount * account.limit.survival_percent // 100
+    kept = lease.survival if lease is not None else 0
+    missing = min(share // _active(account, lease) - kept, share - account.totals.survival)
+    return max(0, min(missing, account.remaining - others.charged - size))
+
+
+def kept_survival(account: Account, lease: Lease) -> int:
+    """What a holder should still keep for silence: no more than it has, or than its part as there are more holders."""
+    if not lease.survival:
+        return 0
+    share = account.limit.amount * account.limit.survival_percent // 100
+    return min(lease.survival, lease.unspent, share // _active(account, lease))
+
+
+def _active(account: Account, lease: Lease | None) -> int:
+    """Holders with rights to spend, this one counted."""
+    counted = lease is not None and not lease.quarantined and lease.rights > lease.used
+    return account.totals.spenders + (0 if counted else 1)
+
+
+def refusal(account: Account, need: int, others: Beside = NOTHING, extra: Extra = NO_EXTRA) -> Refusal | None:
+    """Why `need` cannot be given now, by the account and the overrides that run beside it; None if it can."""
+    room = max(0, account.remaining - others.charged) + extra.room
+    if account.mode == "Observe" or need == 0 or need <= room:
         return None
-    if need > account.limit.amount:
+    amount = account.limit.amount + extra.amount
+    if need > amount:
         return "too_large"
     spent = account.settled + account.totals.quarantined + others.settled + others.quarantined
-    if need <= account.limit.amount - spent:
+    if need <= amount - spent - account.totals.survival - extra.settled - extra.quarantined:
         return "in_flight"
     return "exhausted"
 
@@ -89,4 +106,4 @@ def recall(account: Account, lease: Lease, asked: int, others: Beside = NOTHING)
     remaining = account.remaining - others.charged
     if remaining < 0:
         return lease.unspent
-    return min(lease.unspent, max(0, asked - remaining))
+    return min(max(0, lease.unspent - lease.survival), max(0, asked - remaining))

@@ -8,7 +8,7 @@ what: that is `granting` and `reporting`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from spendmesh_operator.ledger.accounts import (
     Account,
@@ -21,6 +21,7 @@ from spendmesh_operator.ledger.accounts import (
 )
 from spendmesh_operator.ledger.milestones import amount_changed
 from spendmesh_operator.ledger.pages import Pages
+from spendmesh_operator.ledger.partitions import Division
 from spendmesh_operator.ledger.periods import Span, counts_until
 from spendmesh_operator.ledger.rolling import Beside, beside
 
@@ -35,6 +36,32 @@ DOUBT_MS = 86_400_000
 """A clock that is so far ahead of the books is told: either nobody kept them for so long, or it is wrong."""
 NOTE_MS = 3_600_000
 """The time that the books believe becomes durable with other changes, or after so long."""
+
+
+@dataclass(slots=True)
+class PeriodAccounts:
+    """All accounts of one limit in one period: one, or many if the limit is divided. They have one meaning."""
+
+    keys: set[AccountKey] = field(default_factory=set)
+    division: Division = field(default_factory=Division)
+
+    def add(self, account: Account) -> None:
+        """Count an account."""
+        self.keys.add(account.key)
+        if not account.key.override:
+            self.division.count += 1
+            self.division.opened[account.opened_by] += 1
+
+    def remove(self, account: Account) -> None:
+        """Count it no more."""
+        self.keys.discard(account.key)
+        if account.key.override:
+            return
+        self.division.count -= 1
+        opened = self.division.opened
+        opened[account.opened_by] -= 1
+        if not opened[account.opened_by]:
+            del opened[account.opened_by]
 
 
 class Holdings:
@@ -61,7 +88,9 @@ class Holdings:
         self._doubts = False
         self._key_of_lease: dict[str, AccountKey] = {}
         self._leases_of_pod: dict[str, set[str]] = {}
-        self._keys_of_limit: dict[tuple[str, str], set[AccountKey]] = {}
+        self._silenced: set[str] = set()
+        """Pods some of whose leases may open again at a sign of life."""
+        self._periods: dict[tuple[str, str], dict[tuple[int, int], PeriodAccounts]] = {}
 
     # --- finding ------------------------------------------------------------------------------------------
 
@@ -72,7 +101,18 @@ class Holdings:
 
     def periods_of(self, budget: str, limit: str) -> Iterator[Account]:
         """All accounts of a limit, in any period and for any `per` value."""
-        return (self.accounts[key] for key in self._keys_of_limit.get((budget, limit), ()))
+        periods = self._periods.get((budget, limit), {})
+        return (self.accounts[key] for period in periods.values() for key in period.keys)
+
+    def period_samples(self, budget: str, limit: str) -> Iterator[Account]:
+        """One account of each period of a limit: all of one period have the same meaning."""
+        periods = self._periods.get((budget, limit), {})
+        return (self.accounts[next(iter(period.keys))] for period in periods.values())
+
+    def division(self, budget: str, limit: str, start: int, end: int) -> Division:
+        """How many accounts a limit has in a period; to be read."""
+        period = self._periods.get((budget, limit), {}).get((start, end))
+        return period.division if period is not None else Division()
 
     def leases_of(self, uids: Iterable[str]) -> list[tuple[Account, Lease]]:
         """All leases of these pods that are not closed."""
@@ -100,7 +140,7 @@ class Holdings:
     def add_account(self, account: Account) -> None:
         """Open an account, with the leases that it may already have (from the stored document)."""
         self.accounts[account.key] = account
-        self._keys_of_limit.setdefault((account.key.budget, account.key.limit), set()).add(account.key)
+        self._periods_of(account).setdefault((account.key.start, account.end), PeriodAccounts()).add(account)
         for lease in list(account.leases.values()):
             self._index(account, lease)
         self.touch(account)
@@ -125,6 +165,7 @@ class Holdings:
         leases.discard(lease.id)
         if not leases:
             del self._leases_of_pod[lease.holder.uid]
+            self._silenced.discard(lease.holder.uid)
         self._changed(account)
         if account.charged > charged:
             self.alarm(f"lease {lease.id}: closing it raised what {account.name} is charged")
@@ -138,9 +179,14 @@ class Holdings:
 
     def revive(self, uid: str, nonce: str) -> None:
         """End the quarantines that only silence had caused: their charge was never given back."""
+        if uid not in self._silenced:
+            return
+        self._silenced.discard(uid)
         for account, lease in self.leases_of([uid]):
             if lease.holder.nonce == nonce and lease.returns:
                 self.put(account, replace(lease, quarantined=""))
+            elif lease.returns:
+                self._silenced.add(uid)
 
     def refresh(self, account: Account, in_force: LimitInForce) -> None:
         """Let a changed amount, threshold or mode act at once."""
@@ -178,9 +224,13 @@ class Holdings:
         """
         Drop accounts whose leases are closed and that have ended to count as long ago as they did.
 
-        A lease that is quarantined until then is settled at its whole charge.
+        A lease that is quarantined until then is settled at its whole charge. An account of a divided limit, or
+        of an override, on which nothing was ever booked goes at once: values without spend take no room.
         """
         for key, account in list(self.accounts.items()):
+            if (key.per or key.override) and account.blank:
+                self._drop(account)
+                continue
             until = counts_until(account.limit.window, Span(key.start, account.end))
             if self.believed_ms < (2 * until - key.start) * 1000:
                 continue
@@ -188,16 +238,17 @@ class Holdings:
                 self.close(account, lease, lease.charge)
             if not account.leases:
                 self._drop(account)
+                self.forgotten_before[key.lineage] = max(key.start, self.forgotten_before.get(key.lineage, 0))
+                self.forgotten_pages.note(key.lineage)
 
     def _drop(self, account: Account) -> None:
-        name = (account.key.budget, account.key.limit)
         del self.accounts[account.key]
-        keys = self._keys_of_limit[name]
-        keys.discard(account.key)
-        if not keys:
-            del self._keys_of_limit[name]
-        self.forgotten_before[name] = max(account.key.start, self.forgotten_before.get(name, 0))
-        self.forgotten_pages.note(name)
+        periods, span = self._periods_of(account), (account.key.start, account.end)
+        periods[span].remove(account)
+        if not periods[span].keys:
+            del periods[span]
+        if not periods:
+            del self._periods[account.key.budget, account.key.limit]
         self.changed.discard(account.key)
         self.dropped[account.key] = len(account.pages)
         self.revision += 1
@@ -206,9 +257,14 @@ class Holdings:
         self.changed.add(account.key)
         self.revision += 1
 
+    def _periods_of(self, account: Account) -> dict[tuple[int, int], PeriodAccounts]:
+        return self._periods.setdefault((account.key.budget, account.key.limit), {})
+
     def _index(self, account: Account, lease: Lease) -> None:
         self._key_of_lease[lease.id] = account.key
         self._leases_of_pod.setdefault(lease.holder.uid, set()).add(lease.id)
+        if lease.returns:
+            self._silenced.add(lease.holder.uid)
 
     # --- checking -----------------------------------------------------------------------------------------
 

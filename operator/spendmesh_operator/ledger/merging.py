@@ -47,6 +47,7 @@ def merge(lease: Lease, report: LeaseReport) -> Merged:
         released=max(lease.released, min(report.released, lease.granted)),
         overrun=max(lease.overrun, report.overrun),
         would_block=max(lease.would_block, report.would_block),
+        unheld=max(lease.unheld, report.unheld),
         held=report.held if newest else lease.held,
         sequence=max(lease.sequence, report.sequence),
         trail=_lengthen(lease, report.sequence, own, before),
@@ -59,7 +60,7 @@ def merge(lease: Lease, report: LeaseReport) -> Merged:
 
 def check_values(report: LeaseReport) -> None:
     """Raises BadRequest for values that no lease can have."""
-    for name in ("used", "held", "released", "overrun", "would_block", "granted"):
+    for name in ("used", "held", "released", "overrun", "would_block", "unheld", "granted"):
         value = getattr(report, name)
         if not 0 <= value <= MAX_AMOUNT:
             raise BadRequest(f"lease {report.lease}: {name} {value} is not between 0 and 10^18")

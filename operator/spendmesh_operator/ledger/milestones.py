@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from spendmesh_operator.ledger.accounts import Account, Milestone
+from spendmesh_operator.ledger.extra import NO_EXTRA, Extra
 from spendmesh_operator.ledger.rolling import NOTHING, Beside
 from spendmesh_sidecar.core.specs import LimitSpec
 
@@ -27,9 +28,10 @@ ROLLED_BELOW_PERCENT: Final = 5
 """A rolling window has no new period: a threshold is left when spend is so many points below it."""
 
 
-def spent(account: Account, others: Beside = NOTHING) -> int:
+def spent(account: Account, others: Beside = NOTHING, extra: Extra = NO_EXTRA) -> int:
     """What counts towards thresholds."""
-    return account.settled + others.settled + account.totals.quarantined + others.quarantined
+    settled = account.settled + others.settled + extra.settled
+    return settled + account.totals.quarantined + others.quarantined + extra.quarantined
 
 
 def reaches(percent: int, amount: int, used: int) -> bool:
@@ -37,9 +39,9 @@ def reaches(percent: int, amount: int, used: int) -> bool:
     return used * 100 >= percent * amount
 
 
-def stands(account: Account, limit: LimitSpec, percent: int, others: Beside = NOTHING) -> bool:
+def stands(account: Account, limit: LimitSpec, percent: int, used: int) -> bool:
     """Whether a threshold acts now: it is reached, or was reached at an amount that has not been raised since."""
-    if reaches(percent, limit.amount, spent(account, others)):
+    if reaches(percent, limit.amount, used):
         return True
     known = account.milestones.get(str(percent))
     return known is not None and known.amount >= limit.amount
@@ -52,14 +54,20 @@ def standing(milestones: Mapping[str, Milestone], limit: LimitSpec) -> tuple[str
     )
 
 
-def note_reached(account: Account, others: Beside, now_ms: int) -> bool:
-    """Note what is reached now and was not before, and the end of a quarantine alert. Answers whether that is news."""
+def note_reached(account: Account, others: Beside, now_ms: int, extra: Extra = NO_EXTRA) -> bool:
+    """
+    Note what is reached now and was not before, and the end of a quarantine alert. Answers whether that is news.
+
+    An override has no milestones of its own: while it runs it is `extra` to those of its limit.
+    """
+    if account.key.override:
+        return False
     news = False
     if account.limit.window.type == "Rolling":
         if not account.key.start * 1000 <= now_ms < account.end * 1000:
             return False  # its milestones are, or will be, those of the part that runs
         news = _roll(account, others)
-    amount, used = account.limit.amount, spent(account, others)
+    amount, used = account.limit.amount + extra.amount, spent(account, others, extra)
     for percent in (*(step.percent for step in account.limit.thresholds), 100):
         known = account.milestones.get(str(percent))
         if reaches(percent, amount, used) and (known is None or known.amount < amount):

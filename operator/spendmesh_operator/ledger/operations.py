@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from spendmesh_operator.ledger.accounts import LedgerError, LimitInForce
 from spendmesh_operator.ledger.books import Books, LimitsOf
+from spendmesh_operator.ledger.partitions import NOWHERE, PodPlace
 from spendmesh_sidecar.policy import Policy
 from spendmesh_sidecar.protocol import AccountRef, AcquireReply
 
@@ -82,13 +83,13 @@ class Operation:
             self.answer.set_exception(error)
 
 
-def limits_of(in_force: PolicyInForce | None) -> LimitsOf:
-    """The limits that a pod's policy has, by reference."""
+def limits_of(in_force: PolicyInForce | None, place: PodPlace = NOWHERE) -> LimitsOf:
+    """The limits that a pod's policy has, by reference; `place` is what is known of the pod itself."""
     if in_force is None:
         return lambda _: None
     known = {
         AccountRef(budget=budget.name, limit=limit.name): LimitInForce(
-            limit, budget.mode, verifiable=budget.name not in in_force.unverifiable
+            limit, budget.mode, verifiable=budget.name not in in_force.unverifiable, place=place
         )
         for budget in in_force.policy.budgets
         for limit in budget.limits

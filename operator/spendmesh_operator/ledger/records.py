@@ -19,7 +19,11 @@ from spendmesh_operator.ledger.lives import Life
 from spendmesh_operator.ledger.pods import PodRecord
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode
 
-_AMOUNTS = ("granted", "released", "used", "held", "overrun", "wouldBlock")
+_AMOUNTS = {
+    **{name: name for name in ("granted", "released", "used", "held", "overrun", "unheld", "survival")},
+    "wouldBlock": "would_block",
+}
+"""Of a lease: name here, name there."""
 
 
 def read_head(books: Books, head: dict[str, Any]) -> None:
@@ -82,12 +86,18 @@ def encode_limit(limit: LimitSpec) -> dict[str, Any]:
     """A limit as an account last had it."""
     encoded: dict[str, Any] = msgspec.to_builtins(limit)
     encoded["amount"] = str(limit.amount)
+    if limit.allow_cap:
+        encoded["allowCap"] = str(limit.allow_cap)
+    for override in encoded.get("overrides", ()):
+        override["amount"] = str(override["amount"])
     return encoded
 
 
 def decode_limit(entry: dict[str, Any]) -> LimitSpec:
     """The opposite of `encode_limit`."""
-    return msgspec.convert({**entry, "amount": amount(entry["amount"])}, LimitSpec)
+    overrides = [{**each, "amount": amount(each["amount"])} for each in entry.get("overrides", ())]
+    amounts = {"amount": amount(entry["amount"]), "allowCap": amount(entry.get("allowCap", "0"))}
+    return msgspec.convert({**entry, **amounts, "overrides": overrides}, LimitSpec)
 
 
 def encode_milestones(milestones: Mapping[str, Milestone]) -> dict[str, Any]:
@@ -121,8 +131,8 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
     encoded["nonce"] = lease.holder.nonce
     if lease.holder.workload:
         encoded["workload"] = lease.holder.workload
-    values = (lease.granted, lease.released, lease.used, lease.held, lease.overrun, lease.would_block)
-    encoded.update({name: str(value) for name, value in zip(_AMOUNTS, values, strict=True) if value})
+    values = zip(_AMOUNTS, (getattr(lease, field) for field in _AMOUNTS.values()), strict=True)
+    encoded.update({name: str(value) for name, value in values if value})
     if lease.sequence:
         encoded["sequence"] = lease.sequence
         encoded["trail"] = list(lease.trail)
@@ -141,16 +151,10 @@ def decode_lease(entry: dict[str, Any]) -> Lease:
     quarantined = entry.get("quarantined", "")
     if quarantined not in get_args(QuarantineReason):
         raise ValueError(f"lease {entry['id']!r}: quarantined {quarantined!r}")
-    granted, released, used, held, overrun, would_block = (amount(entry.get(name, "0")) for name in _AMOUNTS)
     return Lease(
         id=entry["id"],
         holder=Holder(entry["pod"], entry["name"], entry["nonce"], entry.get("workload", "")),
-        granted=granted,
-        released=released,
-        used=used,
-        held=held,
-        overrun=overrun,
-        would_block=would_block,
+        **{field: amount(entry.get(name, "0")) for name, field in _AMOUNTS.items()},
         sequence=int(entry.get("sequence", 0)),
         trail=tuple(entry.get("trail", ())),
         quarantined=quarantined,

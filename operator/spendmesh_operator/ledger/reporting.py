@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spendmesh_operator.ledger import merging
+from spendmesh_operator.ledger import grants, merging
 from spendmesh_operator.ledger.accounts import Account, Holder, InvariantViolated, Lease, NotYours
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.merging import Merged
@@ -38,11 +38,17 @@ def apply_report(holdings: Holdings, account: Account, lease: Lease, report: Lea
     except InvariantViolated as violated:
         holdings.freeze(account, violated)
         return lease
+    if merged.lease.unheld > lease.unheld:
+        added = merged.lease.unheld - lease.unheld
+        holdings.alarm(
+            f"lease {lease.id} of {lease.holder.name}: {added} of {account.name} spent while nobody answered"
+        )
     if merged.closes and not lease.forked:
         holdings.put(account, merged.lease)
         holdings.close(account, merged.lease, merged.lease.used)
         return None
     after = _judged(holdings, lease, merged)
+    after = replace(after, survival=grants.kept_survival(account, after))
     if after != lease:
         holdings.put(account, after)
     return after

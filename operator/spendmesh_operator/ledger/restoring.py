@@ -12,10 +12,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from msgspec.structs import replace as replace_in
+
 from spendmesh_operator.ledger.accounts import Account, Holder, Lease, LimitInForce
-from spendmesh_operator.ledger.granting import Refused, account_for
+from spendmesh_operator.ledger.asking import account_for
+from spendmesh_operator.ledger.granting import Refused
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.lives import Life, granted_here
+from spendmesh_operator.ledger.overrides import overrides_of
 from spendmesh_sidecar.protocol import LeaseReport
 
 Forgotten = Literal["fenced", "awaited", "taken back"]
@@ -52,7 +56,7 @@ def take_back(
     """
     if found is None:
         try:
-            account = _account(holdings, domain, report, in_force, now_ms)
+            account = _account(holdings, domain, holder, report, in_force, now_ms)
         except Refused as refused:
             holdings.alarm(f"lease {report.lease} of {holder.name} is not taken back: its account is {refused.reason}")
             return None
@@ -75,10 +79,21 @@ def take_back(
     return account, after
 
 
-def _account(holdings: Holdings, domain: str, report: LeaseReport, in_force: LimitInForce, now_ms: int) -> Account:
-    if report.account is None or report.account.per or not in_force.verifiable:
+def _account(
+    holdings: Holdings, domain: str, holder: Holder, report: LeaseReport, in_force: LimitInForce, now_ms: int
+) -> Account:
+    if report.account is None:
         raise Refused("unknown")
-    return account_for(holdings, domain, report.account, report.period, in_force, now_ms)
+    ref, name = replace_in(report.account, override=""), report.account.override
+    account = account_for(holdings, {}, domain, holder.uid, ref, report.period, in_force, now_ms)
+    if not name:
+        return account
+    extra = next(
+        (each for each in overrides_of(holdings, account, in_force, now_ms) if each.key.override == name), None
+    )
+    if extra is None:
+        raise Refused("unknown")
+    return extra
 
 
 def _claim(report: LeaseReport) -> int:

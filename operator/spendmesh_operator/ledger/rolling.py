@@ -76,7 +76,7 @@ def running(accounts: Iterable[Account], now_ms: int) -> list[Account]:
     """
     now = now_ms // 1000
     found: dict[tuple[str, str, tuple[str, ...]], Account] = {}
-    for account in sorted(accounts, key=lambda each: each.key.start):
+    for account in sorted((each for each in accounts if not each.key.override), key=lambda each: each.key.start):
         name = (account.key.budget, account.key.limit, account.key.per)
         if account.key.start <= now < account.end:
             found[name] = account

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction, Milestone
@@ -10,6 +10,7 @@ from spendmesh_operator.ledger.forecast import forecast
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
 from spendmesh_operator.ledger.milestones import spent
+from spendmesh_operator.ledger.overrides import extra_of, overrides_of
 from spendmesh_operator.ledger.periods import Span, counts_from, counts_until
 from spendmesh_operator.ledger.rolling import Beside, frees_at, running
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
@@ -33,7 +34,7 @@ class HolderView:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """One limit in its running period, amounts in the limit's unit."""
+    """One limit in its running period, amounts in the limit's unit; overrides that run now are in all sums."""
 
     key: AccountKey
     since: int
@@ -59,13 +60,15 @@ class AccountView:
 
 def views_of(holdings: Holdings, now_ms: int) -> tuple[AccountView, ...]:
     """All accounts that count now."""
-    found = running(holdings.accounts.values(), now_ms)
-    return tuple(view_of(account, holdings.beside(account), now_ms) for account in found)
+    return tuple(
+        view_of(account, holdings.beside(account), now_ms, overrides_of(holdings, account, None, now_ms))
+        for account in running(holdings.accounts.values(), now_ms)
+    )
 
 
-def view_of(account: Account, others: Beside, now_ms: int) -> AccountView:
-    """Copy what is to be seen of an account, and of those that count with it."""
-    parts = (*others.before, account)
+def view_of(account: Account, others: Beside, now_ms: int, overrides: Sequence[Account] = ()) -> AccountView:
+    """Copy what is to be seen of an account, of those that count with it, and of the overrides that run now."""
+    parts = (*others.before, account, *overrides)
     span = Span(account.key.start, account.end)
     settled = sum(part.settled for part in parts)
     quarantined = sum(part.totals.quarantined for part in parts)
@@ -76,7 +79,7 @@ def view_of(account: Account, others: Beside, now_ms: int) -> AccountView:
         counts_until=counts_until(account.limit.window, span),
         limit=account.limit,
         mode=account.mode,
-        state=account_state(account, None, now_ms, others),
+        state=account_state(account, None, now_ms, others, extra_of(overrides)),
         held=sum(part.charged for part in parts) - settled - quarantined,
         quarantined=quarantined,
         overrun=sum(part.overrun for part in parts),

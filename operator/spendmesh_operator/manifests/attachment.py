@@ -47,7 +47,14 @@ LabelValue = Annotated[
         "(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?", "must be a label value: letters, digits, '-', '_', '.'"
     ),
 ]
-_QUALIFIED = r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+QUALIFIED = r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+
+
+LabelKey = Annotated[
+    str,
+    Field(max_length=317),
+    text_rule(QUALIFIED, "must be a label key such as app or example.com/team"),
+]
 
 
 class LabelRequirement(Node):
@@ -64,11 +71,7 @@ class LabelRequirement(Node):
         ),
     )
 
-    key: Annotated[
-        str,
-        Field(max_length=317),
-        text_rule(_QUALIFIED, "must be a label key such as app or example.com/team"),
-    ]
+    key: LabelKey
     """Key of the label. Example: app"""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared with values. Exists and DoesNotExist take no values. Example: In"""
@@ -76,7 +79,7 @@ class LabelRequirement(Node):
     """Values to compare with, for In and NotIn. Example: [checkout, cart]"""
 
 
-_KEY = re.compile(_QUALIFIED)
+_KEY = re.compile(QUALIFIED)
 LABEL_KEY_LENGTH_MAX = 317  # 253 for the prefix, a slash and 63
 
 
@@ -90,7 +93,7 @@ MatchLabels = Annotated[
     Field(max_length=16),
     BeforeValidator(_labels_without_nulls),
     Rule(
-        f"self.all(key, key.size() <= {LABEL_KEY_LENGTH_MAX} && key.matches('^{_QUALIFIED}$'))",
+        f"self.all(key, key.size() <= {LABEL_KEY_LENGTH_MAX} && key.matches('^{QUALIFIED}$'))",
         lambda labels: all(len(key) <= LABEL_KEY_LENGTH_MAX and _KEY.fullmatch(key) is not None for key in labels),
         "a key is no label key: write one such as app or example.com/team",
     ),

@@ -119,6 +119,9 @@ class LimitStatus(Node):
 
     name: ShortText
     """Name of the limit. Example: monthly"""
+    values: Count | None = None
+    """Of a limit with per: values that were used in this period. All other figures are those of the fullest one, which
+    is not named. Example: 12"""
     used: AmountText | None = None
     """Settled and quarantined in this period. Example: "2251.10\""""
     held: AmountText | None = None

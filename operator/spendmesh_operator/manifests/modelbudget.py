@@ -20,6 +20,8 @@ from spendmesh_operator.manifests.common import (
     Pattern,
 )
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus
+from spendmesh_operator.manifests.division import Per
+from spendmesh_operator.manifests.override import COUNT_MAX, Override
 from spendmesh_operator.manifests.quantities import TOKENS_MAX, WHOLE, DecimalText, nanos
 from spendmesh_operator.manifests.rules import SET, Node, Rule, TransitionRule, list_map
 from spendmesh_operator.manifests.windows import Window
@@ -28,8 +30,6 @@ Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 
 COST_MAX = 10**9
 """In nano-units 10^18: the largest power of ten that a BIGINT holds."""
-COUNT_MAX = 10**15
-"""Below 2^53, so that every JSON reader keeps it exact."""
 
 
 class Action(Node):
@@ -94,6 +94,26 @@ class Limit(Node):
             "tokens and requests are counted: write a whole number without a point",
             ".amount",
         ),
+        Rule(
+            "(self.onUnverifiable == 'Survival') == has(self.survivalPercent)",
+            lambda limit: (limit.on_unverifiable == "Survival") == (limit.survival_percent is not None),
+            "survivalPercent goes with onUnverifiable Survival and with nothing else: add one, or take it out",
+        ),
+        Rule(
+            "(self.onUnverifiable == 'Allow') == has(self.allowCap)",
+            lambda limit: (limit.on_unverifiable == "Allow") == (limit.allow_cap is not None),
+            "allowCap goes with onUnverifiable Allow and with nothing else: add one, or take it out",
+        ),
+        Rule(
+            "!has(self.allowCap) || (self.unit == 'Cost' ? "
+            f"quantity(string(self.allowCap)).compareTo(quantity('{COST_MAX}')) <= 0 : "
+            "string(self.allowCap).matches('^[0-9]+$'))",
+            lambda limit: (
+                limit.allow_cap is None
+                or (limit.allow_cap <= COST_MAX if limit.unit == "Cost" else limit.allow_cap.as_tuple().exponent == 0)
+            ),
+            f"allowCap of a Cost limit is at most {COST_MAX}, of a counted one a whole number",
+        ),
     )
     TRANSITIONS = (
         TransitionRule(
@@ -123,6 +143,11 @@ class Limit(Node):
             lambda old, new: set(old.providers) == set(new.providers),
             "providers of a limit never change: add a limit with a new name",
         ),
+        TransitionRule(
+            "(has(self.per) ? self.per : []) == (has(oldSelf.per) ? oldSelf.per : [])",
+            lambda old, new: old.per == new.per,
+            "per of a limit never changes: add a limit with a new name",
+        ),
     )
 
     name: Name
@@ -148,18 +173,65 @@ class Limit(Node):
     on_exhausted: Literal["Deny"] = "Deny"
     """What becomes of a call that does not fit any more: Deny refuses it with budget_exceeded. Example: Deny"""
 
+    on_unverifiable: Literal["Deny", "Survival", "Allow"] = "Deny"
+    """What becomes of a call that lacks rights while nobody answers. Deny refuses it with budget_unverifiable. Survival
+    lets sidecars keep survivalPercent of the amount between them for that time. Allow lets each spend up to allowCap
+    without rights, which is booked afterwards and can exceed the limit. The strictest limit of a call decides.
+    Example: Survival"""
+    survival_percent: Annotated[int, Field(ge=1, le=50), WHOLE] | None = None
+    """With Survival: percent of the amount, which is then not spent while the operator answers. Example: 5"""
+    allow_cap: Annotated[Decimal, DecimalText(COUNT_MAX, positive=True)] | None = None
+    """With Allow: what each sidecar may spend without rights in a period, in the limit's unit. Example: "1.00\""""
+    per: Per = ()
+    """What the limit is divided by: each combination of values has the whole amount for itself. Absent: all calls share
+    one. A call without a value is counted under the value other. It never changes. Example: [{type: User}]"""
+    max_values: Annotated[int, Field(ge=1, le=10_000), WHOLE] = 1000
+    """With per: combinations with an account of their own in one period, of which one pod can open half of what is
+    left; further ones share the value other. Example: 5000"""
+
     @property
     def amount_units(self) -> int:
         """The amount as the books count it: nano-units of the currency for Cost, the count itself otherwise."""
-        return nanos(self.amount) if self.unit == "Cost" else int(self.amount)
+        return self.units(self.amount)
+
+    def units(self, amount: Decimal) -> int:
+        """An amount in the limit's unit as the books count it."""
+        return nanos(amount) if self.unit == "Cost" else int(amount)
 
 
 class ModelBudgetSpec(OrganisationAttachment):
     """What the pods that it applies to may spend together. All budgets that match a call apply to it."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        *OrganisationAttachment.RULES,
+        Rule(
+            "!has(self.overrides) || self.overrides.all(o, self.limits.exists(l, l.name == o.limit))",
+            lambda spec: {each.limit for each in spec.overrides} <= {limit.name for limit in spec.limits},
+            "an override names a limit that this budget does not have: write one of its limits",
+            ".overrides",
+        ),
+        Rule(
+            "!has(self.overrides) || self.overrides.all(o, self.limits.all(l, l.name != o.limit || (l.unit == 'Cost' ? "
+            f"quantity(string(o.increase)).compareTo(quantity('{COST_MAX}')) <= 0 : "
+            "string(o.increase).matches('^[0-9]+$'))))",
+            lambda spec: all(
+                each.increase <= COST_MAX if limit.unit == "Cost" else each.increase.as_tuple().exponent == 0
+                for each in spec.overrides
+                for limit in spec.limits
+                if limit.name == each.limit
+            ),
+            f"an increase of a Cost limit is at most {COST_MAX}, of a counted one a whole number",
+            ".overrides",
+        ),
+    )
+
     limits: Annotated[tuple[Limit, ...], Field(min_length=1, max_length=8), list_map("name")]
     """Limits; all of them apply. What a limit counts and when never changes: add a limit with a new name.
     Example: [{name: monthly, currency: USD, amount: "2500.00", window: {type: Calendar, period: Month}}]"""
+    overrides: Annotated[tuple[Override, ...], Field(max_length=16), list_map("name")] = ()
+    """More for a while, without touching a limit.
+    Example: [{name: launch, limit: monthly, increase: 1000, from: "2026-12-01T00:00:00Z",
+    until: "2026-12-03T00:00:00Z", reason: launch week}]"""
 
     unpriced_models: Literal["Deny", "Allow"] = "Deny"
     """What becomes of a call without a price in the currency of a Cost limit. Deny refuses it. Allow lets it pass that

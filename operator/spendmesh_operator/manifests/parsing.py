@@ -3,7 +3,7 @@ live with the kinds; here they are only run and explained, in the API server's o
 
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 from spendmesh_operator.manifests.attachment import OrganisationAttachment
 from spendmesh_operator.manifests.budgetledger import BudgetLedger
 from spendmesh_operator.manifests.common import API_VERSION, Manifest
-from spendmesh_operator.manifests.modelbudget import ModelBudget
+from spendmesh_operator.manifests.modelbudget import Limit, ModelBudget
 from spendmesh_operator.manifests.modelprovider import ModelProvider
+from spendmesh_operator.manifests.override import Override
 from spendmesh_operator.manifests.retrybudget import RetryBudget
 from spendmesh_operator.manifests.routingpolicy import RoutingPolicy
 
@@ -98,14 +99,18 @@ def transition_errors(old: Manifest, new: Manifest) -> tuple[FieldError, ...]:
     """What may not change from `old` to `new`, an edit of the same object; the API server refuses the same."""
     if not (isinstance(old, ModelBudget) and isinstance(new, ModelBudget)):
         return ()
-    before = {limit.name: limit for limit in old.spec.limits}
-    return tuple(
-        FieldError(f"spec.limits[{position}]{rule.field_path}", limit.name, rule.message)
-        for position, limit in enumerate(new.spec.limits)
-        if limit.name in before
-        for rule in limit.TRANSITIONS
-        if not rule.holds(before[limit.name], limit)
+    return (
+        *_changed("spec.limits", old.spec.limits, new.spec.limits),
+        *_changed("spec.overrides", old.spec.overrides, new.spec.overrides),
     )
+
+
+def _changed(path: str, old: Sequence[Limit | Override], new: Sequence[Limit | Override]) -> Iterator[FieldError]:
+    before = {item.name: item for item in old}
+    for position, item in enumerate(new):
+        for rule in item.TRANSITIONS if item.name in before else ():
+            if not rule.holds(before[item.name], item):
+                yield FieldError(f"{path}[{position}]{rule.field_path}", item.name, rule.message)
 
 
 def placement_errors(manifest: Manifest, operator_namespace: str) -> tuple[FieldError, ...]:

@@ -2,7 +2,7 @@
 What a number stands for (a price, a limit) stays in the kinds."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -104,6 +104,37 @@ class DecimalText:
             "maxLength": DECIMAL_LENGTH_MAX,
             VALIDATIONS: [{"rule": rule, "message": self._message}],
         }
+
+
+_MOMENT = (
+    "2[0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    "T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_MOMENT_MESSAGE = "must be a moment with its zone in RFC 3339, such as 2026-12-01T00:00:00Z or ...T00:00:00+01:00"
+
+
+class MomentText:
+    """Annotation of a `datetime` that is written in RFC 3339 with a zone, to the second."""
+
+    def parse(self, value: object) -> datetime:
+        """The moment, in UTC. YAML readers may have made one of an unquoted text already."""
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value.astimezone(UTC)
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", "{text}", {"text": f"must be of type string: {_MOMENT_MESSAGE}"})
+        if re.fullmatch(_MOMENT, value) is None:
+            raise broken(_MOMENT_MESSAGE)
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except ValueError as error:
+            raise broken(_MOMENT_MESSAGE) from error
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        rule = f"self.matches('^{_MOMENT}$') && timestamp(self).getFullYear() >= 2000"
+        return {"type": "string", "maxLength": 25, VALIDATIONS: [{"rule": rule, "message": _MOMENT_MESSAGE}]}
 
 
 class DurationText:

@@ -44,7 +44,15 @@ def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime, show
         return replace(
             _unused(limit, now), taken_until=datetime.fromtimestamp(max(each.counts_until for each in others), UTC)
         )
-    return used_view(limit, accounts[0], shown) if accounts else _unused(limit, now)
+    if not accounts:
+        return _unused(limit, now)
+    fullest = max(accounts, key=_fullness)
+    return replace(used_view(limit, fullest, shown), values=len(accounts) if limit.per else 0)
+
+
+def _fullness(account: AccountView) -> int:
+    """Of the accounts of a divided limit the fullest is shown; whose it is, is nobody else's business."""
+    return account.state.settled + account.quarantined
 
 
 def used_view(limit: LimitSpec, account: AccountView, shown: int = HOLDERS_SHOWN) -> LimitView:
@@ -54,7 +62,7 @@ def used_view(limit: LimitSpec, account: AccountView, shown: int = HOLDERS_SHOWN
         name=limit.name,
         unit=limit.unit,
         currency=limit.currency,
-        amount=limit.amount,
+        amount=account.state.amount,
         period=period_name(limit.window),
         settled=account.state.settled,
         quarantined=account.quarantined,
@@ -103,12 +111,13 @@ def _correction_line(correction: Correction) -> CorrectionLine:
 
 
 def _unused(limit: LimitSpec, now: datetime) -> LimitView:
-    span = span_at(limit.window, int(now.timestamp()))
+    at = int(now.timestamp())
+    span = span_at(limit.window, at)
     return LimitView(
         name=limit.name,
         unit=limit.unit,
         currency=limit.currency,
-        amount=limit.amount,
+        amount=limit.amount + sum(each.amount for each in limit.overrides if each.starts <= at < each.ends),
         period=period_name(limit.window),
         settled=0,
         quarantined=0,

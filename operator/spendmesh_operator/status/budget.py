@@ -80,6 +80,7 @@ def budget_fields(limits: Sequence[LimitView]) -> dict[str, Any]:
 def _limit_fields(limit: LimitView) -> dict[str, Any]:
     return {
         "name": limit.name,
+        **({"values": limit.values} if limit.values else {}),
         "used": amount_text(limit.used, limit, up=True),
         "held": amount_text(limit.held, limit, up=True),
         "quarantined": amount_text(limit.quarantined, limit, up=True),
@@ -141,8 +142,9 @@ def within_budget(
         return (
             "False",
             "LimitNameTaken",
-            f"limit {near.name!r} had another unit, currency or window before, and the period that runs under that "
-            f"meaning ends at {timestamp(near.taken_until)}: {what} until then; a limit of another name starts at once",
+            f"limit {near.name!r} had another unit, currency, window or per before, and the period that runs under "
+            f"that meaning ends at {timestamp(near.taken_until)}: {what} until then; a limit of another name starts "
+            "at once",
         )
     return stage_words(near, observed=observed)
 
@@ -150,10 +152,13 @@ def within_budget(
 def stage_words(limit: LimitView, *, observed: bool) -> tuple[ConditionStatus, str, str]:
     """Status, reason and message of the stage that a limit has reached, `Within` excepted."""
     of = named(limit)
+    if limit.values:
+        of = f"the fullest of {limit.values} values of {of}"
     rolling = limit.period.startswith("Rolling")
     until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(limit.resets_at)}"
     if limit.stage == "Exhausted":
-        what = "calls would be refused" if observed else "calls are refused with budget_exceeded"
+        whose = "its calls" if limit.values else "calls"
+        what = f"{whose} would be refused" if observed else f"{whose} are refused with budget_exceeded"
         if limit.used > limit.amount:
             used = amount_text(limit.used, limit, up=True)
             return (

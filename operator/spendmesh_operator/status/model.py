@@ -85,6 +85,8 @@ class LimitView:
     """What is in quarantine by reason."""
     corrections: tuple[CorrectionLine, ...] = ()
     """The last ones, the newest first."""
+    values: int = 0
+    """Of a divided limit: how many values were used in the period. All other figures are of the fullest one."""
     taken_until: datetime | None = None
     """A limit of this name that meant something else has a running period: nothing is granted before it ends."""
 

@@ -6,10 +6,9 @@ Chooses the lease of a reservation and the rights to ask for; the ledger joins a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
-from spendmesh_sidecar.core.charges import Charge
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want
@@ -36,6 +35,7 @@ def meaning_of(limit: LimitSpec) -> Meaning:
         window=limit.window,
         models=limit.models,
         providers=limit.providers,
+        per=limit.per,
     )
 
 
@@ -55,6 +55,15 @@ class Account:
     """Use under an Observe limit for which there is no lease yet."""
     would_block: int = 0
     """Not yet in a lease's report."""
+    silent: bool = False
+    """The coordinator did not answer when it was asked, and has not been heard since."""
+    credit_held: int = 0
+    """Of calls under way that go without rights (`onUnverifiable: Allow`)."""
+    credit_used: int = 0
+    """What such calls have cost in this period, as far as it is known which period it is."""
+    _owed: int = 0
+    """Part of `unleased` that such calls have cost."""
+    _credit_until: float = inf
     _ask_at: float = 0.0
     _ask_next_at: float = 0.0
     _granted_when_asked: int | None = None
@@ -79,18 +88,42 @@ class Account:
         self.limit, self.meaning, self.enforced = limit, meaning, enforced
         self.forget_denial()
 
+    def revive(self) -> None:
+        """Spend again from leases that were retired because no policy had the account, or the override."""
+        for lease in self.leases.values():
+            if self.has(lease.override):
+                lease.revive()
+            else:
+                lease.retired = True
+
+    def has(self, override: str) -> bool:
+        """Whether the limit in force has this override; its own amount (empty) it has always."""
+        return not override or (self.limit is not None and any(each.name == override for each in self.limit.overrides))
+
     def current(self, now: float) -> LeaseBook | None:
-        """The lease that a reservation uses now: the open one with the most free rights."""
+        """The lease that a reservation uses now: the open one with the most free rights, overrides left out."""
         best: LeaseBook | None = None
         for lease in self.leases.values():
-            if lease.open_at(now) and (best is None or lease.free > best.free):
+            if lease.open_at(now) and not lease.account.override and (best is None or lease.free > best.free):
                 best = lease
         return best
+
+    def extras(self, now: float) -> tuple[LeaseBook, ...]:
+        """Leases of overrides that run now, in the order in which they are drained."""
+        if self.limit is None or not self.limit.overrides:
+            return ()
+        running = [lease for lease in self.leases.values() if lease.override and lease.open_at(now)]
+        return tuple(sorted(running, key=lambda lease: (lease.ends_at, lease.id)))
 
     def free(self, now: float) -> int:
         """The largest reservation that fits now."""
         lease = self.current(now)
-        return lease.free if lease else 0
+        return (lease.free if lease else 0) + sum(extra.free for extra in self.extras(now))
+
+    def unreported(self, now: float) -> int:
+        """Own use that the coordinator's figures may not have."""
+        lease = self.current(now)
+        return (lease.unreported if lease else 0) + sum(extra.unreported for extra in self.extras(now))
 
     def state(self, now: float) -> AccountState | None:
         """What is known of the whole account in the running period; None if nothing is."""
@@ -115,14 +148,14 @@ class Account:
 
     def settled(self, now: float) -> int:
         """Spent by everyone as far as known here: the coordinator's figure and our own use that it may not have."""
-        state, lease = self.state(now), self.current(now)
-        return (state.settled if state else 0) + (lease.unreported if lease else 0)
+        state = self.state(now)
+        return (state.settled if state else 0) + self.unreported(now)
 
     def standing(self, now: float) -> tuple[int, int] | None:
         """The account's whole amount and what is `settled` of it; None while nothing is known of it."""
         lease = self.current(now)
         if lease is not None and lease.state is not None:
-            return lease.state.amount, lease.state.settled + lease.unreported
+            return lease.state.amount, lease.state.settled + self.unreported(now)
         state = self.state(now)
         return (state.amount, self.settled(now)) if state is not None else None
 
@@ -151,18 +184,19 @@ class Account:
         if self.limit is None:
             return []
         idle, tight = self.demand.idle(now), self._tight(now)
-        lease = self.current(now)
-        free = lease.free if lease else 0
+        if idle and self.ref.per and not self.unbooked:
+            return []  # it is given up, see `partitions.fading`
+        lease, free = self.current(now), self.free(now)
         target = self.demand.target(now, self.limit.amount, tight=tight)
         due = lease is None or free < self.demand.low_water(now, self.limit.amount, tight=tight)
         asked: list[Want] = []
-        if due and not (idle and self._leased) and now >= self._ask_at:
+        if due and (self.unbooked or not (idle and self._leased)) and now >= self._ask_at:
             granted = sum(book.granted for book in self.leases.values())
             fruitless = self._granted_when_asked == granted
             self._granted_when_asked = granted
             self._ask_at = now + (DENIED_AGAIN_SECONDS if fruitless else ASK_AGAIN_SECONDS)
             asked.append(Want(account=self.ref, need=0, want=max(1, target - free)))
-        provided = any(book.starts_at > now for book in self.leases.values())
+        provided = any(book.starts_at > now and not book.override for book in self.leases.values())
         # In a rolling window rights for the next part are taken from what this one may still spend.
         spare = not (tight and self._rolling)
         if lease is None or idle or provided or now < self._ask_next_at or not spare:
@@ -188,6 +222,9 @@ class Account:
 
     def give_back_surplus(self, now: float) -> None:
         """Release what has been idle too long, so that others can spend it."""
+        if self.demand.idle(now):
+            for extra in self.extras(now):
+                extra.give_back(extra.free)
         lease = self.current(now)
         if lease is None or lease.free == 0 or self.limit is None:
             return
@@ -203,16 +240,48 @@ class Account:
         if state is not None and amount > free and state.amount - state.charged < amount - free:
             self.would_block += 1
 
+    @property
+    def unbooked(self) -> bool:
+        """Something waits for a lease to be reported in."""
+        return bool(self.unleased or self.would_block)
+
     def carry_over(self, now: float) -> LeaseBook | None:
         """Move what waited for a lease into the current one; answers the lease if it got use."""
         lease = self.current(now)
-        if lease is None or not (self.unleased or self.would_block):
+        if lease is None or not self.unbooked:
             return None
         carried = self.unleased
-        lease.charge_unheld(carried)
+        lease.charge_unheld(carried, self._owed)
         lease.would_block += self.would_block
-        self.unleased = self.would_block = 0
+        if self._owed:
+            self._credit_until = lease.ends_at
+        self.unleased = self.would_block = self._owed = 0
         return lease if carried else None
+
+    def hear(self, *, silent: bool) -> None:
+        """The coordinator was heard, or did not answer in time."""
+        self.silent = silent
+        for lease in self.leases.values():
+            lease.silent = silent
+
+    def credit(self, now: float) -> int:
+        """What may be held without rights now: nothing, unless the coordinator is silent and the limit allows it."""
+        if not self.silent or self.limit is None or self.limit.on_unverifiable != "Allow":
+            return 0
+        if now >= self._credit_until:
+            self.credit_used, self._credit_until = 0, inf
+        return max(0, self.limit.allow_cap - self.credit_used - self.credit_held)
+
+    def borrow(self, amount: int) -> None:
+        """Hold without rights."""
+        self.credit_held += amount
+
+    def repay(self, held: int, cost: int) -> None:
+        """A call without rights has ended: what it cost waits for the next lease."""
+        self.credit_held -= held
+        self.credit_used += cost
+        self._owed += cost
+        self.unleased += cost
 
     def forget(self, lease: LeaseBook) -> None:
         """A closed lease is acknowledged."""
@@ -221,15 +290,6 @@ class Account:
 
     def add(self, lease: LeaseBook) -> None:
         """Take over a new lease."""
+        lease.silent = self.silent
         self.leases[lease.id] = lease
         self._leased = True
-
-
-def lacking_of(places: Iterable[tuple[Charge, LeaseBook | None]]) -> tuple[Shortfall, ...]:
-    """What enforced charges lack in the leases that they would be held in."""
-    lacking: list[Shortfall] = []
-    for charge, lease in places:
-        need = charge.amount - (lease.free if lease is not None else 0)
-        if need > 0 and not charge.observed:
-            lacking.append(Shortfall(charge.account.budget, charge.account.limit, need, need))
-    return tuple(lacking)

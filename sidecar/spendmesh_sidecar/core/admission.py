@@ -117,7 +117,7 @@ def admit(
     chosen = (
         as_asked(request, routing.name, policy.providers)
         if lone_observer or not request.model
-        else route(request, routing, policy.providers, ceilings(ledger, policy.budgets, now), not_dearer)
+        else route(request, routing, policy.providers, ceilings(ledger, policy.budgets, now, request.hints), not_dearer)
     )
     if isinstance(chosen, Refusal):
         return chosen

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.globs import matches
 from spendmesh_sidecar.core.once import once
+from spendmesh_sidecar.core.partitions import account_ref
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Unit
 from spendmesh_sidecar.core.types import Hints
@@ -101,7 +102,7 @@ def charges(budgets: tuple[BudgetSpec, ...], quantities: Quantities, subject: Su
                 if observed or budget.unpriced_models == "Allow":
                     continue
                 raise CurrencyMismatch(budget.name, limit, quantities.currency)
-            account = AccountRef(budget=budget.name, limit=limit.name)
+            account = account_ref(budget.name, limit, subject.hints)
             amount = quantities.in_unit(limit.unit, dearer=budget.organisation)
             found.append(Charge(account, limit.unit, amount, observed, budget.organisation))
     return tuple(found)

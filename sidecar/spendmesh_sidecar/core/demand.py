@@ -48,9 +48,14 @@ class Demand:
         self._peak = max(self._peak, amount)
         self._noted_at = now
 
+    @property
+    def last_use(self) -> float:
+        """When the last reservation was asked for, or else when all began."""
+        return self.started_at if self._noted_at is None else self._noted_at
+
     def idle(self, now: float) -> bool:
         """No call for so long that rights should go back."""
-        return now - (self.started_at if self._noted_at is None else self._noted_at) >= IDLE_SECONDS
+        return now - self.last_use >= IDLE_SECONDS
 
     @property
     def peak(self) -> int:

@@ -7,14 +7,13 @@ seconds) and `now_unix` come in, a `Step` goes out. Whoever drives it calls `clo
 
 from __future__ import annotations
 
-from enum import Enum
-
 from spendmesh_sidecar.core.admission import Plan, PolicyView, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
+from spendmesh_sidecar.core.phases import ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unanswered
 from spendmesh_sidecar.core.reservation import Booked, Booking
@@ -41,18 +40,6 @@ DEADLINE_SECONDS = 600.0
 """For all tries and waits together: the read timeout of the official SDKs, after which nobody listens."""
 LEASE_WAIT_SECONDS = 2.0
 """The longest a call waits for rights (contract §4)."""
-
-
-class ExchangeError(RuntimeError):
-    """A step was reported that was not asked for: a defect of the driver."""
-
-
-class _Phase(Enum):
-    NEW = "begin"
-    ACQUIRING = "acquired"
-    ATTEMPTING = "observe"
-    WAITING = "resume"
-    DONE = "close"
 
 
 class Exchange:
@@ -84,8 +71,8 @@ class Exchange:
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
         self._enforced = enforced(policy.budgets)
-        self._phase = _Phase.NEW
-        self._now = 0.0
+        self._phase, self._now = Phase.NEW, 0.0
+        self._unverified = False
         self._plan: Plan | None = None
         self._tries: Attempts | None = None
         self._booking: Booking | None = None
@@ -99,7 +86,7 @@ class Exchange:
 
     def begin(self, now: float, now_unix: int) -> Step:
         """Admit and route the request, and reserve its first try."""
-        self._enter(_Phase.NEW, now)
+        self._enter(Phase.NEW, now)
         plan = admit(self.request, self.policy, self._ledger, self._pricing, now, now_unix)
         if isinstance(plan, Refusal):
             return self._refuse(plan)
@@ -115,7 +102,7 @@ class Exchange:
 
         Whatever came, what is here now is tried first: other calls may have settled meanwhile.
         """
-        self._enter(_Phase.ACQUIRING, now)
+        self._enter(Phase.ACQUIRING, now)
         assert self._booking is not None and self._tries is not None
         if denials is None:
             self._ledger.unanswered(now)
@@ -140,7 +127,7 @@ class Exchange:
 
     def observe(self, outcome: Outcome, now: float, now_unix: int, *, client_gone: bool = False) -> Step:
         """After `Attempt`: settle it, and decide whether another try is made. For a client that has left none is."""
-        self._enter(_Phase.ATTEMPTING, now)
+        self._enter(Phase.ATTEMPTING, now)
         assert self._tries is not None
         self._settle(outcome, now, now_unix)
         self._last = outcome
@@ -148,13 +135,13 @@ class Exchange:
         if delay is None:
             return self._finish()
         if delay > 0:
-            self._phase = _Phase.WAITING
+            self._phase = Phase.WAITING
             return Wait(delay)
         return self._next(now, now_unix)
 
     def resume(self, now: float, now_unix: int) -> Step:
         """After `Wait`: make the try that was paid for."""
-        self._enter(_Phase.WAITING, now)
+        self._enter(Phase.WAITING, now)
         return self._next(now, now_unix)
 
     def close(self, now: float) -> None:
@@ -163,7 +150,7 @@ class Exchange:
         retry that was paid but not sent is refunded.
         """
         self._now = now
-        self._phase = _Phase.DONE
+        self._phase = Phase.DONE
         if self._flight is not None:
             self._settle(Outcome(Kind.CLIENT_GONE, committed=True), now, None)
         if self._tries is not None:
@@ -179,7 +166,8 @@ class Exchange:
     def response_headers(self, final: bool) -> list[tuple[str, str]]:
         """Our headers for the client. Not `final`: a stream is about to begin, so its cost is not known yet."""
         subject = subject_of(self._tries.last, self.request) if self._tries and self._tries.last else None
-        left = tightest_left(self._ledger, self.policy.budgets, self._now, subject)
+        known = () if self._unverified else self.policy.budgets  # what nobody verified says nothing of a budget
+        left = tightest_left(self._ledger, known, self._now, self.request.hints, subject)
         return response_headers(self.request_id, self.decision, self.refusal, left, final=final)
 
     @property
@@ -210,11 +198,11 @@ class Exchange:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _enter(self, expected: _Phase, now: float) -> None:
+    def _enter(self, expected: Phase, now: float) -> None:
         if self._phase is not expected:
             raise ExchangeError(f"{self.request_id}: {expected.value}() was called, {self._phase.value}() is due")
         self._now = now
-        self._phase = _Phase.DONE
+        self._phase = Phase.DONE
 
     def _next(self, now: float, now_unix: int) -> Step:
         """Choose a target and reserve the try on it."""
@@ -240,7 +228,7 @@ class Exchange:
         assert self._lease_deadline is not None and self._booking is not None
         if (wait := self._lease_deadline - now) <= 0:
             return self._denied(still_in_flight(self._ledger, shortfalls, now), self._booking)
-        self._shortfalls, self._phase = shortfalls, _Phase.ACQUIRING
+        self._shortfalls, self._phase = shortfalls, Phase.ACQUIRING
         return Acquire(shortfalls, wait)
 
     def _denied(self, denials: tuple[Denial, ...], booking: Booking) -> Step:
@@ -253,8 +241,9 @@ class Exchange:
         priced = booking.priced
         permit = self._tries.dispatch(priced, now, first_of_client=self.request.client_retry == 0)
         self._flight = Flight(self._tries.number, booking.reservation, priced, booked, permit, now_unix)
+        self._unverified = self._unverified or (booked is not None and booked.unverified)
         self._booking = self._lease_deadline = None
-        self._phase = _Phase.ATTEMPTING
+        self._phase = Phase.ATTEMPTING
         return Attempt(
             number=self._tries.number,
             reservation=booking.reservation,
@@ -290,7 +279,7 @@ class Exchange:
 
     def _refuse(self, refusal: Refusal) -> Step:
         """Our own answer; but where a provider has answered already, that says more."""
-        self._phase = _Phase.DONE
+        self._phase = Phase.DONE
         if self._tries is not None:
             self._tries.refund()
         if self._last is not None:

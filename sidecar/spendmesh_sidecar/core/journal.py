@@ -49,6 +49,8 @@ class LeaseRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     used: int = 0
     overrun: int = 0
     would_block: int = 0
+    unheld: int = 0
+    survival: int = 0
     starts_at: float
     ends_at: float
     """Monotonic seconds, as in the header."""

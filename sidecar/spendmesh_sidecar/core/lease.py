@@ -45,11 +45,16 @@ class LeaseBook:
     state: AccountState | None = None
     """What the coordinator last said about the account, in this lease's period."""
     released: int = 0
+    survival: int = 0
+    """Rights that are kept for when the coordinator is silent; while it is, they are as any other."""
+    silent: bool = False
     used: int = 0
     held: int = 0
     reservations: int = 0
     """Open ones, also those that hold nothing (a price of zero, an Observe limit without rights): each may yet cost."""
     overrun: int = 0
+    unheld: int = 0
+    """Part of the overrun that was spent without rights while nobody answered."""
     would_block: int = 0
     fenced: bool = False
     retired: bool = False
@@ -73,6 +78,7 @@ class LeaseBook:
         self.starts_at = min(self.starts_at, now + lease.starts_in_ms / 1000)
         self.ends_at = min(self.ends_at, now + lease.ends_in_ms / 1000)
         self.state = lease.state
+        self.survival = lease.survival
         return self.granted > before
 
     def open_at(self, now: float) -> bool:
@@ -84,9 +90,15 @@ class LeaseBook:
         self.retired = self.superseded = True
 
     @property
+    def override(self) -> str:
+        """The override that it is of; empty: of the limit's own amount."""
+        return self.account.override
+
+    @property
     def free(self) -> int:
-        """Rights that are neither used nor held; never negative (an overrun is a debt, not a right)."""
-        return max(0, self.granted - self.released - self.used - self.held)
+        """Rights that may be held now; never negative (an overrun is a debt, not a right)."""
+        kept = 0 if self.silent else self.survival
+        return max(0, self.granted - self.released - self.used - self.held - kept)
 
     def hold(self, amount: int) -> None:
         """Book a reservation. Raises LedgerError if it does not fit: check and booking are one step of the ledger."""
@@ -117,10 +129,14 @@ class LeaseBook:
         self.released += returned
         return returned
 
-    def charge_unheld(self, actual: int) -> None:
-        """Book use that had no reservation here (an Observe budget refuses nothing): overrun in full."""
+    def charge_unheld(self, actual: int, without_rights: int = 0) -> None:
+        """
+        Book use that had no reservation here: overrun in full. An Observe budget refuses nothing; `without_rights` was
+        let through because nobody answered.
+        """
         self.used += actual
         self.overrun += actual
+        self.unheld += without_rights
 
     def revive(self) -> None:
         """Undo `retired` unless the closing report was made: the account is in force again."""
@@ -156,6 +172,7 @@ class LeaseBook:
             closed=self.reservations == 0 and (self.retired or self.fenced or now >= self.ends_at),
             overrun=self.overrun,
             would_block=self.would_block,
+            unheld=self.unheld,
             account=None if self.superseded else self.account,
             granted=self.granted,
             period="previous" if now >= self.ends_at else "next" if now < self.starts_at else "current",
@@ -164,6 +181,7 @@ class LeaseBook:
     def acknowledge(self, state: LeaseState) -> None:
         """Take the coordinator's answer: progress, a fence, and rights that it asks back."""
         self.state = state.state or self.state
+        self.survival = state.survival
         if self._sent is not None and state.sequence >= self._sent.sequence:
             self._acknowledged = True
             self._reported_used = self._sent.used
@@ -200,6 +218,8 @@ class LeaseBook:
             used=self.used,
             overrun=self.overrun,
             would_block=self.would_block,
+            unheld=self.unheld,
+            survival=self.survival,
             starts_at=self.starts_at,
             ends_at=self.ends_at,
             fenced=self.fenced,
@@ -211,6 +231,7 @@ class LeaseBook:
         """Become what the log says, but for what is held: open attempts said that before."""
         self.granted, self.released = record.granted, record.released
         self.used, self.overrun, self.would_block = record.used, record.overrun, record.would_block
+        self.unheld, self.survival = record.unheld, record.survival
         self.starts_at, self.ends_at = record.starts_at, record.ends_at
         self.fenced, self.state = record.fenced, record.state
         if record.meaning is None:

@@ -11,18 +11,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from spendmesh_sidecar.core.account import Account, lacking_of
+from msgspec.structs import replace
+
+from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.journal import ClosedRecord, Journal, NoJournal, UnleasedRecord
 from spendmesh_sidecar.core.lease import LeaseBook
-from spendmesh_sidecar.core.open_attempts import OpenAttempts, entry_of
-from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
-from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.core.open_attempts import OpenAttempts
+from spendmesh_sidecar.core.partitions import Partitions, fading
+from spendmesh_sidecar.core.placing import hold, lacking_in, parts_of, place_of
+from spendmesh_sidecar.core.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
+from spendmesh_sidecar.core.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 from spendmesh_sidecar.core.types import Shortfall
 
-SILENCE_STANDS_SECONDS = 5.0
-"""After an unanswered question about rights, calls that can shrink to what is here do not ask for so long."""
 CLOSED_REMEMBERED = 1024
 """Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
 
@@ -49,7 +52,8 @@ class Ledger:
         self.draining = False
         self.open_attempts = OpenAttempts(journal)
         self._closed: dict[str, None] = {}
-        self._silent_until = 0.0
+        self._partitions = Partitions()
+        self._silence = Silence()
         self._take(nonce)
         self.set_budgets(budgets, now)
 
@@ -57,16 +61,21 @@ class Ledger:
 
     def set_budgets(self, budgets: tuple[BudgetSpec, ...], now: float) -> None:
         """Put a policy's budgets in force. Leases of accounts that are gone close when nothing is held on them."""
-        in_force: set[AccountRef] = set()
+        self._partitions.put_in_force(budgets)
+        in_force: dict[AccountRef, tuple[LimitSpec, bool]] = {}
+        for ref in self.accounts:
+            if ref.per and (divided := self._partitions.limit_of(ref)) is not None:
+                in_force[ref] = divided
         for budget in budgets:
-            for limit in budget.limits:
-                ref = AccountRef(budget=budget.name, limit=limit.name)
-                in_force.add(ref)
-                account = self._account(ref, now)
-                account.put_in_force(limit, enforced=budget.mode == "Enforce", now=now)
-                if not self.draining:
-                    for lease in account.leases.values():
-                        lease.revive()
+            whole = (limit for limit in budget.limits if not limit.per)
+            in_force |= {
+                AccountRef(budget=budget.name, limit=limit.name): (limit, budget.mode == "Enforce") for limit in whole
+            }
+        for ref, (limit, enforced) in in_force.items():
+            account = self._account(ref, now)
+            account.put_in_force(limit, enforced=enforced, now=now)
+            if not self.draining:
+                account.revive()
         for ref, account in self.accounts.items():
             if ref not in in_force:
                 account.limit = None
@@ -79,6 +88,7 @@ class Ledger:
         Open reservations still resolve, in leases that are no longer reported.
         """
         self._take(nonce)
+        self._partitions.forget()
         for account in self.accounts.values():
             for lease in account.leases.values():
                 lease.fenced = True
@@ -106,12 +116,16 @@ class Ledger:
 
     def free(self, ref: AccountRef, now: float) -> int:
         """The largest reservation that fits on an account now."""
-        account = self.accounts.get(ref)
+        account = self.find(ref, now)
         return account.free(now) if account else 0
+
+    def find(self, ref: AccountRef, now: float) -> Account | None:
+        """The account that stands for `ref`, if anything is known of it."""
+        return self.accounts.get(self._partitions.account_of(ref, now) if ref.per else ref)
 
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
-        return lacking_of([(charge, self._account(charge.account, now).current(now)) for charge in charges])
+        return lacking_in([place_of(charge, self._account(charge.account, now), now) for charge in charges])
 
     def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
         """
@@ -121,21 +135,18 @@ class Ledger:
         Raises LedgerError for an id that is open already, and LedgerUnwritable; then nothing is booked.
         """
         accounts = [self._account(charge.account, now) for charge in charges]
-        places = [(charge, account.current(now)) for charge, account in zip(charges, accounts, strict=True)]
-        if lacking := lacking_of(places):
+        places = [place_of(charge, account, now) for charge, account in zip(charges, accounts, strict=True)]
+        if lacking := lacking_in(places):
             return lacking
         for account, charge in zip(accounts, charges, strict=True):
             account.demand.note(charge.amount, now)
             if charge.observed:
                 account.note_would_block(charge.amount, now)
                 self._carry_over(account, now)
-        entries = tuple(
-            entry_of(account, lease, charge) for account, (charge, lease) in zip(accounts, places, strict=True)
-        )
+        parts = zip(accounts, places, strict=True)
+        entries = tuple(entry for account, place in parts for entry in parts_of(account, place))
         self.open_attempts.add(reservation, entries)
-        for entry in entries:
-            if entry.lease is not None:
-                entry.lease.hold(entry.held)
+        hold(entries)
         return ()
 
     def settle(self, reservation: str, actual: Quantities, now: float) -> None:
@@ -148,9 +159,12 @@ class Ledger:
         for entry, amount in settled:
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
+                continue
+            if entry.borrowed:
+                entry.account.repay(entry.held, amount)
             else:
                 entry.account.unleased += amount
-                self._carry_over(entry.account, now)
+            self._carry_over(entry.account, now)
         if any(amount > entry.worst for entry, amount in settled):
             self.journal.hurry()
 
@@ -159,6 +173,12 @@ class Ledger:
         for entry in self.open_attempts.void(reservation):
             if entry.lease is not None:
                 entry.lease.void(entry.held)
+            elif entry.borrowed:
+                entry.account.repay(entry.held, 0)
+
+    def unverified(self, reservation: str) -> bool:
+        """Whether part of an open reservation goes without rights."""
+        return self._silence.lasts and any(entry.borrowed for entry in self.open_attempts.entries(reservation))
 
     @property
     def open_reservations(self) -> int:
@@ -180,7 +200,8 @@ class Ledger:
         """
         if lease.nonce != self.nonce or lease.id in self._closed:
             return False
-        account = self._account(lease.account, now)
+        ref = lease.account
+        account = self._account(replace(ref, override="") if ref.override else ref, now)
         usable = account.meaning is not None and account.meaning.pays(lease)
         book = account.leases.get(lease.id)
         if book is not None:
@@ -189,7 +210,8 @@ class Ledger:
         else:
             starts_at, ends_at = now + lease.starts_in_ms / 1000, now + lease.ends_in_ms / 1000
             book = LeaseBook(lease.id, lease.account, lease.granted, starts_at, ends_at, lease.state, lease.released)
-            book.retired = account.limit is None or self.draining
+            book.retired = account.limit is None or self.draining or not account.has(ref.override)
+            book.survival = lease.survival
             grown = True
             account.add(book)
         if not usable:
@@ -199,32 +221,35 @@ class Ledger:
             return False
         if grown:
             account.forget_denial()
+        self._silence.end(self.accounts.values())
         self._carry_over(account, now)
-        self._silent_until = 0.0
         return True
 
     def denied(self, denials: Iterable[Denial], now: float, shortfalls: tuple[Shortfall, ...] = ()) -> None:
         """Remember refusals; with the shortfalls of the call that heard them, others need not ask the same at once."""
-        needs = {(lack.budget, lack.limit): lack.need for lack in shortfalls}
+        denials = tuple(denials)
+        if denials:
+            self._silence.end(self.accounts.values())
+        needs = {lack.account: lack.need for lack in shortfalls}
         for denial in denials:
-            need = needs.get((denial.account.budget, denial.account.limit), 0)
-            self._account(denial.account, now).denied(denial, need, now)
+            self._account(denial.account, now).denied(denial, needs.get(denial.account, 0), now)
+
+    def assign(self, assigned: Iterable[Assigned], now: float) -> None:
+        """The coordinator's word on values of divided limits that share an account. Bring it before the leases."""
+        self._partitions.assign(assigned, now)
 
     def standing_denials(self, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Denial, ...]:
         """Refusals so fresh that asking again would be a wasted round trip."""
-        found = (
-            self._account(AccountRef(budget=lack.budget, limit=lack.limit), now).standing_denial(lack.need, now)
-            for lack in shortfalls
-        )
+        found = (self._account(lack.account, now).standing_denial(lack.need, now) for lack in shortfalls)
         return tuple(denial for denial in found if denial is not None)
 
     def unanswered(self, now: float) -> None:
-        """A question about rights brought no answer in time."""
-        self._silent_until = now + SILENCE_STANDS_SECONDS
+        """A question about rights brought no answer in time: what limits keep for that is free until one comes."""
+        self._silence.begin(self.accounts.values(), now)
 
     def silent(self, now: float) -> bool:
         """The coordinator did not answer a moment ago."""
-        return now < self._silent_until
+        return self._silence.stands(now)
 
     def wants(self, now: float) -> tuple[Want, ...]:
         """Top-ups that are due, for this period and, near its end, for the next. Asking is remembered."""
@@ -236,7 +261,7 @@ class Ledger:
         """What to ask for calls that wait, with what demand will want next: one want for each account."""
         lacking: dict[AccountRef, list[Shortfall]] = {}
         for lack in shortfalls:
-            lacking.setdefault(AccountRef(budget=lack.budget, limit=lack.limit), []).append(lack)
+            lacking.setdefault(lack.account, []).append(lack)
         return tuple(self._account(ref, now).want_for(tuple(calls), now) for ref, calls in lacking.items())
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
@@ -244,6 +269,11 @@ class Ledger:
     def reports(self, now: float) -> tuple[LeaseReport, ...]:
         """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
         found: list[LeaseReport] = []
+        for account in fading(self.accounts.values(), self.open_attempts.accounts(), now):
+            if account.leases:
+                _retire(account)
+            else:
+                del self.accounts[account.ref]
         for account in self.accounts.values():
             account.give_back_surplus(now)
             for lease in account.leases.values():
@@ -258,6 +288,7 @@ class Ledger:
     def acknowledged(self, states: Iterable[LeaseState], now: float) -> None:
         """Take the coordinator's answers: durable sequences, fences, recalls. Closed leases are forgotten."""
         books = {lease.id: (account, lease) for account in self.accounts.values() for lease in account.leases.values()}
+        self._silence.end(self.accounts.values())
         for state in states:
             if state.lease not in books:
                 continue
@@ -284,9 +315,13 @@ class Ledger:
                 del self.accounts[ref]
 
     def _account(self, ref: AccountRef, now: float) -> Account:
+        if ref.per:
+            ref = self._partitions.account_of(ref, now)
         account = self.accounts.get(ref)
         if account is None:
-            account = self.accounts[ref] = Account(ref, Demand(now))
+            account = self.accounts[ref] = Account(ref, Demand(now), silent=self._silence.lasts)
+            if (divided := self._partitions.limit_of(ref)) is not None:
+                account.put_in_force(divided[0], enforced=divided[1], now=now)
         return account
 
 

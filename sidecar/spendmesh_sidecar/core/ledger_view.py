@@ -15,28 +15,36 @@ from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.once import once
+from spendmesh_sidecar.core.partitions import account_ref
 from spendmesh_sidecar.core.refusals import format_amount
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
+from spendmesh_sidecar.core.rights import AccountState, Denial
 from spendmesh_sidecar.core.router import Ceiling
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ThresholdSpec
-from spendmesh_sidecar.core.types import Shortfall
+from spendmesh_sidecar.core.types import Hints, Shortfall
 
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """One account, in the limit's unit. Rights are this sidecar's; `amount` and below are the whole account's."""
+    """
+    One limit, in its unit. Rights are this sidecar's; `amount` and below are the whole account's.
+
+    The accounts of a divided limit are added up, since their values are nobody else's business: `amount` is that of
+    one of them, and what is known of single ones is left out.
+    """
 
     budget: str
     limit: str
     unit: str
     currency: str
     enforced: bool
+    accounts: int
+    """More than one only for a divided limit: values that were used here lately."""
     granted: int
     """Rights of all leases that are not closed, less what was given back."""
     used: int
     held: int
     free: int
-    """The largest reservation that fits now."""
+    """The largest reservation that fits now; of a divided limit the sum over its accounts."""
     overrun: int
     would_block: int
     leases: int
@@ -58,46 +66,56 @@ class Clamp(Struct, frozen=True):
 
 
 def status(ledger: Ledger, now: float) -> tuple[AccountStatus, ...]:
-    """All accounts that a policy in force has."""
-    return tuple(_status(account, now) for account in ledger.accounts.values() if account.limit is not None)
+    """All limits that a policy in force has, as far as there are accounts of them."""
+    by_limit: dict[tuple[str, str], list[Account]] = {}
+    for account in ledger.accounts.values():
+        if account.limit is not None:
+            by_limit.setdefault((account.ref.budget, account.ref.limit), []).append(account)
+    return tuple(_status(accounts, now) for accounts in by_limit.values())
 
 
-def _status(account: Account, now: float) -> AccountStatus:
-    assert account.limit is not None
-    state = account.state(now)
-    leases = [lease for lease in account.leases.values() if not lease.superseded]
+def _status(accounts: list[Account], now: float) -> AccountStatus:
+    first = accounts[0]
+    assert first.limit is not None
+    divided = bool(first.limit.per)
+    state = None if divided else first.state(now)
+    leases = [lease for account in accounts for lease in account.leases.values() if not lease.superseded]
     return AccountStatus(
-        budget=account.ref.budget,
-        limit=account.ref.limit,
-        unit=account.limit.unit,
-        currency=account.limit.currency,
-        enforced=account.enforced,
+        budget=first.ref.budget,
+        limit=first.ref.limit,
+        unit=first.limit.unit,
+        currency=first.limit.currency,
+        enforced=first.enforced,
+        accounts=len(accounts),
         granted=sum(lease.granted - lease.released for lease in leases),
-        used=sum(lease.used for lease in leases) + account.unleased,
+        used=sum(lease.used for lease in leases) + sum(account.unleased for account in accounts),
         held=sum(lease.held for lease in leases),
-        free=account.free(now),
+        free=sum(account.free(now) for account in accounts),
         overrun=sum(lease.overrun for lease in leases),
-        would_block=sum(lease.would_block for lease in leases) + account.would_block,
+        would_block=sum(lease.would_block for lease in leases) + sum(account.would_block for account in accounts),
         leases=len(leases),
         fenced=any(lease.fenced for lease in leases),
-        amount=state.amount if state else None,
-        settled=account.settled(now) if state else None,
+        amount=first.limit.amount if divided else state.amount if state else None,
+        settled=first.settled(now) if state else None,
         crossed_percent=state.crossed_percent if state else 0,
         max_tier=state.max_tier if state else "",
         max_output_tokens=state.max_output_tokens if state else 0,
     )
 
 
-def ceilings(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float) -> tuple[Ceiling, ...]:
+def ceilings(
+    ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, hints: Hints = Hints()
+) -> tuple[Ceiling, ...]:
     """
-    Downgrades in force: those the coordinator says, and those that our own use since has reached.
+    Downgrades in force for a call with these hints: those that the coordinator says, and those that our own use since
+    has reached.
 
     Ours can only be earlier: the coordinator also counts quarantined rights and other sidecars' use.
     """
     if not _stepped(budgets):
         return ()
     found: list[Ceiling] = []
-    for name, _, state, reached in _stages(ledger, budgets, now):
+    for name, _, state, reached in _stages(ledger, budgets, now, hints):
         if state.max_tier:
             found.append(Ceiling(state.max_tier, name))
         if named := [step.max_tier for step in reached if step.max_tier]:
@@ -111,7 +129,7 @@ def clamp(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: 
         return None
     found = [
         Clamp(tokens, name)
-        for name, limit, state, reached in _stages(ledger, budgets, now)
+        for name, limit, state, reached in _stages(ledger, budgets, now, subject.hints)
         if counts(limit, subject)
         for tokens in (state.max_output_tokens, *(step.max_output_tokens for step in reached))
         if tokens
@@ -120,11 +138,11 @@ def clamp(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: 
 
 
 def _stages(
-    ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float
+    ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, hints: Hints
 ) -> Iterator[tuple[str, LimitSpec, AccountState, list[ThresholdSpec]]]:
     """Enforced limits with thresholds of which something is known: name, limit, state, and the steps reached."""
     for budget, limit in _stepped(budgets):
-        account = ledger.accounts.get(AccountRef(budget=budget, limit=limit.name))
+        account = ledger.find(account_ref(budget, limit, hints), now)
         state = account.state(now) if account else None
         if account is None or state is None:
             continue
@@ -147,18 +165,23 @@ def _stepped(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec], ..
 
 def still_in_flight(ledger: Ledger, shortfalls: tuple[Shortfall, ...], now: float) -> tuple[Denial, ...]:
     """What a call hears whose rights went to others that were faster, each time that it asked."""
-    refs = [AccountRef(budget=lack.budget, limit=lack.limit) for lack in shortfalls]
-    accounts = ((ref, ledger.accounts.get(ref)) for ref in refs)
+    accounts = ((lack.account, ledger.find(lack.account, now)) for lack in shortfalls)
     return tuple(
         Denial(account=ref, reason="in_flight", state=account.state(now) if account else None)
         for ref, account in accounts
     )
 
 
-def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject | None = None) -> str:
+def tightest_left(
+    ledger: Ledger,
+    budgets: tuple[BudgetSpec, ...],
+    now: float,
+    hints: Hints = Hints(),
+    subject: Subject | None = None,
+) -> str:
     """
-    `248.90 USD; team-a/team/monthly` for the enforced limit with the smallest share left, of those that count
-    `subject`; of all where nothing was sent.
+    `248.90 USD; team-a/team/monthly` for the enforced limit with the smallest share left to a call with these hints, of
+    those that count `subject`; of all where nothing was sent.
 
     Empty when nothing is known: an answer that was not checked against a budget carries no figure.
     """
@@ -169,7 +192,7 @@ def tightest_left(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, s
         for limit in budget.limits:
             if subject is not None and not counts(limit, subject):
                 continue
-            account = ledger.accounts.get(AccountRef(budget=budget.name, limit=limit.name))
+            account = ledger.find(account_ref(budget.name, limit, hints), now)
             standing = account.standing(now) if account else None
             if standing is None:
                 continue

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from spendmesh_sidecar.core.account import Account
-from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.charges import Quantities
 from spendmesh_sidecar.core.journal import AttemptRecord, Journal, Part, SettledRecord, VoidedRecord
 from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
 from spendmesh_sidecar.core.rights import AccountRef
@@ -28,17 +28,15 @@ class Entry(Struct):
     unit: Unit
     dearer: bool
     """Settled at the dearer cost too."""
+    partial: bool = False
+    """The rest is in the next entry, on the same account."""
+    borrowed: bool = False
+    """Held without rights, while nobody answers."""
 
     @property
     def counts(self) -> bool:
         """Use without a lease waits for one, unless the account has taken on another unit since."""
         return self.lease is not None or self.account.meaning is None or self.account.meaning.unit == self.unit
-
-
-def entry_of(account: Account, lease: LeaseBook | None, charge: Charge) -> Entry:
-    """What a charge holds there: all of it, or under an Observe limit what is free. Books nothing."""
-    held = min(charge.amount, lease.free) if lease is not None else 0
-    return Entry(account, lease, charge.amount, held, charge.unit, charge.dearer)
 
 
 class OpenAttempts:
@@ -69,7 +67,7 @@ class OpenAttempts:
     def settle(self, reservation: str, actual: Quantities) -> tuple[tuple[Entry, int], ...]:
         """Take an attempt out; what it cost in each entry's unit. Raises LedgerError unless it is open."""
         entries = self._take(reservation)
-        amounts = tuple(actual.in_unit(entry.unit, dearer=entry.dearer) if entry.counts else 0 for entry in entries)
+        amounts = tuple(_amounts(entries, actual))
         if entries:
             self._journal.append(SettledRecord(reservation, amounts))
         return tuple(zip(entries, amounts, strict=True))
@@ -80,6 +78,10 @@ class OpenAttempts:
         if entries:
             self._journal.append(VoidedRecord(reservation))
         return entries
+
+    def entries(self, reservation: str) -> tuple[Entry, ...]:
+        """Of an open attempt; none if it is not open."""
+        return self._entries.get(reservation, ())
 
     def accounts(self) -> set[AccountRef]:
         """Accounts that an open attempt has a part on."""
@@ -96,6 +98,17 @@ class OpenAttempts:
             return self._entries.pop(reservation)
         except KeyError:
             raise LedgerError(f"reservation {reservation} is not open: never made, or resolved before") from None
+
+
+def _amounts(entries: tuple[Entry, ...], actual: Quantities) -> Iterator[int]:
+    """What each entry cost: parts are filled in their order, the rest and any overrun is the last one's."""
+    filled = 0
+    for entry in entries:
+        amount = actual.in_unit(entry.unit, dearer=entry.dearer) - filled if entry.counts else 0
+        if entry.partial:
+            amount = min(amount, entry.held)
+        filled = filled + amount if entry.partial else 0
+        yield amount
 
 
 def _live_part(entry: Entry) -> Part:

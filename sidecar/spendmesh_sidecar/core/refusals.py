@@ -126,7 +126,7 @@ def _reason(denial: Denial, needs: dict[str, int]) -> str:
         return denial.reason
     if need > state.amount:
         return "too_large"
-    return "exhausted" if need > state.amount - state.settled else denial.reason
+    return "exhausted" if need > state.amount - state.settled - state.survival else denial.reason
 
 
 def in_flight(name: str, limit: LimitSpec, need: int, state: AccountState | None) -> Refusal:

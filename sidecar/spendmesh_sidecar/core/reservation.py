@@ -7,6 +7,7 @@ Pure arithmetic over prices and the ledger; which target, and what happens witho
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.admission import Priced, subject_of
 from spendmesh_sidecar.core.charges import Charge, Quantities, charges, uncounted
@@ -29,6 +30,8 @@ class Booked(Struct, frozen=True, gc=False):
     """The output that `worst` assumes."""
     uncounted: tuple[str, ...] = ()
     """Limits in money that let it pass without a price."""
+    unverified: bool = False
+    """Some limit let it pass without rights, because nobody answered."""
 
 
 def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, now_unix: int) -> Quantities:
@@ -77,9 +80,7 @@ class Booking(Struct, frozen=True, gc=False):
             assert isinstance(fitted, Booked)  # it fitted a moment ago, and nothing runs in between
             return fitted
         needs = {(lack.budget, lack.limit): lack.need for lack in smallest}
-        return tuple(
-            Shortfall(lack.budget, lack.limit, needs.get((lack.budget, lack.limit), 0), lack.need) for lack in booked
-        )
+        return tuple(replace(lack, need=needs.get((lack.budget, lack.limit), 0), want=lack.need) for lack in booked)
 
     def needs(self) -> dict[str, int]:
         """The smallest form's worst case by `budget/limit`, for the words of a refusal."""
@@ -114,7 +115,10 @@ class Booking(Struct, frozen=True, gc=False):
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         subject = subject_of(self.priced, self.request)
         lacking = self.ledger.reserve(charges(self.budgets, worst, subject), self.reservation, now)
-        return lacking or Booked(worst, max_output_tokens, uncounted(self.budgets, worst.currency, subject))
+        if lacking:
+            return lacking
+        passed = uncounted(self.budgets, worst.currency, subject)
+        return Booked(worst, max_output_tokens, passed, self.ledger.unverified(self.reservation))
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from spendmesh_sidecar.core.specs import WindowSpec
+from spendmesh_sidecar.core.specs import PerSpec, WindowSpec
 
 
 class Message(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -30,6 +30,9 @@ class AccountRef(Message, order=True, frozen=True, kw_only=True):
     budget: str
     limit: str
     per: tuple[str, ...] = ()
+    """In the limit's order; "" for what only the coordinator knows: the pod's namespace, workload, name and labels."""
+    override: str = ""
+    """In a lease: the override that it is of. Rights are asked for on the limit itself."""
 
 
 class Meaning(Message, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class Meaning(Message, frozen=True, kw_only=True):
     window: WindowSpec
     models: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    per: tuple[PerSpec, ...] = ()
 
     def pays(self, lease: Lease) -> bool:
         """Whether a lease's rights are in the same unit and currency."""
@@ -77,6 +81,8 @@ class AccountState(Message, frozen=True, kw_only=True):
     """Clamp in force; 0: none."""
     crossed_percent: int = 0
     """The highest threshold that settled and quarantined have reached; 100 when exhausted."""
+    survival: int = 0
+    """Leased to be kept for when the coordinator is silent: part of `charged`, not in flight."""
     resets_in_ms: int
     observed: bool = False
     """An Observe budget: never refuses."""
@@ -100,6 +106,8 @@ class Lease(Message, frozen=True, kw_only=True):
     """0: the period runs."""
     ends_in_ms: int
     """Until the period's end; after it the lease takes no new reservation."""
+    survival: int = 0
+    """Part of the rights that is only to be spent while the coordinator is silent."""
     state: AccountState
 
 
@@ -115,6 +123,14 @@ class Denial(Message, frozen=True, kw_only=True):
     account: AccountRef
     reason: Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
     state: AccountState | None = None
+
+
+class Assigned(Message, frozen=True, kw_only=True):
+    """The values that were asked for have no account of their own: until the period ends they share another one."""
+
+    asked: AccountRef
+    account: AccountRef
+    ends_in_ms: int
 
 
 class LeaseReport(Message, frozen=True, kw_only=True):
@@ -136,6 +152,8 @@ class LeaseReport(Message, frozen=True, kw_only=True):
     """Part of `used` that exceeded reservations (a provider billed more than the bound); alerts."""
     would_block: int = 0
     """Requests that an Observe budget would have refused."""
+    unheld: int = 0
+    """Part of `overrun` that was spent without rights, because nobody answered and the limit allows it."""
     account: AccountRef | None = None
     """
     What the lease is on, with `granted` and `period` for a coordinator whose books were restored from a backup and do
@@ -156,6 +174,8 @@ class LeaseState(Message, frozen=True, kw_only=True):
     """Unused rights that the coordinator asks back; give back what is free."""
     fenced: bool = False
     """This lease is no longer yours: stop spending from it (quarantined, or a fork was seen)."""
+    survival: int = 0
+    """As in `Lease`."""
     state: AccountState | None = None
 
 
@@ -163,7 +183,8 @@ def report_digest(report: LeaseReport) -> str:
     """
     What the next report names as `previous`.
 
-    It covers what was spent. Where the lease is from is left out: a coordinator that does not read it finds the same.
+    It covers what was spent. Where the lease is from, and why something was spent, is left out: a coordinator that does
+    not read it finds the same.
     """
-    spent = msgspec.structs.replace(report, account=None, granted=0, period="current")
+    spent = msgspec.structs.replace(report, unheld=0, account=None, granted=0, period="current")
     return hashlib.sha256(msgspec.json.encode(spent)).hexdigest()[:16]

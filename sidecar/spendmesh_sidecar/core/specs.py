@@ -15,6 +15,7 @@ Dialect = Literal["OpenAI", "Anthropic"]
 Mode = Literal["Enforce", "Observe"]
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
+PerType = Literal["Namespace", "Workload", "Pod", "User", "Feature", "Header", "PodLabel"]
 
 
 class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -208,6 +209,25 @@ class WindowSpec(Spec, frozen=True, kw_only=True):
     """Length of a rolling window: at any instant, what was reserved in the last so many seconds counts."""
 
 
+class PerSpec(Spec, frozen=True, kw_only=True):
+    """One part of what a limit is divided by: each combination of values is an account of its own."""
+
+    type: PerType
+    name: str = ""
+    """Of the header (lower case) or the pod's label; else empty."""
+
+
+class OverrideSpec(Spec, frozen=True, kw_only=True):
+    """An amount beside a limit's own, drained first from `starts` to `ends`; what is unspent then lapses."""
+
+    name: str
+    """It identifies the account."""
+    amount: int
+    starts: int
+    """Unix seconds."""
+    ends: int
+
+
 class LimitSpec(Spec, frozen=True, kw_only=True):
     """One amount in one unit per period."""
 
@@ -224,6 +244,18 @@ class LimitSpec(Spec, frozen=True, kw_only=True):
     thresholds: tuple[ThresholdSpec, ...] = ()
     """Sorted by percent."""
     on_exhausted: Literal["Deny"] = "Deny"
+    on_unverifiable: Literal["Deny", "Survival", "Allow"] = "Deny"
+    """What becomes of a call that lacks rights while nobody answers."""
+    survival_percent: int = 0
+    """With Survival: percent of the amount that holders keep for that time, between them."""
+    allow_cap: int = 0
+    """With Allow: what each sidecar may spend without rights in a period, as `amount`."""
+    per: tuple[PerSpec, ...] = ()
+    """Empty: one account for all that matches. Else `amount` is that of each combination of values."""
+    max_values: int = 1000
+    """With `per`: accounts of their own in one period; the coordinator puts further values into `other`."""
+    overrides: tuple[OverrideSpec, ...] = ()
+    """The one that ends first comes first: it is drained first."""
 
 
 class BudgetSpec(Spec, frozen=True, kw_only=True):

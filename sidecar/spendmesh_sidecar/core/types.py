@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
 
 # --- the request ------------------------------------------------------------------------------------------
@@ -40,6 +41,8 @@ class Hints(Struct, frozen=True, gc=False):
     urgency: str = ""
     feature: str = ""
     session: str = ""
+    scopes: tuple[tuple[str, str], ...] = ()
+    """Name and value of each request header that a limit is divided by."""
 
 
 class Bounds(Struct, frozen=True, gc=False):
@@ -172,6 +175,13 @@ class Shortfall(Struct, frozen=True, gc=False):
     """What must be added to what the sidecar holds, in the limit's unit; 0 if the smallest form of the call fits."""
     want: int = 0
     """What would be useful (never less than `need`): the call with its output maximum not shrunk."""
+    per: tuple[str, ...] = ()
+    """Values of a divided limit."""
+
+    @property
+    def account(self) -> AccountRef:
+        """The account that lacks them."""
+        return AccountRef(budget=self.budget, limit=self.limit, per=self.per)
 
 
 class Acquire(Struct, frozen=True, gc=False):

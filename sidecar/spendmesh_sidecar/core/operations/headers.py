@@ -24,12 +24,14 @@ Headers = Sequence[tuple[str, str]]
 
 MAX_HINT_CHARACTERS = 128
 """As OpenAI's `safety_identifier`."""
+MAX_SCOPE_BYTES = 128
+"""UTF-8, after NFC: the value of a header that a limit is divided by becomes part of an account's name."""
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 """A day: longer waits are a day too, since nothing here waits longer."""
 _ABSURD_SECONDS = 10 * 365 * 86_400.0
 
 _OURS = "x-spendmesh-"
-_HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__}
+_HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__ if name != "scopes"}
 _PASSED = frozenset({"accept", "anthropic-version", "idempotency-key", "traceparent", "tracestate", "user-agent"})
 _PASSED_PREFIX = "x-stainless-"
 _BETAS = "anthropic-beta"
@@ -119,15 +121,40 @@ def read_hints(headers: ClientHeaders) -> Hints:
         hint = _HINTS[name]
         if hint in values:
             raise invalid(f"Header {name} is there twice; send it once", name)
-        value = raw_value.strip()
-        if not value.isascii():
-            value = unicodedata.normalize("NFC", value)
+        value = _text(name, raw_value)
         if len(value) > MAX_HINT_CHARACTERS:
             raise invalid(f"Header {name} has more than {MAX_HINT_CHARACTERS} characters", name)
-        if not value.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-            raise invalid(f"Header {name} holds control characters or is not UTF-8", name)
         values[hint] = value
-    return Hints(**values)
+    return Hints(**values, scopes=())
+
+
+def read_scopes(headers: Headers, scopes: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """
+    Name and value, in NFC, of the headers that limits are divided by (`scopes`, lower case).
+
+    Raises RequestError for one that is there twice, also with underscores, which some proxies take as equal.
+    """
+    values: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        if (name := raw_name.lower().replace("_", "-")) not in scopes:
+            continue
+        if name in values or name != raw_name.lower():
+            raise invalid(f"Header {name} says whose budget a call takes: send it once, without underscores", name)
+        value = _text(name, raw_value)
+        if len(value.encode()) > MAX_SCOPE_BYTES:
+            raise invalid(f"Header {name} has more than {MAX_SCOPE_BYTES} bytes", name)
+        values[name] = value
+    return tuple(sorted(values.items()))
+
+
+def _text(name: str, raw_value: str) -> str:
+    """A header's value in NFC. Raises RequestError for what is not text."""
+    value = raw_value.strip()
+    if not value.isascii():
+        value = unicodedata.normalize("NFC", value)
+    if not value.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise invalid(f"Header {name} holds control characters or is not UTF-8", name)
+    return value
 
 
 def read_client_retry(headers: ClientHeaders) -> int:

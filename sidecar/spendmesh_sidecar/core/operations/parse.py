@@ -14,6 +14,7 @@ from spendmesh_sidecar.core.operations.headers import (
     Headers,
     read_client_retry,
     read_hints,
+    read_scopes,
     upstream_headers,
 )
 from spendmesh_sidecar.core.operations.reading import Read
@@ -31,15 +32,20 @@ _READERS: Mapping[str, Callable[[Mapping[str, Raw], int], Read]] = {
 }
 
 
-def parse_request(operation: Operation, body: bytes, headers: Headers, alias: str = "") -> ParsedRequest:
+def parse_request(
+    operation: Operation, body: bytes, headers: Headers, alias: str = "", scopes: frozenset[str] = frozenset()
+) -> ParsedRequest:
     """
     Read one client request: strict where money is concerned, raw everywhere else.
 
-    `headers` as they came, repeated ones included. What is well-formed but has no price is in `unpriced_fields`;
-    policy decides about it. Raises RequestError (400 `request_invalid`) before anything is reserved.
+    `headers` as they came, repeated ones included; `scopes` names those that limits are divided by. What is well-formed
+    but has no price is in `unpriced_fields`; policy decides about it. Raises RequestError (400 `request_invalid`)
+    before anything is reserved.
     """
     told = ClientHeaders.of(headers)
     hints = read_hints(told)
+    if scopes:
+        hints = replace(hints, scopes=read_scopes(headers, scopes))
     onward = upstream_headers(operation.dialect, told)
     if operation.name == "models":
         if body:

@@ -1,0 +1,66 @@
+"""Where the parts of a charge are held, and what lacks for one to fit. Pure; which accounts is the ledger's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.charges import Charge
+from spendmesh_sidecar.core.lease import LeaseBook
+from spendmesh_sidecar.core.open_attempts import Entry
+from spendmesh_sidecar.core.types import Shortfall
+
+
+class Place(NamedTuple):
+    """Where a charge would be held: what overrides have first, then the limit's own lease."""
+
+    charge: Charge
+    lease: LeaseBook | None
+    extras: tuple[LeaseBook, ...]
+    credit: int
+    """What may go without rights."""
+
+
+def place_of(charge: Charge, account: Account, now: float) -> Place:
+    """Where a charge on an account would be held now."""
+    return Place(charge, account.current(now), account.extras(now), account.credit(now))
+
+
+def parts_of(account: Account, place: Place) -> Iterator[Entry]:
+    """The parts of a charge that fits, or of what fits of an observed one. Nothing is held yet."""
+    charge, lease, extras, credit = place
+    left = charge.amount
+    for extra in extras:
+        part = min(left, extra.free)
+        if part:
+            left -= part
+            yield Entry(account, extra, part, part, charge.unit, charge.dearer, partial=True)
+    held = min(left, lease.free) if lease else 0
+    owed = left - held if credit and not charge.observed else 0
+    if lease is not None or not owed:
+        yield Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0)
+    if owed:
+        yield Entry(account, None, owed, owed, charge.unit, charge.dearer, borrowed=True)
+
+
+def hold(entries: Iterable[Entry]) -> None:
+    """Hold what was found to fit."""
+    for entry in entries:
+        if entry.lease is not None:
+            entry.lease.hold(entry.held)
+        elif entry.borrowed:
+            entry.account.borrow(entry.held)
+
+
+def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:
+    """What enforced charges lack in the leases that they would be held in."""
+    lacking: list[Shortfall] = []
+    for charge, lease, extras, credit in places:
+        need = charge.amount - (lease.free if lease is not None else 0)
+        if extras:
+            need -= sum(extra.free for extra in extras)
+        if need > credit and not charge.observed:
+            account = charge.account
+            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per))
+    return tuple(lacking)

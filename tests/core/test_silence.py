@@ -1,0 +1,203 @@
+"""What may be spent while the coordinator is silent: what is kept for it, what is allowed, and what never is."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
+from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.rights import AccountState, Denial, Lease, LeaseState, report_digest
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+
+HOUR = 3_600_000
+ALLOWED = replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500)
+KEPT = replace(limit("monthly", 10 * USD), on_unverifiable="Survival", survival_percent=5)
+
+
+def lease(granted: int, survival: int = 0, **changes: object) -> Lease:
+    whole = AccountState(amount=10 * USD, settled=0, charged=granted, resets_in_ms=HOUR)
+    parts: dict[str, object] = {
+        "id": "one",
+        "nonce": "me",
+        "account": MONTH,
+        "unit": "Cost",
+        "currency": "USD",
+        "granted": granted,
+        "survival": survival,
+        "ends_in_ms": HOUR,
+        "state": whole,
+    }
+    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def holding(spec: LimitSpec, granted: int, survival: int = 0) -> Ledger:
+    ledger = Ledger("me", (budget(spec),), 0.0)
+    assert ledger.merge(lease(granted, survival), 0.0)
+    return ledger
+
+
+def charge(amount: int) -> tuple[Charge, ...]:
+    return (Charge(MONTH, "Cost", amount),)
+
+
+def fits(ledger: Ledger, amount: int, now: float = 0.0) -> bool:
+    return ledger.shortfalls(charge(amount), now) == ()
+
+
+# --- kept rights ------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_for_silence_is_spent_in_silence_only() -> None:
+    ledger = holding(KEPT, 1_000, 300)
+    assert fits(ledger, 700) and not fits(ledger, 701)
+    ledger.unanswered(0.0)
+    assert fits(ledger, 1_000) and not fits(ledger, 1_001)
+    ledger.merge(lease(1_000, 300), 1.0)
+    assert fits(ledger, 700) and not fits(ledger, 701)
+
+
+@pytest.mark.parametrize("word", ["report", "denial", "lease"])
+def test_any_word_of_the_coordinator_ends_the_silence(word: str) -> None:
+    """A silence is not a time: it lasts until something is heard."""
+    ledger = holding(KEPT, 1_000, 300)
+    ledger.unanswered(0.0)
+    assert fits(ledger, 1_000, 3_000.0)
+    if word == "report":
+        [report] = ledger.reports(3_000.0)
+        ledger.acknowledged([LeaseState(lease=report.lease, sequence=report.sequence, survival=300)], 3_000.0)
+    elif word == "denial":
+        ledger.denied([Denial(account=MONTH, reason="exhausted")], 3_000.0)
+    else:
+        ledger.merge(lease(1_000, 300), 3_000.0)
+    assert not fits(ledger, 701, 3_000.0)
+
+
+def test_kept_rights_are_not_given_back_when_idle_but_when_they_are_recalled() -> None:
+    """An idle sidecar is ready for silence too; an overdrawn limit takes everything."""
+    ledger = holding(KEPT, 1_000, 300)
+    [report] = ledger.reports(1_000.0)
+    assert report.released == 700
+    state = LeaseState(lease="one", sequence=report.sequence, survival=0, recalled=300)
+    ledger.acknowledged([state], 1_000.0)
+    [report] = ledger.reports(1_000.0)
+    assert report.released == 1_000
+
+
+def test_what_was_spent_of_it_is_no_longer_kept() -> None:
+    """The coordinator says what is still to be kept; what is left beyond that is as any other right."""
+    ledger = holding(KEPT, 1_000, 300)
+    ledger.unanswered(0.0)
+    ledger.reserve(charge(900), "r", 0.0)
+    ledger.settle("r", Quantities(900, "USD"), 0.0)
+    [report] = ledger.reports(0.0)
+    ledger.acknowledged([LeaseState(lease="one", sequence=report.sequence, survival=100)], 0.0)
+    assert not fits(ledger, 1)
+    ledger.merge(lease(1_250, 300), 0.0)
+    assert fits(ledger, 50) and not fits(ledger, 51)
+
+
+# --- spending without rights ------------------------------------------------------------------------------
+
+
+def test_without_rights_a_sidecar_spends_its_cap_and_no_more() -> None:
+    """Only while nobody answers, counting what is under way, and over all silences of the period."""
+    ledger = holding(ALLOWED, 100)
+    assert not fits(ledger, 101)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(350), "a", 0.0) == ()
+    assert ledger.unverified("a")
+    assert fits(ledger, 250) and not fits(ledger, 251)
+    ledger.settle("a", Quantities(300, "USD"), 0.0)
+    assert fits(ledger, 300) and not fits(ledger, 301)
+    ledger.merge(lease(100), 0.0)
+    ledger.unanswered(1.0)
+    assert fits(ledger, 300, 1.0) and not fits(ledger, 301, 1.0)
+
+
+def test_a_call_without_rights_that_costs_nothing_gives_the_cap_back() -> None:
+    ledger = holding(ALLOWED, 0)
+    ledger.unanswered(0.0)
+    ledger.reserve(charge(500), "a", 0.0)
+    assert not fits(ledger, 1)
+    ledger.void("a")
+    assert fits(ledger, 500)
+
+
+def test_the_debt_is_reported_as_its_own_number_with_the_next_lease() -> None:
+    """Also if there was no lease at all; and the cap is not refilled by booking it."""
+    ledger = Ledger("me", (budget(ALLOWED),), 0.0)
+    ledger.unanswered(0.0)
+    ledger.reserve(charge(400), "a", 0.0)
+    ledger.settle("a", Quantities(400, "USD"), 0.0)
+    assert ledger.wants(10_000.0), "it asks for a lease to report in, however idle it is"
+    ledger.merge(lease(0), 10_000.0)
+    [report] = ledger.reports(10_000.0)
+    assert (report.used, report.overrun, report.unheld) == (400, 400, 400)
+    ledger.unanswered(10_001.0)
+    assert fits(ledger, 100, 10_001.0) and not fits(ledger, 101, 10_001.0)
+
+
+def test_the_cap_is_full_again_in_the_next_period() -> None:
+    ledger = holding(ALLOWED, 0)
+    ledger.unanswered(0.0)
+    ledger.reserve(charge(400), "a", 0.0)
+    ledger.settle("a", Quantities(400, "USD"), 0.0)
+    assert not fits(ledger, 101, HOUR / 1000 - 1)
+    assert fits(ledger, 500, HOUR / 1000)
+
+
+def test_a_coordinator_that_does_not_read_the_debt_finds_the_same_digest() -> None:
+    """Sidecars and operators are upgraded in any order; a difference would look like a copied state."""
+    ledger = holding(ALLOWED, 0)
+    ledger.unanswered(0.0)
+    ledger.reserve(charge(400), "a", 0.0)
+    ledger.settle("a", Quantities(400, "USD"), 0.0)
+    [report] = ledger.reports(0.0)
+    assert report.unheld and report_digest(report) == report_digest(replace(report, unheld=0))
+
+
+def test_an_answered_call_has_no_credit() -> None:
+    """An empty budget refuses: only silence opens the cap."""
+    ledger = holding(ALLOWED, 0)
+    ledger.unanswered(0.0)
+    ledger.denied([Denial(account=MONTH, reason="exhausted")], 0.0)
+    assert not fits(ledger, 1)
+
+
+# --- several limits, and what clients see -----------------------------------------------------------------
+
+
+def away(*specs: LimitSpec) -> World:
+    budgets = tuple(BudgetSpec(name=f"team-a/{spec.on_unverifiable}", limits=(spec,)) for spec in specs)
+    world = World(policy(budgets=budgets))
+    world.bank.away = True
+    return world
+
+
+ROOMY = replace(ALLOWED, allow_cap=USD)
+DENIES = limit("monthly", 10 * USD)
+
+
+@pytest.mark.parametrize(
+    ("specs", "served"),
+    [((ROOMY,), True), ((DENIES,), False), ((ROOMY, DENIES), False), ((KEPT,), False), ((ROOMY, KEPT), False)],
+)
+def test_the_strictest_limit_decides(specs: tuple[LimitSpec, ...], served: bool) -> None:
+    """Deny refuses whatever another limit allows; Survival serves from what it has, here nothing."""
+    run = away(*specs).run(chat(), [success()])
+    assert run.code == ("" if served else "budget_unverifiable")
+    assert bool(run.attempts) is served
+
+
+def test_an_answer_that_nobody_verified_carries_no_budget_header_and_the_next_calls_do_not_wait() -> None:
+    world = away(ROOMY)
+    first = world.run(chat(), [success()])
+    began = world.now
+    second = world.run(chat(), [success()])
+    assert "x-spendmesh-budget-remaining" not in first.headers | second.headers
+    assert len(first.acquires) == 1 and second.acquires == []
+    assert world.now - began == world.attempt_seconds
+    world.bank.away = False
+    assert "x-spendmesh-cost" in first.headers
