@@ -133,7 +133,7 @@ def draw(seed: int) -> History:
     pods = rng.choice((1, 2, 2, 2, 3, 3, 4, 8)) if kind != "race" else rng.choice((1, 2, 3, 4))
     seconds = rng.uniform(7.0, 18.0)
     crosses = kind != "race" and rng.random() < 0.5
-    base = boundary - rng.uniform(0.2, 0.9) * seconds if crosses else boundary + rng.uniform(1, 2000)
+    base = boundary - rng.uniform(0.2, 0.9) * seconds if crosses else boundary + rng.uniform(1, 1500)
     calls = _race(rng, pods) if kind == "race" else _traffic(rng, pods, seconds)
     return History(
         seed=seed,
