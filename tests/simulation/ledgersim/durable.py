@@ -9,6 +9,7 @@ allowed, never more.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ class Track:
     leases: dict[str, Lease] = field(default_factory=dict)
     account: Account | None = None
     observed: bool = False
+
+
+def _granted(charged: int, leases: Mapping[str, Lease], account: Account | None) -> int:
+    """What of the charge is there by grants: copies, breaches and what a restored backup forgot come on top."""
+    beyond = sum(lease.charge - lease.rights for lease in leases.values())
+    return charged - beyond - (account.taken_back if account is not None else 0)
 
 
 class DurableChecks:
@@ -124,8 +131,8 @@ class DurableChecks:
             raise self.violated("conservation", f"{key.budget}: closed use moved without a lease that closed")
         if charged > before and not track.observed:
             cap = self._cap(key)
-            beyond = sum(lease.charge - lease.rights for lease in account.leases.values())  # copies and breaches
-            if cap is not None and charged - beyond - account.taken_back > cap:
+            granted = _granted(charged, account.leases, account)
+            if cap is not None and granted > max(cap, _granted(before, track.leases, track.account)):
                 raise self.violated("charged <= limit", f"{key.budget}/{key.limit}: {before} -> {charged} of {cap}")
         track.charged, track.closed_used, track.account = charged, account.closed_used, account
         track.leases = dict(account.leases)
