@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,8 +35,14 @@ class Result:
 
 
 def play(history: History, broken: Broken = Broken()) -> World:
-    """Play one history to its end. Raises Violation or Stuck."""
-    return World(history, broken).run()
+    """Play one history to its end. Raises Violation or Stuck. What the product logs of faults is not shown."""
+    log = logging.getLogger("spendmesh")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return World(history, broken).run()
+    finally:
+        log.setLevel(level)
 
 
 def failure(history: History, broken: Broken = Broken()) -> Exception | None:

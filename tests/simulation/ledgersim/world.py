@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -26,8 +25,6 @@ from ledgersim.replicas import Replicas
 from ledgersim.sidecar import Sidecar
 from ledgersim.workload import Call, Fault, History
 from spendmesh_sidecar.core.exchange import Exchange
-
-logging.getLogger("spendmesh").setLevel(logging.CRITICAL)
 
 SETTLE_SECONDS = 30.0
 """After the last fault: longer than any call, any late message and any silence."""
