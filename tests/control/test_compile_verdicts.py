@@ -409,6 +409,13 @@ def test_a_divided_limit_needs_a_sidecar_that_divides() -> None:
     assert spec.max_values == 7
 
 
+def test_a_divided_limit_has_a_thousand_values_where_it_does_not_say() -> None:
+    """The documented default, which no schema writes into stored objects."""
+    limit = {"name": "each", "currency": "USD", "amount": 5, "window": {"type": "Calendar", "period": "Month"}}
+    divided = policy_of(compiled(pod(), budget(limits=[{**limit, "per": [{"type": "User"}]}])))
+    assert divided.budgets[0].limits[0].max_values == 1000
+
+
 def test_overrides_go_with_their_limit_the_first_to_end_first() -> None:
     """In the limit's unit and in unix seconds, whatever zone they were written in."""
     window = {"type": "Calendar", "period": "Month"}

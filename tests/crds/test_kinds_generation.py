@@ -73,6 +73,13 @@ def test_every_field_says_what_it_means_with_an_example(committed_crds: dict[str
     assert silent == []
 
 
+def test_a_field_that_goes_with_another_is_never_written_without_it(committed_crds: dict[str, dict[str, Any]]) -> None:
+    """The API server writes defaults into every stored object, where an older operator would not know the field."""
+    fields = dict(properties(schemas(committed_crds["ModelBudget"])["spec"]))
+    companions = (".limits[].maxValues", ".limits[].survivalPercent", ".limits[].allowCap", ".limits[].per")
+    assert [name for name in companions if "default" in fields[name]] == []
+
+
 def test_every_rule_has_a_message(committed_crds: dict[str, dict[str, Any]]) -> None:
     """Nobody is shown an expression instead of a reason."""
     rules = [

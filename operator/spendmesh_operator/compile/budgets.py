@@ -14,6 +14,7 @@ from spendmesh_operator.manifests import Limit, ModelBudget, Window
 from spendmesh_operator.manifests.override import Override
 from spendmesh_sidecar.core.charges import Subject, counts
 from spendmesh_sidecar.core.specs import (
+    MAX_VALUES,
     BudgetSpec,
     LimitSpec,
     OverrideSpec,
@@ -107,7 +108,7 @@ def _limit_spec(limit: Limit, overrides: tuple[Override, ...], placed: Placed) -
         survival_percent=limit.survival_percent or 0,
         allow_cap=limit.units(limit.allow_cap) if limit.allow_cap is not None else 0,
         per=tuple(PerSpec(type=part.type, name=part.name or "") for part in limit.per),
-        max_values=limit.max_values,
+        max_values=limit.max_values or MAX_VALUES,
         overrides=_override_specs(limit, overrides),
     )
 

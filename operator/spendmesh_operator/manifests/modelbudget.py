@@ -185,9 +185,9 @@ class Limit(Node):
     per: Per = ()
     """What the limit is divided by: each combination of values has the whole amount for itself. Absent: all calls share
     one. A call without a value is counted under the value other. It never changes. Example: [{type: User}]"""
-    max_values: Annotated[int, Field(ge=1, le=10_000), WHOLE] = 1000
+    max_values: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = None
     """With per: combinations with an account of their own in one period, of which one pod can open half of what is
-    left; further ones share the value other. Example: 5000"""
+    left; further ones share the value other. Absent: 1000. Example: 5000"""
 
     @property
     def amount_units(self) -> int:

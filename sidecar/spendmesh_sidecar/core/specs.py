@@ -17,6 +17,9 @@ Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
 PerType = Literal["Namespace", "Workload", "Pod", "User", "Feature", "Header", "PodLabel"]
 
+MAX_VALUES = 1000
+"""Accounts that a divided limit has in one period where it does not say how many."""
+
 
 class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of everything that travels in a policy: immutable, camelCase on the wire, defaults left out."""
@@ -252,7 +255,7 @@ class LimitSpec(Spec, frozen=True, kw_only=True):
     """With Allow: what each sidecar may spend without rights in a period, as `amount`."""
     per: tuple[PerSpec, ...] = ()
     """Empty: one account for all that matches. Else `amount` is that of each combination of values."""
-    max_values: int = 1000
+    max_values: int = MAX_VALUES
     """With `per`: accounts of their own in one period; the coordinator puts further values into `other`."""
     overrides: tuple[OverrideSpec, ...] = ()
     """The one that ends first comes first: it is drained first."""
