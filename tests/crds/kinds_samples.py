@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent
+EXAMPLES = FOLDER.parents[1] / "examples"
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,9 @@ def samples(folder: str) -> dict[str, Sample]:
     if not files:
         raise FileNotFoundError(f"no files in {FOLDER / folder}")
     return {file.stem: read_sample(file) for file in files}
+
+
+def examples_documents() -> list[dict[str, Any]]:
+    """Every document of every manifest in examples/."""
+    files = sorted(EXAMPLES.glob("**/*.yaml"))
+    return [document for file in files for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.strategies import DrawFn
 
-from kinds_samples import Sample, samples
+from kinds_samples import Sample, examples_documents, samples
 from kinds_server import KindsServer
 from spendmesh_operator.manifests import KINDS, ManifestError, parse
 
@@ -33,6 +33,16 @@ def test_an_accepted_file_is_created_with_the_defaults_of_the_model(
         assert status == 201, stored["message"]
         meant, kept = parse(document), parse(stored)
         assert kept.model_dump(exclude={"metadata"}) == meant.model_dump(exclude={"metadata"})
+
+
+def test_an_example_is_accepted_by_the_server(kinds_server: KindsServer) -> None:
+    """What a person applies first is taken as it stands, but for the namespace, which this server does not have."""
+    ours = [document for document in examples_documents() if document["kind"] in KINDS]
+    assert {document["kind"] for document in ours} >= {"ModelProvider", "RoutingPolicy", "ModelBudget", "RetryBudget"}
+    for document in ours:
+        elsewhere = {**document, "metadata": {**document["metadata"], "namespace": kinds_server.namespace}}
+        status, answer = kinds_server.create(elsewhere, dry_run=True)
+        assert status == 201, f"{document['metadata']}: {answer['message']}"
 
 
 def test_a_rejected_file_is_refused_with_field_and_message(kinds_server: KindsServer, rejected: Sample) -> None:
