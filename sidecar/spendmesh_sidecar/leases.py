@@ -22,6 +22,7 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.types import Shortfall
 from spendmesh_sidecar.ledger_log import Log, NoLog
+from spendmesh_sidecar.waiting_calls import Denials, WaitingCall, WaitingCalls, untouched
 
 TOP_UP_SECONDS = 0.25
 REPORT_SECONDS = 2.0
@@ -34,17 +35,6 @@ REPORTS_AT_ONCE = protocol.MAX_REPORTS // 2
 CONFLICT = 409
 
 log = logging.getLogger("spendmesh.leases")
-
-Denials = tuple[Denial, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
-    """One request that waits for rights."""
-
-    shortfalls: tuple[Shortfall, ...]
-    until: float
-    answer: asyncio.Future[Denials | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,7 @@ class Leases:
         """Tells this process's questions from those of an earlier one of the same holder, which were answered."""
         self._sequence = 0
         self._heard_at = float("-inf")
-        self._waiting: list[_Call] = []
+        self._waiting = WaitingCalls()
         self._called = asyncio.Event()
         self._news = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
@@ -120,9 +110,7 @@ class Leases:
         Rights for one waiting request. () when some were merged, or the time was too short although the coordinator
         answers; denials when refused; None when nobody answered in time.
         """
-        loop = asyncio.get_running_loop()
-        call = _Call(shortfalls, loop.time() + wait_seconds, loop.create_future())
-        self._waiting.append(call)
+        call = self._waiting.add(shortfalls, asyncio.get_running_loop().time() + wait_seconds)
         self._called.set()
         try:
             async with asyncio.timeout_at(call.until):
@@ -134,8 +122,7 @@ class Leases:
             self._ledger.unanswered(now)
             return None
         finally:
-            if call in self._waiting:
-                self._waiting.remove(call)
+            self._waiting.leave(call)
 
     async def report(self) -> None:
         """Tell the coordinator what is new; an empty report is the heartbeat."""
@@ -173,7 +160,7 @@ class Leases:
             self._called.clear()
             granted = True
             while self._waiting:
-                calls = _at_once(self._waiting) if granted else (self._waiting[0],)
+                calls = self._waiting.at_once() if granted else self._waiting.all[:1]
                 try:
                     async with asyncio.timeout_at(max(call.until for call in calls)):
                         granted = await self._serve(calls)
@@ -181,13 +168,13 @@ class Leases:
                     pass  # each of these calls gives up by itself
                 await asyncio.sleep(0)  # who was answered takes what came, or asks anew with fresh numbers
 
-    async def _serve(self, calls: Sequence[_Call]) -> bool:
+    async def _serve(self, calls: Sequence[WaitingCall]) -> bool:
         """
         Ask once for all calls, since a busy coordinator answers once a second. False: not even the first had success.
 
         If all together are refused, ask for those that need no account of a refusal; where all do, for the first half,
-        down to one call, which then has its answer. Rights that
-        come and cannot be spent are asked for once more: each further question would only tie up more of the limit.
+        down to one call, which then has its answer. Rights that come and cannot be spent are asked for once more: each
+        further question would only tie up more of the limit.
         """
         useless, holder, fenced = 0, self._ledger.nonce, False
         while calls := [call for call in calls if not call.answer.done()]:
@@ -197,36 +184,31 @@ class Leases:
             if answer is None and not fenced and holder != self._ledger.nonce:
                 fenced = True  # the same question once more, as the new holder
             elif answer is None:
-                self._answer(calls, None)
+                self._waiting.answer(calls, None)
             elif answer.denials and len(calls) > 1:
-                calls = _untouched(calls, answer.denials) or calls[: len(calls) // 2]
+                calls = untouched(calls, answer.denials) or calls[: len(calls) // 2]
             elif answer.denials:
-                self._answer(calls, answer.denials)
+                self._waiting.answer(calls, answer.denials)
                 self._answer_alike()
                 return False
             elif answer.useful:
-                self._answer(self._waiting, ())
+                self._waiting.answer(self._waiting.all, ())
             else:
                 await self.report()  # a lease that has ended here is closed with it, and its rights go back
                 useless += 1
                 if useless > 1:
-                    self._answer(calls, tuple(Denial(account=want.account, reason="in_flight") for want in wants))
+                    self._waiting.answer(
+                        calls, tuple(Denial(account=want.account, reason="in_flight") for want in wants)
+                    )
                     return False
         return True
-
-    def _answer(self, calls: Sequence[_Call], denials: Denials | None) -> None:
-        for call in tuple(calls):
-            if not call.answer.done():
-                call.answer.set_result(denials)
-            if call in self._waiting:
-                self._waiting.remove(call)
 
     def _answer_alike(self) -> None:
         """Those who would only hear what another call has just heard."""
         now = self._clock.monotonic()
-        for call in tuple(self._waiting):
+        for call in self._waiting.all:
             if standing := self._ledger.standing_denials(call.shortfalls, now):
-                self._answer((call,), standing)
+                self._waiting.answer((call,), standing)
 
     async def _exchange(self, wants: tuple[protocol.Want, ...]) -> _Answer | None:
         """One acquire, repeated under one id until it is answered or the caller's time is up."""
@@ -272,7 +254,7 @@ class Leases:
             before = self._free(some)
             await self._exchange(some)
             if any(free > least for free, least in zip(self._free(some), before, strict=True)):
-                self._answer(self._waiting, ())  # what they wait for may have come
+                self._waiting.answer(self._waiting.all, ())  # what they wait for may have come
 
     async def _top_up_loop(self) -> None:
         while True:
@@ -302,19 +284,3 @@ class Leases:
         else:
             log.error("rights: %s", refused)
         self.reachable = False
-
-
-def _at_once(waiting: Sequence[_Call]) -> tuple[_Call, ...]:
-    """The first calls whose accounts fit into one request; at least one call."""
-    accounts: set[protocol.AccountRef] = set()
-    for count, call in enumerate(waiting):
-        accounts.update(lack.account for lack in call.shortfalls)
-        if count and len(accounts) > protocol.MAX_WANTS:
-            return tuple(waiting[:count])
-    return tuple(waiting)
-
-
-def _untouched(calls: Sequence[_Call], denials: Denials) -> tuple[_Call, ...]:
-    """Calls that need no account of these denials: another user's empty budget is not theirs."""
-    denied = {denial.account for denial in denials}
-    return tuple(call for call in calls if denied.isdisjoint(lack.account for lack in call.shortfalls))

@@ -16,18 +16,16 @@ from msgspec.structs import replace
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
-from spendmesh_sidecar.core.journal import ClosedRecord, Journal, NoJournal, UnleasedRecord
+from spendmesh_sidecar.core.journal import Journal, NoJournal, UnleasedRecord
 from spendmesh_sidecar.core.lease import LeaseBook
+from spendmesh_sidecar.core.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
 from spendmesh_sidecar.core.open_attempts import OpenAttempts
-from spendmesh_sidecar.core.partitions import Partitions, fading
+from spendmesh_sidecar.core.partitions import Partitions, fading, limits_of
 from spendmesh_sidecar.core.placing import hold, lacking_in, parts_of, place_of
 from spendmesh_sidecar.core.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
-
-CLOSED_REMEMBERED = 1024
-"""Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
 
 
 class Ledger:
@@ -51,7 +49,7 @@ class Ledger:
         """The coordinator knows later reports than ours: this state is a copy. Take a new nonce (`adopt`)."""
         self.draining = False
         self.open_attempts = OpenAttempts(journal)
-        self._closed: dict[str, None] = {}
+        self._reports = LeaseReports(journal)
         self._partitions = Partitions()
         self._silence = Silence()
         self._take(nonce)
@@ -62,15 +60,7 @@ class Ledger:
     def set_budgets(self, budgets: tuple[BudgetSpec, ...], now: float) -> None:
         """Put a policy's budgets in force. Leases of accounts that are gone close when nothing is held on them."""
         self._partitions.put_in_force(budgets)
-        in_force: dict[AccountRef, tuple[LimitSpec, bool]] = {}
-        for ref in self.accounts:
-            if ref.per and (divided := self._partitions.limit_of(ref)) is not None:
-                in_force[ref] = divided
-        for budget in budgets:
-            whole = (limit for limit in budget.limits if not limit.per)
-            in_force |= {
-                AccountRef(budget=budget.name, limit=limit.name): (limit, budget.mode == "Enforce") for limit in whole
-            }
+        in_force = self._partitions.limits_of(self.accounts) | limits_of(budgets)
         for ref, (limit, enforced) in in_force.items():
             account = self._account(ref, now)
             account.put_in_force(limit, enforced=enforced, now=now)
@@ -198,7 +188,7 @@ class Ledger:
 
         One of another meaning, or of a limit that no policy had, is only kept to be closed.
         """
-        if lease.nonce != self.nonce or lease.id in self._closed:
+        if lease.nonce != self.nonce or self._reports.closed(lease.id):
             return False
         ref = lease.account
         account = self._account(replace(ref, override="") if ref.override else ref, now)
@@ -268,44 +258,18 @@ class Ledger:
 
     def reports(self, now: float) -> tuple[LeaseReport, ...]:
         """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
-        found: list[LeaseReport] = []
         for account in fading(self.accounts.values(), self.open_attempts.accounts(), now):
             if account.leases:
                 _retire(account)
             else:
                 del self.accounts[account.ref]
-        for account in self.accounts.values():
-            account.give_back_surplus(now)
-            for lease in account.leases.values():
-                last, report = lease.sent, lease.report(now)
-                if report is None:
-                    continue
-                if report is not last:
-                    self.journal.append(report)
-                found.append(report)
-        return tuple(found)
+        return self._reports.due(self.accounts.values(), now)
 
     def acknowledged(self, states: Iterable[LeaseState], now: float) -> None:
         """Take the coordinator's answers: durable sequences, fences, recalls. Closed leases are forgotten."""
-        books = {lease.id: (account, lease) for account in self.accounts.values() for lease in account.leases.values()}
         self._silence.end(self.accounts.values())
-        for state in states:
-            if state.lease not in books:
-                continue
-            account, lease = books[state.lease]
-            if lease.is_copy(state):
-                self.copied = True
-                continue
-            fenced = lease.fenced
-            lease.acknowledge(state)
-            if lease.fenced and not fenced:
-                self.journal.append(lease.record(account.meaning))
-            if lease.done:
-                self.journal.append(ClosedRecord(lease.id))
-                account.forget(lease)
-                self._closed[lease.id] = None
-        while len(self._closed) > CLOSED_REMEMBERED:
-            del self._closed[next(iter(self._closed))]
+        if not self._reports.acknowledged(self.accounts.values(), states):
+            self.copied = True
         self._forget_accounts()
 
     def _forget_accounts(self) -> None:

@@ -51,6 +51,16 @@ def scope_headers(budgets: tuple[BudgetSpec, ...]) -> frozenset[str]:
     return frozenset(part.name for part in parts if part.type == "Header")
 
 
+def limits_of(budgets: tuple[BudgetSpec, ...]) -> dict[AccountRef, tuple[LimitSpec, bool]]:
+    """The accounts of undivided limits, with their limit and whether it is enforced."""
+    return {
+        AccountRef(budget=budget.name, limit=limit.name): (limit, budget.mode == "Enforce")
+        for budget in budgets
+        for limit in budget.limits
+        if not limit.per
+    }
+
+
 class Partitions:
     """The divided limits of a policy, and which values share an account."""
 
@@ -71,6 +81,11 @@ class Partitions:
         """The divided limit that an account is of, and whether it is enforced."""
         found = self._limits.get((ref.budget, ref.limit))
         return found if found is not None and len(found[0].per) == len(ref.per) else None
+
+    def limits_of(self, refs: Iterable[AccountRef]) -> dict[AccountRef, tuple[LimitSpec, bool]]:
+        """`limit_of` for those of these accounts that are of a divided limit in force."""
+        found = ((ref, self.limit_of(ref)) for ref in refs if ref.per)
+        return {ref: divided for ref, divided in found if divided is not None}
 
     def account_of(self, ref: AccountRef, now: float) -> AccountRef:
         """The account that stands for `ref`: itself, or the one that the coordinator named."""

@@ -38,11 +38,12 @@ FILES = (
             "reporting",
             "merging",
             "accounts",
+            "held",
             "pods",
             "periods",
         )
     ),
-    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease", "account")),
+    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account")),
 )
 LAWS = (
     "tests/control/test_books_grants.py",

@@ -1,0 +1,67 @@
+"""
+What the coordinator is told of leases, and what it answers: written down before it is told, forgotten when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.journal import ClosedRecord, Journal
+from spendmesh_sidecar.core.lease import LeaseBook
+from spendmesh_sidecar.core.rights import LeaseReport, LeaseState
+
+CLOSED_REMEMBERED = 1024
+"""Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
+
+
+class LeaseReports:
+    """Reports of one ledger's leases, and the leases that are closed."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._closed: dict[str, None] = {}
+
+    def closed(self, lease_id: str) -> bool:
+        """A message about this lease comes too late."""
+        return lease_id in self._closed
+
+    def due(self, accounts: Iterable[Account], now: float) -> tuple[LeaseReport, ...]:
+        """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
+        found: list[LeaseReport] = []
+        for account in accounts:
+            account.give_back_surplus(now)
+            for lease in account.leases.values():
+                last, report = lease.sent, lease.report(now)
+                if report is None:
+                    continue
+                if report is not last:
+                    self._journal.append(report)
+                found.append(report)
+        return tuple(found)
+
+    def acknowledged(self, accounts: Collection[Account], states: Iterable[LeaseState]) -> bool:
+        """Take answers: durable sequences, fences, recalls. False: one of them shows that this state is a copy."""
+        books = {lease.id: (account, lease) for account in accounts for lease in account.leases.values()}
+        original = True
+        for state in states:
+            if state.lease not in books:
+                continue
+            account, lease = books[state.lease]
+            if lease.is_copy(state):
+                original = False
+                continue
+            self._acknowledge(account, lease, state)
+        while len(self._closed) > CLOSED_REMEMBERED:
+            del self._closed[next(iter(self._closed))]
+        return original
+
+    def _acknowledge(self, account: Account, lease: LeaseBook, state: LeaseState) -> None:
+        fenced = lease.fenced
+        lease.acknowledge(state)
+        if lease.fenced and not fenced:
+            self._journal.append(lease.record(account.meaning))
+        if lease.done:
+            self._journal.append(ClosedRecord(lease.id))
+            account.forget(lease)
+            self._closed[lease.id] = None
