@@ -30,6 +30,9 @@ REPAIR_SECONDS = 0.2
 """Pause before a lost call is repeated."""
 SILENT_AFTER_SECONDS = 2.0
 """A busy coordinator answers once a second (contract §4); one that missed two turns does not answer."""
+BUSY_SECONDS = 0.1
+"""A question open for longer waits for the store: who came since is asked for beside it, so that both are answered by
+the same commit."""
 REPORTS_AT_ONCE = protocol.MAX_REPORTS // 2
 """So that a message stays well below what the control server reads."""
 CONFLICT = 409
@@ -69,7 +72,7 @@ class Leases:
         self._sequence = 0
         self._heard_at = float("-inf")
         self._waiting = WaitingCalls()
-        self._called = asyncio.Event()
+        self._questions: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self.reachable = False
@@ -92,9 +95,10 @@ class Leases:
 
     async def stop(self, seconds: float) -> None:
         """Give everything back: final reports for at most this long. What is not acknowledged stays charged."""
-        for task in self.tasks:
+        tasks = (*self.tasks, *self._questions)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._ledger.drain()
         try:
             async with asyncio.timeout(seconds):
@@ -110,8 +114,7 @@ class Leases:
         Rights for one waiting request. () when some were merged, or the time was too short although the coordinator
         answers; denials when refused; None when nobody answered in time.
         """
-        call = self._waiting.add(shortfalls, asyncio.get_running_loop().time() + wait_seconds)
-        self._called.set()
+        call = self._waiting.add(shortfalls, self._free_for, asyncio.get_running_loop().time() + wait_seconds)
         try:
             async with asyncio.timeout_at(call.until):
                 return await call.answer
@@ -156,17 +159,23 @@ class Leases:
 
     async def _serve_loop(self) -> None:
         while True:
-            await self._called.wait()
-            self._called.clear()
-            granted = True
-            while self._waiting:
-                calls = self._waiting.at_once() if granted else self._waiting.all[:1]
-                try:
-                    async with asyncio.timeout_at(max(call.until for call in calls)):
-                        granted = await self._serve(calls)
-                except TimeoutError:
-                    pass  # each of these calls gives up by itself
+            await self._waiting.called.wait()
+            while calls := self._waiting.ask():
+                question = asyncio.create_task(self._serve_in_time(calls), name="question")
+                self._questions.add(question)
+                question.add_done_callback(self._questions.discard)
+                await asyncio.wait((question,), timeout=BUSY_SECONDS)
                 await asyncio.sleep(0)  # who was answered takes what came, or asks anew with fresh numbers
+
+    async def _serve_in_time(self, calls: Sequence[WaitingCall]) -> None:
+        granted = True
+        try:
+            async with asyncio.timeout_at(max(call.until for call in calls)):
+                granted = await self._serve(calls)
+        except TimeoutError:
+            pass  # each of these calls gives up by itself
+        finally:
+            self._waiting.asked(calls, granted=granted)
 
     async def _serve(self, calls: Sequence[WaitingCall]) -> bool:
         """
@@ -176,10 +185,11 @@ class Leases:
         down to one call, which then has its answer. Rights that come and cannot be spent are asked for once more: each
         further question would only tie up more of the limit.
         """
-        useless, holder, fenced = 0, self._ledger.nonce, False
+        useless, holder, fenced, together = 0, self._ledger.nonce, False, calls
+        earlier = self._waiting.asked_beside(calls)
         while calls := [call for call in calls if not call.answer.done()]:
             lacking = (lack for call in calls for lack in call.shortfalls)
-            wants = self._ledger.wants_for(lacking, self._clock.monotonic())
+            wants = self._ledger.wants_for(lacking, self._clock.monotonic(), self._waiting.promised(earlier))
             answer = await self._exchange(wants)
             if answer is None and not fenced and holder != self._ledger.nonce:
                 fenced = True  # the same question once more, as the new holder
@@ -189,10 +199,10 @@ class Leases:
                 calls = untouched(calls, answer.denials) or calls[: len(calls) // 2]
             elif answer.denials:
                 self._waiting.answer(calls, answer.denials)
-                self._answer_alike()
+                self._waiting.answer_alike(self._standing_denials)
                 return False
-            elif answer.useful:
-                self._waiting.answer(self._waiting.all, ())
+            elif answer.useful or all(call.answer.done() for call in calls):
+                self._waiting.wake(self._free_for, first=together)
             else:
                 await self.report()  # a lease that has ended here is closed with it, and its rights go back
                 useless += 1
@@ -202,13 +212,6 @@ class Leases:
                     )
                     return False
         return True
-
-    def _answer_alike(self) -> None:
-        """Those who would only hear what another call has just heard."""
-        now = self._clock.monotonic()
-        for call in self._waiting.all:
-            if standing := self._ledger.standing_denials(call.shortfalls, now):
-                self._waiting.answer((call,), standing)
 
     async def _exchange(self, wants: tuple[protocol.Want, ...]) -> _Answer | None:
         """One acquire, repeated under one id until it is answered or the caller's time is up."""
@@ -247,6 +250,12 @@ class Leases:
         now = self._clock.monotonic()
         return [self._ledger.free(want.account, now) for want in wants]
 
+    def _free_for(self, lack: Shortfall) -> int:
+        return self._ledger.free(lack.account, self._clock.monotonic())
+
+    def _standing_denials(self, lacking: tuple[Shortfall, ...]) -> Denials:
+        return self._ledger.standing_denials(lacking, self._clock.monotonic())
+
     async def _top_up(self) -> None:
         wants = self._ledger.wants(self._clock.monotonic())
         for first in range(0, len(wants), protocol.MAX_WANTS):
@@ -254,7 +263,7 @@ class Leases:
             before = self._free(some)
             await self._exchange(some)
             if any(free > least for free, least in zip(self._free(some), before, strict=True)):
-                self._waiting.answer(self._waiting.all, ())  # what they wait for may have come
+                self._waiting.wake(self._free_for)
 
     async def _top_up_loop(self) -> None:
         while True:

@@ -7,7 +7,7 @@ What to ask is `leases`' business, which does it; an answer wakes each call once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from spendmesh_sidecar import protocol
@@ -22,6 +22,8 @@ class WaitingCall:
     """One request that waits for rights."""
 
     shortfalls: tuple[Shortfall, ...]
+    amounts: tuple[int, ...]
+    """What has to be free on the account of each shortfall."""
     until: float
     """The loop's time at which it gives up."""
     answer: asyncio.Future[Denials | None]
@@ -33,23 +35,36 @@ class WaitingCalls:
 
     def __init__(self) -> None:
         self._calls: list[WaitingCall] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+        self._asked_for: set[WaitingCall] = set()
+        self._together = True
+        """False after a refusal: the first is then asked for alone, which one answer settles."""
+        self.called = asyncio.Event()
+        """Somebody may have to be asked for."""
 
     @property
-    def all(self) -> tuple[WaitingCall, ...]:
-        """As of now: who is answered in the meantime stays in this."""
-        return tuple(self._calls)
+    def unasked(self) -> tuple[WaitingCall, ...]:
+        """Those that no open question asks for."""
+        return tuple(call for call in self._calls if call not in self._asked_for)
 
-    def add(self, shortfalls: tuple[Shortfall, ...], until: float) -> WaitingCall:
-        """A call that waits from now on; `leave` when it does no more."""
-        call = WaitingCall(shortfalls, until, asyncio.get_running_loop().create_future())
+    def asked_beside(self, calls: Collection[WaitingCall]) -> frozenset[WaitingCall]:
+        """Those that other questions ask for now than that for `calls`."""
+        return frozenset(self._asked_for.difference(calls))
+
+    def promised(self, earlier: frozenset[WaitingCall]) -> frozenset[protocol.AccountRef]:
+        """Accounts whose free rights are for calls that were asked for `earlier`, as long as they are."""
+        return frozenset(lack.account for call in earlier & self._asked_for for lack in call.shortfalls)
+
+    def add(self, shortfalls: tuple[Shortfall, ...], free: Callable[[Shortfall], int], until: float) -> WaitingCall:
+        """A call that waits from now on, until it `leave`s. `free`: what is there on the account of a shortfall."""
+        amounts = tuple(lack.need + free(lack) for lack in shortfalls)
+        call = WaitingCall(shortfalls, amounts, until, asyncio.get_running_loop().create_future())
         self._calls.append(call)
+        self.called.set()
         return call
 
     def leave(self, call: WaitingCall) -> None:
         """It has its answer, or has given up."""
+        self._asked_for.discard(call)
         if call in self._calls:
             self._calls.remove(call)
 
@@ -60,14 +75,52 @@ class WaitingCalls:
                 call.answer.set_result(denials)
             self.leave(call)
 
-    def at_once(self) -> tuple[WaitingCall, ...]:
-        """The first calls whose accounts fit into one request; at least one call."""
-        accounts: set[protocol.AccountRef] = set()
-        for count, call in enumerate(self._calls):
-            accounts.update(lack.account for lack in call.shortfalls)
-            if count and len(accounts) > protocol.MAX_WANTS:
-                return tuple(self._calls[:count])
-        return tuple(self._calls)
+    def answer_alike(self, standing: Callable[[tuple[Shortfall, ...]], Denials]) -> None:
+        """Those who would only hear what another call has just heard."""
+        for call in tuple(self._calls):
+            if denials := standing(call.shortfalls):
+                self.answer((call,), denials)
+
+    def wake(self, free: Callable[[Shortfall], int], first: Sequence[WaitingCall] = ()) -> None:
+        """Rights came: for those asked for `first`, who then finds all it needs, and who is not asked for yet."""
+        fitting = self._fitting(free, first)
+        self.answer((*first, *fitting, *self.unasked), ())
+
+    def ask(self) -> tuple[WaitingCall, ...]:
+        """Who is asked for next, until `asked`; empty: nobody before `called`."""
+        self.called.clear()
+        self._together = self._together or not self._calls
+        calls = _at_once(self.unasked) if self._together else self.unasked[:1]
+        self._asked_for.update(calls)
+        return calls
+
+    def asked(self, calls: Sequence[WaitingCall], *, granted: bool) -> None:
+        """No question asks for these any more. Not `granted`: the first of them was refused."""
+        self._asked_for.difference_update(calls)
+        self._together = granted
+        self.called.set()
+
+    def _fitting(self, free: Callable[[Shortfall], int], first: Sequence[WaitingCall]) -> tuple[WaitingCall, ...]:
+        """Those that find all they wait for, one after the other."""
+        left: dict[protocol.AccountRef, int] = {}
+        found = []
+        for call in sorted(self._calls, key=lambda call: call not in first):
+            parts = tuple(zip(call.shortfalls, call.amounts, strict=True))
+            if all(left.setdefault(lack.account, free(lack)) >= amount for lack, amount in parts):
+                for lack, amount in parts:
+                    left[lack.account] -= amount
+                found.append(call)
+        return tuple(found)
+
+
+def _at_once(calls: tuple[WaitingCall, ...]) -> tuple[WaitingCall, ...]:
+    """The first calls whose accounts fit into one request; at least one call."""
+    accounts: set[protocol.AccountRef] = set()
+    for count, call in enumerate(calls):
+        accounts.update(lack.account for lack in call.shortfalls)
+        if count and len(accounts) > protocol.MAX_WANTS:
+            return calls[:count]
+    return calls
 
 
 def untouched(calls: Sequence[WaitingCall], denials: Denials) -> tuple[WaitingCall, ...]:

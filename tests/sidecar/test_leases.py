@@ -118,7 +118,7 @@ class Desk:
         self.nonces = iter(("second", "third"))
         client = cast(ControlClient, self.counter)
         self.leases = Leases(client, self.ledger, self.clock, Random(3), lambda: next(self.nonces))
-        self._calls = 0
+        self._calls = self.waits = 0
 
     async def start(self) -> None:
         """With the first top-up answered, and none due for a while."""
@@ -136,6 +136,7 @@ class Desk:
             left = until - self.clock.monotonic()
             if left <= 0:
                 return "in flight"
+            self.waits += 1
             denials = await self.leases.acquire(lacking, left)
             if denials is None:
                 return "silence"
@@ -197,6 +198,54 @@ async def test_who_comes_while_a_question_is_open_is_in_the_next(desk: Desk) -> 
     assert desk.counter.needs[1] == 4 * USD
     desk.counter.answer()
     assert await asyncio.gather(*first, *others) == ["served"] * 4
+
+
+async def test_a_question_that_stays_open_does_not_hold_up_who_comes_later(desk: Desk) -> None:
+    """A busy store answers at its turns: who came between two of them is served by the next, not by the one after."""
+    [over] = desk.calls(USD)
+    await eventually(lambda: desk.counter.waits)
+    desk.counter.answer()
+    assert await over == "served"
+    desk.ledger.void("call-1")
+    assert free(desk) == USD
+    desk.counter.asked.clear()
+    [first] = desk.calls(2 * USD)
+    await eventually(lambda: desk.counter.asked)
+    [second] = desk.calls(3 * USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    assert desk.counter.needs == [USD, 3 * USD], "what is free goes to the first"
+    desk.counter.answer(0)
+    assert await first == "served"
+    assert not second.done()
+    desk.counter.answer(1)
+    assert await second == "served"
+    assert desk.waits == 3, "nobody is sent to ask again before its own answer: that would tie up more of the limit"
+
+
+async def test_what_comes_for_one_call_sends_no_other_to_ask_again(desk: Desk) -> None:
+    """Also where it would be enough for the other: the one who was asked for takes it."""
+    [first] = desk.calls(USD)
+    await eventually(lambda: desk.counter.asked)
+    [second] = desk.calls(2 * USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    desk.counter.answer(1)
+    assert await second == "served"
+    desk.counter.answer(0)
+    assert await first == "served"
+    assert desk.waits == 2
+
+
+async def test_questions_that_are_answered_in_disorder_serve_all(desk: Desk) -> None:
+    """`granted` is cumulative: the later question's answer serves the earlier one's call, too."""
+    calls = desk.calls(USD)
+    await eventually(lambda: desk.counter.asked)
+    calls += desk.calls(2 * USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    before = desk.counter.reports
+    desk.counter.answer_in_disorder()
+    assert await asyncio.gather(*calls) == ["served"] * 2
+    await asyncio.sleep(0)
+    assert (desk.counter.reports, len(desk.counter.asked)) == (before, 2)
 
 
 async def test_together_too_much_is_asked_for_in_halves_and_who_fits_is_served(desk: Desk) -> None:

@@ -206,16 +206,16 @@ class Account:
             asked.append(Want(account=self.ref, need=0, want=target, period="next"))
         return asked
 
-    def want_for(self, lacking: tuple[Shortfall, ...], now: float) -> Want:
+    def want_for(self, lacking: tuple[Shortfall, ...], now: float, *, promised: bool = False) -> Want:
         """
         What to ask for calls that wait: the need of all, and with it room for one more, or for the demand ahead.
 
-        What is free is in each call's reckoning, but only one of them can have it.
+        What is free is in each call's reckoning, but only one of them can have it; none if it is `promised` to others.
         """
         free = self.free(now)
         amount = self.limit.amount if self.limit else 0
         needs = [call.need for call in lacking if call.need > 0]
-        need = sum(needs) + max(0, len(needs) - 1) * free
+        need = sum(needs) + max(0, len(needs) - (not promised)) * free
         wholes = [call.want + free for call in lacking]
         ahead = max(sum(wholes) + max(wholes), self.demand.target(now, amount, tight=self._tight(now)))
         return Want(account=self.ref, need=need, want=max(need, ahead - free))

@@ -9,7 +9,7 @@ interrupted by another, which a single event loop gives for free.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
 
@@ -247,12 +247,17 @@ class Ledger:
             return ()
         return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
 
-    def wants_for(self, shortfalls: Iterable[Shortfall], now: float) -> tuple[Want, ...]:
-        """What to ask for calls that wait, with what demand will want next: one want for each account."""
+    def wants_for(
+        self, shortfalls: Iterable[Shortfall], now: float, promised: Collection[AccountRef] = ()
+    ) -> tuple[Want, ...]:
+        """What to ask for calls that wait: one want for each account. What is free on `promised` ones is others'."""
         lacking: dict[AccountRef, list[Shortfall]] = {}
         for lack in shortfalls:
             lacking.setdefault(lack.account, []).append(lack)
-        return tuple(self._account(ref, now).want_for(tuple(calls), now) for ref, calls in lacking.items())
+        return tuple(
+            self._account(ref, now).want_for(tuple(calls), now, promised=ref in promised)
+            for ref, calls in lacking.items()
+        )
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
 

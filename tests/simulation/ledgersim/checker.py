@@ -131,9 +131,6 @@ class Checker(DurableChecks):
         world = self.world
         if world.history.kind == "storm":
             return
-        if not world.history.fast_store and world.scheduler.now - began >= 0.99 * LEASE_WAIT_SECONDS:
-            world.happened["call: two turns of a busy store were longer than its wait"] += 1
-            return
         worst = call.input_tokens + 3 * (call.max_output_tokens or 256)
         others = sum(each.waiting for each in world.pods.sidecars())
         for budget in sidecar.policy.budgets:
@@ -145,6 +142,9 @@ class Checker(DurableChecks):
                 least = min(window + earlier, default=limit.amount)
                 if budget.mode == "Enforce" and least < need * (1 + others):
                     return
+        if not world.history.fast_store and world.scheduler.now - began >= 0.99 * LEASE_WAIT_SECONDS:
+            world.happened["call: a busy store's turns were longer than its wait"] += 1
+            return
         raise self.violated("no false refusal", f"{exchange.request_id} needed {worst} and got {exchange.refusal}")
 
     # --- the end ------------------------------------------------------------------------------------------
