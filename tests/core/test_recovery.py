@@ -293,3 +293,31 @@ def test_a_log_that_contradicts_itself_is_abandoned(records: tuple[Record, ...])
     data = MAGIC + b"".join(map(encode_frame, (HERE.header("me"), *records)))
     with pytest.raises(Abandoned):
         recover(data, HERE)
+
+
+# --- a crash while nobody answers -------------------------------------------------------------------------
+
+KEPT = budget(replace(limit("monthly", 10 * USD), on_unverifiable="Survival", survival_percent=5))
+
+
+def test_rights_that_were_kept_for_silence_and_spent_in_it_are_continued() -> None:
+    """The log knows what silence had opened: a crash in it costs the worst case, not all rights of the pod."""
+    ledger, log = logged("me", (KEPT,), 0.0)
+    ledger.merge(message(1_000, survival=300), 0.0)
+    ledger.unanswered(0.0)
+    reserve(ledger, 900, "r")
+    successor, _ = again(log.crash(), (KEPT,), 1.0)
+    assert rights(successor)[:2] == (900, 0)
+    successor.unanswered(1.0)
+    assert rights(successor) == (900, 0, 100)
+
+
+def test_rights_that_are_kept_no_longer_are_continued_when_they_were_spent() -> None:
+    """The coordinator says with each report how much is to be kept; that word is not in the log."""
+    ledger, log = logged("me", (KEPT,), 0.0)
+    ledger.merge(message(1_000, survival=300), 0.0)
+    (told,) = ledger.reports(0.0)
+    ledger.acknowledged((LeaseState(lease="one", sequence=told.sequence, survival=0),), 0.0)
+    reserve(ledger, 900, "r")
+    successor, _ = again(log.crash(), (KEPT,), 1.0)
+    assert rights(successor)[:2] == (900, 0)

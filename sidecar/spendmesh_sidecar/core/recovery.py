@@ -155,6 +155,7 @@ class _Replay:
     def _lease(self, record: LeaseRecord) -> None:
         known = self.leases.get(record.id)
         book = known[0] if known else LeaseBook(record.id, record.account, 0, record.starts_at, record.ends_at)
+        book.silent = True  # what was kept for silence may have been spent; when there was one is not in the log
         book.recall_record(record)
         self.leases[record.id] = book, record.meaning
 
