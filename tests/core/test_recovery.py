@@ -298,6 +298,7 @@ def test_a_log_that_contradicts_itself_is_abandoned(records: tuple[Record, ...])
 # --- a crash while nobody answers -------------------------------------------------------------------------
 
 KEPT = budget(replace(limit("monthly", 10 * USD), on_unverifiable="Survival", survival_percent=5))
+ALLOWED = budget(replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500))
 
 
 def test_rights_that_were_kept_for_silence_and_spent_in_it_are_continued() -> None:
@@ -321,3 +322,21 @@ def test_rights_that_are_kept_no_longer_are_continued_when_they_were_spent() -> 
     reserve(ledger, 900, "r")
     successor, _ = again(log.crash(), (KEPT,), 1.0)
     assert rights(successor)[:2] == (900, 0)
+
+
+def test_crashes_do_not_renew_what_may_be_spent_without_rights() -> None:
+    """`allowCap` is per sidecar and period, however often its process dies while nobody answers."""
+    ledger, log = logged("me", (ALLOWED,), 0.0)
+    ledger.unanswered(0.0)
+    reserve(ledger, 500, "r")
+    successor, log = again(log.crash(), (ALLOWED,), 1.0)
+    successor.unanswered(1.0)
+    assert successor.shortfalls((Charge(MONTH, "Cost", 1),), 1.0)
+    successor.merge(message(100), 2.0)
+    log.flush()
+    (told,) = successor.reports(2.0)
+    assert (told.used, told.overrun, told.unheld) == (500, 500, 500)
+    third, _ = again(log.crash(), (ALLOWED,), 3.0)
+    third.unanswered(3.0)
+    assert third.shortfalls((Charge(MONTH, "Cost", 1),), 3.0)
+    assert not third.shortfalls((Charge(MONTH, "Cost", 500),), 3_602.0), "another period has its own"

@@ -61,7 +61,7 @@ class Account:
     """Of calls under way that go without rights (`onUnverifiable: Allow`)."""
     credit_used: int = 0
     """What such calls have cost in this period, as far as it is known which period it is."""
-    _owed: int = 0
+    owed: int = 0
     """Part of `unleased` that such calls have cost."""
     _credit_until: float = inf
     _ask_at: float = 0.0
@@ -251,11 +251,11 @@ class Account:
         if lease is None or not self.unbooked:
             return None
         carried = self.unleased
-        lease.charge_unheld(carried, self._owed)
+        lease.charge_unheld(carried, self.owed)
         lease.would_block += self.would_block
-        if self._owed:
+        if self.owed:
             self._credit_until = lease.ends_at
-        self.unleased = self.would_block = self._owed = 0
+        self.unleased = self.would_block = self.owed = 0
         return lease if carried else None
 
     def hear(self, *, silent: bool) -> None:
@@ -280,8 +280,15 @@ class Account:
         """A call without rights has ended: what it cost waits for the next lease."""
         self.credit_held -= held
         self.credit_used += cost
-        self._owed += cost
+        self.owed += cost
         self.unleased += cost
+
+    def recall_debt(self, owed: int, now: float) -> None:
+        """Another process takes over: what this one let through without rights in this period is part of its cap."""
+        self.owed = owed
+        ends = [lease.ends_at for lease in self.leases.values() if lease.unheld and now < lease.ends_at]
+        self.credit_used = owed + sum(lease.unheld for lease in self.leases.values() if now < lease.ends_at)
+        self._credit_until = max(ends, default=inf)
 
     def forget(self, lease: LeaseBook) -> None:
         """A closed lease is acknowledged."""

@@ -68,7 +68,7 @@ class Part(Struct, frozen=True, array_like=True):
     worst: int
     """The bound that was proven; what an attempt costs whose end is not known."""
     held: int
-    """Rights that are booked for it: `worst`, or less under an Observe limit."""
+    """Rights that are booked for it: `worst`, or less under an Observe limit. Without a lease: of an allowed cap."""
     account: AccountRef | None = None
     """Of a part without a lease."""
 
@@ -94,10 +94,12 @@ class VoidedRecord(Struct, frozen=True, array_like=True):
 
 
 class UnleasedRecord(Struct, frozen=True, kw_only=True):
-    """Use under an Observe limit that no lease has yet; replaces what was said of it before."""
+    """Use that no lease has yet, observed or without rights in a silence; replaces what was said of it before."""
 
     account: AccountRef
     amount: int
+    owed: int = 0
+    """Part of it that was let through because nobody answered."""
 
 
 class ClosedRecord(Struct, frozen=True, array_like=True):

@@ -59,7 +59,7 @@ class Recovered(Struct):
 
     nonce: str
     leases: dict[str, tuple[LeaseBook, Meaning | None]]
-    unleased: dict[AccountRef, int]
+    unleased: dict[AccountRef, UnleasedRecord]
     in_flight: tuple[str, ...] = ()
     """Reservations that were sent and have no end; they are in the leases at their worst."""
     torn_bytes: int = 0
@@ -99,8 +99,10 @@ def restore(ledger: Ledger, recovered: Recovered, now: float) -> None:
     for book, meaning in recovered.leases.values():
         if meaning != ledger.accounts[_base(book.account)].meaning:
             book.supersede()
-    for ref, amount in recovered.unleased.items():
-        _account(ledger, ref, now).unleased = amount
+    for ref, waiting in recovered.unleased.items():
+        _account(ledger, ref, now).unleased = waiting.amount
+    for ref, account in ledger.accounts.items():
+        account.recall_debt(recovered.unleased[ref].owed if ref in recovered.unleased else 0, now)
 
 
 def records_of(ledger: Ledger) -> tuple[Record, ...]:
@@ -109,7 +111,7 @@ def records_of(ledger: Ledger) -> tuple[Record, ...]:
     for account in ledger.accounts.values():
         found += [lease.record(account.meaning) for lease in account.leases.values()]
         if account.unleased:
-            found.append(UnleasedRecord(account=account.ref, amount=account.unleased))
+            found.append(UnleasedRecord(account=account.ref, amount=account.unleased, owed=account.owed))
     found += ledger.open_attempts.records()
     return tuple(found)
 
@@ -119,7 +121,7 @@ class _Replay:
 
     def __init__(self) -> None:
         self.leases: dict[str, tuple[LeaseBook, Meaning | None]] = {}
-        self.unleased: dict[AccountRef, int] = {}
+        self.unleased: dict[AccountRef, UnleasedRecord] = {}
         self._open: dict[str, tuple[Part, ...]] = {}
 
     def take(self, record: Record) -> None:
@@ -135,7 +137,7 @@ class _Replay:
             case LeaseReport():
                 self._book(record.lease).recall_report(record)
             case UnleasedRecord():
-                self.unleased[record.account] = record.amount
+                self.unleased[record.account] = record
             case ClosedRecord(lease):
                 self._close(lease)
 
@@ -175,7 +177,9 @@ class _Replay:
             if part.lease:
                 self._book(part.lease).settle(part.held, amount)
             elif part.account is not None:
-                self.unleased[part.account] = self.unleased.get(part.account, 0) + amount
+                known = self.unleased.get(part.account, UnleasedRecord(account=part.account, amount=0))
+                owed = known.owed + (amount if part.held else 0)
+                self.unleased[part.account] = replace(known, amount=known.amount + amount, owed=owed)
 
     def _void(self, reservation: str) -> None:
         for part in self._take(reservation):
