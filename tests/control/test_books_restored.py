@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
-from ledger_samples import REF, report, want
+from ledger_samples import REF, budget, report, want
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.lives import begin, granted_here
 from spendmesh_operator.ledger.restoring import Forgotten
+from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.protocol import AccountRef, LeaseReport, LeaseState, ReportRequest
 
 
@@ -189,3 +190,37 @@ def test_a_lease_id_tells_which_books_granted_it(lease: str, here: bool) -> None
     lives = begin(begin((), "a-", 2), "b-", 5)
 
     assert granted_here(lives, lease) is here
+
+
+def tell_all(desk: Desk, ledger: Ledger) -> None:
+    """What a sidecar does every two seconds."""
+    told = ledger.reports(0.0)
+    ledger.acknowledged(desk.tell(holder(nonce=ledger.nonce), *told), 0.0)
+
+
+def fetch(desk: Desk, ledger: Ledger, need: int) -> int:
+    """What a sidecar can spend after it asked for `need`."""
+    for lease in desk.ask(holder(nonce=ledger.nonce), want(need)).leases:
+        ledger.merge(lease, 0.0)
+    return ledger.free(REF, 0.0)
+
+
+def test_a_holder_is_served_though_the_books_forgot_that_its_lease_was_closed() -> None:
+    """It says again how that lease ended, and has a new one; else each call would tie up rights that nobody spends."""
+    desk = Desk()
+    spec = budget(1000)
+    ledger = Ledger("me", (spec,), 0.0)
+    assert fetch(desk, ledger, 100) == 100
+    tell_all(desk, ledger)
+    copy = encode(desk.books)
+    ledger.set_budgets((), 0.0)
+    tell_all(desk, ledger)
+    assert ledger.settled_up
+    ledger.set_budgets((spec,), 0.0)
+    desk.books = decode(copy, "test")
+
+    fetch(desk, ledger, 100)
+    tell_all(desk, ledger)
+
+    assert fetch(desk, ledger, 100) == 100
+    assert desk.state.charged == 100

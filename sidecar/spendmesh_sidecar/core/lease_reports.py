@@ -12,7 +12,10 @@ from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import LeaseReport, LeaseState
 
 CLOSED_REMEMBERED = 1024
-"""Ids of closed leases kept, so that a late message cannot reopen one; an account closes a few in a period."""
+"""
+Closing reports kept, so that a late message cannot reopen a lease, and one that the coordinator has forgotten to be
+closed can be closed again; an account closes a few in a period.
+"""
 
 
 class LeaseReports:
@@ -20,11 +23,16 @@ class LeaseReports:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._closed: dict[str, None] = {}
+        self._closed: dict[str, LeaseReport] = {}
+        self._named_again: set[str] = set()
+        """Closed leases that the coordinator believes to be open: its books are older than their closing."""
 
-    def closed(self, lease_id: str) -> bool:
-        """A message about this lease comes too late."""
-        return lease_id in self._closed
+    def named_closed(self, lease_id: str) -> bool:
+        """The coordinator names a lease. True: it was closed, which it is told again with the next reports."""
+        if lease_id not in self._closed:
+            return False
+        self._named_again.add(lease_id)
+        return True
 
     def due(self, accounts: Iterable[Account], now: float) -> tuple[LeaseReport, ...]:
         """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
@@ -38,6 +46,8 @@ class LeaseReports:
                 if report is not last:
                     self._journal.append(report)
                 found.append(report)
+        found += [self._closed[lease_id] for lease_id in sorted(self._named_again) if lease_id in self._closed]
+        self._named_again.clear()
         return tuple(found)
 
     def acknowledged(self, accounts: Collection[Account], states: Iterable[LeaseState]) -> bool:
@@ -64,4 +74,5 @@ class LeaseReports:
         if lease.done:
             self._journal.append(ClosedRecord(lease.id))
             account.forget(lease)
-            self._closed[lease.id] = None
+            assert lease.sent is not None  # it is done because its closing report was acknowledged
+            self._closed[lease.id] = lease.sent

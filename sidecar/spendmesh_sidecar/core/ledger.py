@@ -188,7 +188,7 @@ class Ledger:
 
         One of another meaning, or of a limit that no policy had, is only kept to be closed.
         """
-        if lease.nonce != self.nonce or self._reports.closed(lease.id):
+        if lease.nonce != self.nonce or self._reports.named_closed(lease.id):
             return False
         ref = lease.account
         account = self._account(replace(ref, override="") if ref.override else ref, now)
@@ -262,7 +262,11 @@ class Ledger:
     # --- reports to the coordinator ---------------------------------------------------------------------------
 
     def reports(self, now: float) -> tuple[LeaseReport, ...]:
-        """One report for each lease, and first the return of what has been idle; see `LeaseBook.report`."""
+        """
+        One report for each lease, and first the return of what has been idle; see `LeaseBook.report`.
+
+        The last word on a closed lease comes again after the coordinator has named it as open.
+        """
         for account in fading(self.accounts.values(), self.open_attempts.accounts(), now):
             if account.leases:
                 _retire(account)
