@@ -246,3 +246,15 @@ def test_forgotten_rights_of_an_override_are_taken_back_on_its_own_account(named
 
     assert state.fenced is not believed
     assert desk.charged() == ({"launch": 300} if believed else {})
+
+
+def test_an_override_as_long_as_the_period_does_not_let_a_limit_change_its_meaning() -> None:
+    """Contract §4: under another meaning its spend would begin anew, so it waits for the period's end."""
+    for name in ("launch", "a", "b", "c", "d", "e", "f", "g"):
+        desk = OverrideDesk(OverrideSpec(name=name, amount=500, starts=START, ends=START + 3600))
+        desk.take("pod-a", 1500)
+
+        desk.base = replace(desk.base, window=WindowSpec(period="Day"))
+        desk.put()
+
+        assert desk.refused(holder("pod-a"), want(1)) == ["unverifiable"], name

@@ -65,8 +65,7 @@ def account_for(
         raise Refused("unverifiable") from error
     for other in holdings.period_samples(ref.budget, ref.limit):
         until = counts_until(other.limit.window, Span(other.key.start, other.end))
-        counts = until * 1000 > now_ms and not other.key.override
-        if counts and meaning_of(other.limit) != meaning_of(limit):
+        if until * 1000 > now_ms and meaning_of(other.limit) != meaning_of(limit):
             # Contract §4: with another meaning it is another limit, which may not take this one's name before it ends.
             raise Refused("unverifiable", other)
     key = _key(holdings, drafts, domain, uid, ref, in_force, span)

@@ -105,9 +105,10 @@ class Holdings:
         return (self.accounts[key] for period in periods.values() for key in period.keys)
 
     def period_samples(self, budget: str, limit: str) -> Iterator[Account]:
-        """One account of each period of a limit: all of one period have the same meaning."""
+        """One account of each period of a limit, overrides left out: all of one period have the same meaning."""
         periods = self._periods.get((budget, limit), {})
-        return (self.accounts[next(iter(period.keys))] for period in periods.values())
+        samples = (next((key for key in period.keys if not key.override), None) for period in periods.values())
+        return (self.accounts[key] for key in samples if key is not None)
 
     def division(self, budget: str, limit: str, start: int, end: int) -> Division:
         """How many accounts a limit has in a period; to be read."""
