@@ -201,3 +201,24 @@ def test_an_answer_that_nobody_verified_carries_no_budget_header_and_the_next_ca
     assert world.now - began == world.attempt_seconds
     world.bank.away = False
     assert "x-spendmesh-cost" in first.headers
+
+
+# --- a holder that is fenced off after a silence ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reported", "carried"), [(False, 250), (True, 0)], ids=["not reported", "reported"])
+def test_what_was_spent_without_rights_enters_the_books_though_its_lease_is_fenced(
+    reported: bool, carried: int
+) -> None:
+    """A fenced lease is charged its rights and what was reported of it; the rest goes with the new holder, once."""
+    ledger = holding(ALLOWED, 100)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(350), "a", 0.0) == ()
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+    if reported:
+        [told] = ledger.reports(0.0)
+        ledger.acknowledged([LeaseState(lease="one", sequence=told.sequence)], 0.0)
+    ledger.adopt("anew")
+    ledger.merge(lease(100, id="two", nonce="anew"), 1.0)
+    [told] = ledger.reports(1.0)
+    assert (told.lease, told.used, told.unheld) == ("two", carried, carried)

@@ -283,6 +283,12 @@ class Account:
         self.owed += cost
         self.unleased += cost
 
+    def keep_uncharged(self, lease: LeaseBook) -> None:
+        """A lease is reported no more: what nobody charges of it waits for the next one."""
+        if not lease.superseded:
+            self.unleased += lease.uncharged
+            self.owed += min(lease.uncharged, lease.unheld)
+
     def recall_debt(self, owed: int, now: float) -> None:
         """Another process takes over: what this one let through without rights in this period is part of its cap."""
         self.owed = owed

@@ -200,6 +200,11 @@ class LeaseBook:
         """Use that no acknowledged report holds yet, so that no `AccountState.settled` has it for certain."""
         return self.used - self._reported_used
 
+    @property
+    def uncharged(self) -> int:
+        """Use that a coordinator does not charge which fences this lease now: beyond its rights, and not reported."""
+        return max(0, self.used - max(self.granted - self.released, self._reported_used))
+
     # --- in the log -------------------------------------------------------------------------------------------
 
     @property

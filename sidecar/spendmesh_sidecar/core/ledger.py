@@ -75,13 +75,15 @@ class Ledger:
         """
         Start anew under another nonce: the coordinator fenced the old one and has charged its leases in full.
 
-        Open reservations still resolve, in leases that are no longer reported.
+        Open reservations still resolve, in leases that are no longer reported. What was spent beyond their rights and
+        not yet reported waits for the next lease.
         """
         self._take(nonce)
         self._partitions.forget()
         for account in self.accounts.values():
             for lease in account.leases.values():
                 lease.fenced = True
+                account.keep_uncharged(lease)
             account.leases.clear()
             account.forget_denial()
         self.journal.begin()
