@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from control_plane import ControlPlane
 from coordinator_samples import POD, serving
 from ledger_desk import Desk, holder
-from ledger_samples import BUDGET, acquire, budget, limit, limits_of, report, want
+from ledger_samples import BUDGET, HOUR, acquire, budget, limit, limits_of, report, want
 from rolling_desk import PART_MS, Rolling
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.kube import events
 from spendmesh_operator.kube.budget_events import BudgetEvents
 from spendmesh_operator.kube.client import Conflict, Kube, KubeUnavailable
+from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.rolling import NOTHING
@@ -27,6 +29,7 @@ from spendmesh_operator.ledger.store import MemoryStore
 from spendmesh_operator.ledger.telling import mark_told, untold
 from spendmesh_operator.ledger.views import view_of
 from spendmesh_operator.status import EventDraft
+from spendmesh_sidecar.core.specs import OverrideSpec, WindowSpec
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 TIER = "economy"
@@ -252,6 +255,50 @@ def test_no_history_tells_a_step_twice_at_one_amount(history: list[tuple[str, in
             if name != "quarantine":
                 assert (name, amount) not in seen
                 seen.add((name, amount))
+
+
+# --- beside overrides ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [HOUR, WindowSpec(type="Rolling", duration_seconds=86_400)], ids=["hour", "rolling"])
+def test_a_step_that_is_reached_with_an_override_is_told_once_and_left_when_its_time_is_over(
+    window: WindowSpec,
+) -> None:
+    """What was spent of the override is not the limit's afterwards, so neither is a step that it alone reached."""
+    desk = Told()
+    start = desk.now_ms // 1000
+    launch = OverrideSpec(name="launch", amount=3000, starts=start, ends=start + 900)
+    spec = budget(limits=(replace(limit(1000, window=window, max_tier=TIER), overrides=(launch,)),))
+    desk.books, desk.limits = Books("test"), limits_of(spec)
+    desk.books.remember({BUDGET: spec}, [BUDGET])
+    extra, own = desk.ask(holder(), want(3700)).leases
+    desk.tell(holder(), report(extra.id, 3000, closed=1), report(own.id, 700))
+
+    assert [desk.listen() for _ in range(3)] == [["80", "90"], [], []]
+    assert desk.state.max_tier == TIER
+
+    desk.now_ms += 901_000
+    assert desk.listen() == []
+    assert (desk.state.max_tier, desk.state.crossed_percent) == ("", 0), "700 of 1000"
+
+
+def test_a_correction_beside_an_override_leaves_what_is_still_reached() -> None:
+    """A small correction of the limit is no reason to tell a step again that limit and override reach together."""
+    desk = Told()
+    start = desk.now_ms // 1000
+    launch = OverrideSpec(name="launch", amount=1000, starts=start, ends=start + 900)
+    spec = budget(limits=(replace(limit(1000, max_tier=TIER), overrides=(launch,)),))
+    desk.books, desk.limits = Books("test"), limits_of(spec)
+    desk.books.remember({BUDGET: spec}, [BUDGET])
+    extra, own = desk.ask(holder(), want(1700)).leases
+    desk.tell(holder(), report(extra.id, 1000, closed=1), report(own.id, 700, closed=1))
+    assert desk.listen() == ["80"]
+    (account,) = desk.books.current(desk.now_ms)
+
+    correct(desk.books, account.key, "invoice-1", -1, "provider's invoice", desk.now_ms)
+    desk.now_ms += 1000
+
+    assert desk.listen() == []
 
 
 # --- to whom ------------------------------------------------------------------------------------------------

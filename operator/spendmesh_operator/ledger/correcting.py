@@ -5,6 +5,7 @@ from __future__ import annotations
 from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Correction, Lease
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.milestones import corrected
+from spendmesh_operator.ledger.overrides import extra_of, overrides_of
 
 
 def correct(books: Books, key: AccountKey, reference: str, delta: int, evidence: str, now_ms: int) -> None:
@@ -19,7 +20,8 @@ def correct(books: Books, key: AccountKey, reference: str, delta: int, evidence:
     if account.closed_used + account.corrected + delta < 0:
         raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
     account.corrections.append(Correction(reference, delta, evidence, now_ms))
-    corrected(account, books.holdings.beside(account))
+    extra = extra_of(overrides_of(books.holdings, account, None, now_ms))
+    corrected(account, books.holdings.beside(account), extra)
     books.holdings.touch(account)
 
 

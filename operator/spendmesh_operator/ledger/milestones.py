@@ -58,7 +58,8 @@ def note_reached(account: Account, others: Beside, now_ms: int, extra: Extra = N
     """
     Note what is reached now and was not before, and the end of a quarantine alert. Answers whether that is news.
 
-    An override has no milestones of its own: while it runs it is `extra` to those of its limit.
+    An override has no milestones of its own: while it runs it is `extra` to those of its limit, and when it is over
+    they are left unless the limit reaches them without it.
     """
     if account.key.override:
         return False
@@ -66,12 +67,18 @@ def note_reached(account: Account, others: Beside, now_ms: int, extra: Extra = N
     if account.limit.window.type == "Rolling":
         if not account.key.start * 1000 <= now_ms < account.end * 1000:
             return False  # its milestones are, or will be, those of the part that runs
-        news = _roll(account, others)
+        news = _roll(account, others, extra)
     amount, used = account.limit.amount + extra.amount, spent(account, others, extra)
     for percent in (*(step.percent for step in account.limit.thresholds), 100):
-        known = account.milestones.get(str(percent))
-        if reaches(percent, amount, used) and (known is None or known.amount < amount):
-            account.milestones[str(percent)] = Milestone(amount, now_ms)
+        known, reached = account.milestones.get(str(percent)), reaches(percent, amount, used)
+        if known is not None and known.extra > extra.amount:
+            if reached:
+                account.milestones[str(percent)] = replace(known, amount=amount, extra=extra.amount)
+            else:
+                del account.milestones[str(percent)]
+            news = True
+        elif reached and (known is None or known.amount < amount):
+            account.milestones[str(percent)] = Milestone(amount, now_ms, extra=extra.amount)
             news = True
     return _note_quarantine(account, others, now_ms) or news
 
@@ -84,14 +91,20 @@ def amount_changed(account: Account, others: Beside = NOTHING) -> None:
             account.milestones[name] = replace(known, amount=account.limit.amount)
 
 
-def corrected(account: Account, others: Beside = NOTHING) -> None:
+def corrected(account: Account, others: Beside = NOTHING, extra: Extra = NO_EXTRA) -> None:
     """A correction took spend back: what is no longer reached is left, and told anew if it is reached again."""
     for name in list(account.milestones):
-        if name != QUARANTINE and not reaches(int(name), account.limit.amount, spent(account, others)):
+        if name != QUARANTINE and not _reaches(account, int(name), others, extra):
             del account.milestones[name]
 
 
-def _roll(account: Account, others: Beside) -> bool:
+def _reaches(account: Account, percent: int, others: Beside, extra: Extra) -> bool:
+    """By the limit's own amount, or with what overrides add: neither must be told again when they begin or end."""
+    with_extra = reaches(percent, account.limit.amount + extra.amount, spent(account, others, extra))
+    return with_extra or reaches(percent, account.limit.amount, spent(account, others))
+
+
+def _roll(account: Account, others: Beside, extra: Extra) -> bool:
     """A rolling window goes on: milestones move with it, and are left when spend has rolled well below them."""
     before = dict(account.milestones)
     for part in others.before:
@@ -99,7 +112,7 @@ def _roll(account: Account, others: Beside) -> bool:
         part.milestones = {}
     for name in list(account.milestones):
         percent = 0 if name == QUARANTINE else int(name) - ROLLED_BELOW_PERCENT
-        if not reaches(percent, account.limit.amount, spent(account, others)):
+        if not _reaches(account, percent, others, extra):
             del account.milestones[name]
     return account.milestones != before
 

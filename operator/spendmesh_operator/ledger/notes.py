@@ -22,3 +22,5 @@ class Milestone:
     amount: int
     at_ms: int
     told: bool = False
+    extra: int = 0
+    """Part of `amount` that overrides added."""

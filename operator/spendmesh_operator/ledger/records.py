@@ -103,7 +103,12 @@ def decode_limit(entry: dict[str, Any]) -> LimitSpec:
 def encode_milestones(milestones: Mapping[str, Milestone]) -> dict[str, Any]:
     """Milestones by name."""
     return {
-        name: {"amount": str(each.amount), "atMs": each.at_ms, "told": each.told}
+        name: {
+            "amount": str(each.amount),
+            "atMs": each.at_ms,
+            "told": each.told,
+            **({"extra": str(each.extra)} if each.extra else {}),
+        }
         for name, each in sorted(milestones.items())
     }
 
@@ -111,7 +116,8 @@ def encode_milestones(milestones: Mapping[str, Milestone]) -> dict[str, Any]:
 def decode_milestones(entries: Mapping[str, Any]) -> dict[str, Milestone]:
     """The opposite of `encode_milestones`."""
     return {
-        name: Milestone(amount(each["amount"]), int(each["atMs"]), bool(each["told"])) for name, each in entries.items()
+        name: Milestone(amount(each["amount"]), int(each["atMs"]), bool(each["told"]), amount(each.get("extra", "0")))
+        for name, each in entries.items()
     }
 
 
