@@ -9,7 +9,7 @@ from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, budget, limit, report, want
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.accounts import BadRequest, LimitInForce
-from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.document import decode, encode, take_changes
 from spendmesh_operator.ledger.operations import limits_of as limits_of_policy
 from spendmesh_operator.ledger.partitions import PodPlace, place_of
 from spendmesh_operator.workloads import Owner, PodInfo
@@ -276,3 +276,20 @@ def test_a_changed_amount_acts_on_every_value_at_once() -> None:
     desk.books.remember({BUDGET: budget(limits=(divided(amount=50),))}, [BUDGET])
 
     assert {account.limit.amount for account in desk.books.holdings.accounts.values()} == {50}
+
+
+def test_a_value_that_is_dropped_and_comes_back_between_two_writes_is_stored() -> None:
+    """Nothing was booked under it, so it took no room; what it is granted since then must survive a restart."""
+    desk = DividedDesk()
+    lease = desk.take("pod-a", "ana")
+    sections = dict(take_changes(desk.books).put)
+    desk.tell(holder("pod-a"), report(lease.id, 0, closed=1))
+    desk.pass_time(1000)
+    assert desk.values == set(), "it was dropped"
+
+    desk.take("pod-a", "ana", need=700)
+    changes = take_changes(desk.books)
+    sections = {name: each for name, each in (sections | changes.put).items() if name not in changes.drop}
+    desk.books = decode(sections, "test")
+
+    assert desk.refused(holder("pod-b"), want(400, ref=of("ana"))) == ["in_flight"]

@@ -68,7 +68,8 @@ def take_changes(books: Books) -> Changes:
         account = holdings.accounts[key]
         put += _account(account, account.pages.take_changed())
     drop = {section_name(key, page) for key, pages in holdings.dropped.items() for page in range(pages)}
-    changes = Changes(dict(put), frozenset(drop | books.superseded))
+    # An account may have been opened again since it was dropped, and a store removes after it has written.
+    changes = Changes(dict(put), frozenset(drop | books.superseded) - dict(put).keys())
     books.stored_head, books.superseded = _own(books), frozenset()
     holdings.changed.clear()
     holdings.dropped.clear()
