@@ -222,3 +222,17 @@ def test_what_was_spent_without_rights_enters_the_books_though_its_lease_is_fenc
     ledger.merge(lease(100, id="two", nonce="anew"), 1.0)
     [told] = ledger.reports(1.0)
     assert (told.lease, told.used, told.unheld) == ("two", carried, carried)
+
+
+def test_a_debt_outlives_that_its_budget_is_taken_away_and_applied_again() -> None:
+    """Deleting a budget and applying it again never resets what was spent (contract §4)."""
+    ledger = Ledger("me", (budget(ALLOWED),), 0.0)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(350), "a", 0.0) == ()
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+    ledger.set_budgets((), 1.0)
+    ledger.acknowledged((), 2.0)
+    ledger.set_budgets((budget(ALLOWED),), 3.0)
+    ledger.merge(lease(100), 4.0)
+    [told] = ledger.reports(4.0)
+    assert (told.used, told.unheld) == (350, 350)

@@ -286,7 +286,7 @@ class Ledger:
     def _forget_accounts(self) -> None:
         busy = self.open_attempts.accounts()
         for ref, account in list(self.accounts.items()):
-            if account.limit is None and not account.leases and ref not in busy:
+            if account.limit is None and not account.leases and not account.unbooked and ref not in busy:
                 del self.accounts[ref]
 
     def _account(self, ref: AccountRef, now: float) -> Account:
