@@ -9,7 +9,7 @@ from exchange_world import MONTH, USD, World, budget, chat, limit, policy, succe
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import AccountState, Denial, Lease, LeaseState, report_digest
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 HOUR = 3_600_000
 ALLOWED = replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500)
@@ -236,3 +236,16 @@ def test_a_debt_outlives_that_its_budget_is_taken_away_and_applied_again() -> No
     ledger.merge(lease(100), 4.0)
     [told] = ledger.reports(4.0)
     assert (told.used, told.unheld) == (350, 350)
+
+
+def test_a_rolling_window_allows_its_cap_once_in_its_length() -> None:
+    """Its parts are accounts of the coordinator's; the cap is the window's, whenever in it silences fall."""
+    rolling = replace(ALLOWED, window=WindowSpec(type="Rolling", duration_seconds=86_400))
+    ledger = holding(rolling, 100)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(600), "a", 0.0) == ()
+    ledger.settle("a", Quantities(600, "USD"), 0.0)
+    ledger.merge(lease(100, id="two", starts_in_ms=0), 3_601.0)
+    ledger.unanswered(3_602.0)
+    assert fits(ledger, 100, 3_602.0) and not fits(ledger, 101, 3_602.0)
+    assert fits(ledger, 500, 91_000.0), "a day after the part in which it was spent"

@@ -254,7 +254,7 @@ class Account:
         lease.charge_unheld(carried, self.owed)
         lease.would_block += self.would_block
         if self.owed:
-            self._credit_until = lease.ends_at
+            self._credit_until = self._counts_until(lease)
         self.unleased = self.would_block = self.owed = 0
         return lease if carried else None
 
@@ -292,9 +292,14 @@ class Account:
     def recall_debt(self, owed: int, now: float) -> None:
         """Another process takes over: what this one let through without rights in this period is part of its cap."""
         self.owed = owed
-        ends = [lease.ends_at for lease in self.leases.values() if lease.unheld and now < lease.ends_at]
-        self.credit_used = owed + sum(lease.unheld for lease in self.leases.values() if now < lease.ends_at)
-        self._credit_until = max(ends, default=inf)
+        counting = [lease for lease in self.leases.values() if lease.unheld and now < self._counts_until(lease)]
+        self.credit_used = owed + sum(lease.unheld for lease in counting)
+        self._credit_until = max(map(self._counts_until, counting), default=inf)
+
+    def _counts_until(self, lease: LeaseBook) -> float:
+        """Until when what was spent from a lease counts: its period's end, or a rolling window after its part."""
+        window = self.meaning.window if self.meaning is not None else None
+        return lease.ends_at + (window.duration_seconds if window is not None and window.type == "Rolling" else 0)
 
     def forget(self, lease: LeaseBook) -> None:
         """A closed lease is acknowledged."""
