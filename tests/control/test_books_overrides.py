@@ -10,7 +10,7 @@ from ledger_samples import BUDGET, START_MS, budget, limit, limits_of, report, w
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.overrides import overrides_of
 from spendmesh_operator.ledger.rolling import NOTHING
-from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.ledger.views import view_of, views_of
 from spendmesh_sidecar.core.specs import LimitSpec, OverrideSpec, PerSpec, WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Lease, LeaseReport, ReportRequest, Want
 
@@ -258,3 +258,17 @@ def test_an_override_as_long_as_the_period_does_not_let_a_limit_change_its_meani
         desk.put()
 
         assert desk.refused(holder("pod-a"), want(1)) == ["unverifiable"], name
+
+
+def test_a_forecast_is_never_less_than_what_is_spent_with_the_override() -> None:
+    """While it runs it is drained first: its spend is in all sums that people see, so in this one too."""
+    desk = OverrideDesk()
+    extra, own = desk.take("pod-a", 600).values()
+    desk.now_ms += 600_000
+    desk.tell(holder("pod-a"), report(extra.id, 500), report(own.id, 100))
+    desk.pass_time(1000)
+
+    (view,) = views_of(desk.books.holdings, desk.now_ms)
+
+    assert view.state.settled == 600
+    assert view.forecast is not None and view.forecast >= 600

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Correction, Milestone
+from spendmesh_operator.ledger.extra import Extra
 from spendmesh_operator.ledger.forecast import forecast
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
@@ -91,12 +92,12 @@ def view_of(account: Account, others: Beside, now_ms: int, overrides: Sequence[A
         ),
         corrections=tuple(correction for part in parts for correction in part.corrections),
         milestones=dict(account.milestones),
-        forecast=_forecast(account, now_ms),
+        forecast=_forecast(account, extra_of(overrides), now_ms),
     )
 
 
-def _forecast(account: Account, now_ms: int) -> int | None:
-    """None for a rolling window, which has no end."""
+def _forecast(account: Account, extra: Extra, now_ms: int) -> int | None:
+    """None for a rolling window, which has no end. The pace is the limit's own: what overrides add has a time."""
     if account.limit.window.type == "Rolling":
         return None
-    return forecast(spent(account), account.pace, account.key.start * 1000, account.end * 1000, now_ms)
+    return forecast(spent(account, extra=extra), account.pace, account.key.start * 1000, account.end * 1000, now_ms)
