@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 from msgspec.structs import replace
 
 from ledger_desk import DAY_MS, HOUR_MS, Desk, holder
-from ledger_samples import BUDGET, REF, budget, limit, limits_of, report, want
+from ledger_samples import BUDGET, REF, START_MS, budget, limit, limits_of, report, want
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.correcting import correct
@@ -380,3 +381,18 @@ def _growing(lease: str, *used: int) -> Iterator[tuple[int, LeaseReport]]:
     for each in used:
         last = report(lease, each, after=last)
         yield each, last
+
+
+@pytest.mark.parametrize("changes", [{"window": WindowSpec(period="Day")}, {"models": ("gpt-*",)}], ids=str)
+def test_rights_that_were_fetched_ahead_and_came_back_do_not_hold_a_changed_meaning_up(changes: dict[str, Any]) -> None:
+    """A limit is edited in its period's last minute: the next period, in which nothing was spent, is its own."""
+    desk = Desk()
+    desk.now_ms = START_MS + HOUR_MS - 30_000
+    leases = desk.ask(holder(), want(10), Want(account=REF, need=0, want=10, period="next")).leases
+    desk.tell(holder(), report(leases[0].id, 5, closed=1), report(leases[1].id, 0, closed=1))
+    desk.limits = limits_of(budget(limits=(replace(limit(1000), **changes),)))
+
+    assert desk.refused(holder(), want(1)) == ["unverifiable"], "something was spent in this period"
+    desk.now_ms += 31_000
+    assert desk.refused(holder(), want(1)) == []
+    assert decode(encode(desk.books), "test").states(desk.now_ms) == desk.books.states(desk.now_ms)

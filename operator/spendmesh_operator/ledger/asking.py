@@ -70,6 +70,9 @@ def account_for(
             raise Refused("unverifiable", other)
     key = _key(holdings, drafts, domain, uid, ref, in_force, span)
     account = holdings.accounts.get(key)
+    if account is not None and account.blank and meaning_of(account.limit) != meaning_of(limit):
+        holdings.drop(account)  # rights were fetched ahead under the old meaning, and all came back unspent
+        account = None
     if account is not None:
         if meaning_of(account.limit) != meaning_of(limit):
             raise Refused("unverifiable", account)

@@ -105,10 +105,14 @@ class Holdings:
         return (self.accounts[key] for period in periods.values() for key in period.keys)
 
     def period_samples(self, budget: str, limit: str) -> Iterator[Account]:
-        """One account of each period of a limit, overrides left out: all of one period have the same meaning."""
-        periods = self._periods.get((budget, limit), {})
-        samples = (next((key for key in period.keys if not key.override), None) for period in periods.values())
-        return (self.accounts[key] for key in samples if key is not None)
+        """
+        One account of each period of a limit on which anything is booked, overrides left out: all of one period have
+        the same meaning.
+        """
+        for period in self._periods.get((budget, limit), {}).values():
+            own = (self.accounts[key] for key in period.keys if not key.override)
+            if (booked := next((account for account in own if not account.blank), None)) is not None:
+                yield booked
 
     def division(self, budget: str, limit: str, start: int, end: int) -> Division:
         """How many accounts a limit has in a period; to be read."""
@@ -230,7 +234,7 @@ class Holdings:
         """
         for key, account in list(self.accounts.items()):
             if (key.per or key.override) and account.blank:
-                self._drop(account)
+                self.drop(account)
                 continue
             until = counts_until(account.limit.window, Span(key.start, account.end))
             if self.believed_ms < (2 * until - key.start) * 1000:
@@ -238,11 +242,12 @@ class Holdings:
             for lease in [lease for lease in account.leases.values() if lease.quarantined]:
                 self.close(account, lease, lease.charge)
             if not account.leases:
-                self._drop(account)
+                self.drop(account)
                 self.forgotten_before[key.lineage] = max(key.start, self.forgotten_before.get(key.lineage, 0))
                 self.forgotten_pages.note(key.lineage)
 
-    def _drop(self, account: Account) -> None:
+    def drop(self, account: Account) -> None:
+        """Take an account out of the books, with its stored pages."""
         del self.accounts[account.key]
         periods, span = self._periods_of(account), (account.key.start, account.end)
         periods[span].remove(account)
