@@ -188,11 +188,6 @@ class Account:
         return totals
 
 
-def meaning_of(limit: LimitSpec) -> tuple[object, ...]:
-    """What must stay the same for an account to stay the same; amount and thresholds may change."""
-    return (limit.unit, limit.currency, limit.window, limit.models, limit.providers, limit.per)
-
-
 def terms_of(limit: LimitSpec, mode: Mode) -> tuple[object, ...]:
     """What an edit may change. The tier that a step names differs between pods of different routing: not part of it."""
     steps = tuple((step.percent, step.notify, step.max_output_tokens) for step in limit.thresholds)

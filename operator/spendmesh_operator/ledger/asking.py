@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, LimitInForce, meaning_of
+from spendmesh_operator.ledger.accounts import Account, AccountKey, LimitInForce
 from spendmesh_operator.ledger.granting import Asked as Asked, Refused
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.partitions import candidates
 from spendmesh_operator.ledger.periods import Span, counts_until, span_after, span_at
+from spendmesh_sidecar.core.rights import meaning_of
 from spendmesh_sidecar.core.specs import WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Want
 

@@ -18,7 +18,6 @@ from spendmesh_operator.ledger.accounts import (
     InvariantViolated,
     LimitInForce,
     QuarantineReason,
-    meaning_of,
 )
 from spendmesh_operator.ledger.answers import refused, repeated, state_of, told
 from spendmesh_operator.ledger.asking import Asked, LimitsOf as LimitsOf, find_all
@@ -36,6 +35,7 @@ from spendmesh_operator.ledger.remembered import Remembered
 from spendmesh_operator.ledger.reporting import apply_report, find_lease
 from spendmesh_operator.ledger.restoring import Forgotten, Found, forgotten, take_back
 from spendmesh_operator.ledger.rolling import running, window_key
+from spendmesh_sidecar.core.rights import meaning_of
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,

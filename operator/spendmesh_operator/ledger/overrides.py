@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from msgspec.structs import replace as with_changes
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, LimitInForce, meaning_of
+from spendmesh_operator.ledger.accounts import Account, AccountKey, LimitInForce
 from spendmesh_operator.ledger.extra import NO_EXTRA, Extra
 from spendmesh_operator.ledger.holdings import Holdings
+from spendmesh_sidecar.core.rights import meaning_of
 from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
 
 _WINDOW = WindowSpec(period="Year")

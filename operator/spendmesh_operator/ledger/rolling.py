@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, meaning_of
+from spendmesh_operator.ledger.accounts import Account, AccountKey
 from spendmesh_operator.ledger.periods import ROLLING_PARTS, Span, counts_until, span_at
+from spendmesh_sidecar.core.rights import meaning_of
 
 
 @dataclass(frozen=True, slots=True)

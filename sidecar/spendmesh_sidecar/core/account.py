@@ -11,7 +11,7 @@ from math import inf
 
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want, meaning_of
 from spendmesh_sidecar.core.specs import LimitSpec
 from spendmesh_sidecar.core.types import Shortfall
 
@@ -25,18 +25,6 @@ NEXT_PERIOD_LEAD_SECONDS = 30.0
 """Rights for the next period are asked for one to two of these before the boundary, spread over the sidecars."""
 TIGHT_DIVISOR = 10
 """Less than a tenth left to grant: nobody asks far ahead, and idle holders keep nothing."""
-
-
-def meaning_of(limit: LimitSpec) -> Meaning:
-    """What a limit's amounts are in, and what they are of."""
-    return Meaning(
-        unit=limit.unit,
-        currency=limit.currency,
-        window=limit.window,
-        models=limit.models,
-        providers=limit.providers,
-        per=limit.per,
-    )
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from spendmesh_sidecar.core.specs import PerSpec, WindowSpec
+from spendmesh_sidecar.core.specs import LimitSpec, PerSpec, WindowSpec
 
 
 class Message(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -52,6 +52,18 @@ class Meaning(Message, frozen=True, kw_only=True):
     def pays(self, lease: Lease) -> bool:
         """Whether a lease's rights are in the same unit and currency."""
         return (self.unit, self.currency) == (lease.unit, lease.currency)
+
+
+def meaning_of(limit: LimitSpec) -> Meaning:
+    """What must stay the same for an account to stay the same; amount and thresholds may change."""
+    return Meaning(
+        unit=limit.unit,
+        currency=limit.currency,
+        window=limit.window,
+        models=limit.models,
+        providers=limit.providers,
+        per=limit.per,
+    )
 
 
 class Want(Message, frozen=True, kw_only=True):
