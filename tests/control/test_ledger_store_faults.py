@@ -21,6 +21,7 @@ SEEDS = (1, 2, 3)
 INCREMENTS = 25
 GRANTS = 12
 PATIENCE_SECONDS = 1.0
+RETRY_SECONDS = 0.01
 SETTINGS = CoordinatorSettings(
     commit_interval_seconds=0.0, sweep_seconds=3600.0, store_timeout_seconds=PATIENCE_SECONDS, recover_seconds=3.0
 )
@@ -79,17 +80,23 @@ def test_what_is_acknowledged_is_stored_and_stored_once(kind: Kind, seed: int) -
     assert len(faults.happened) >= 2, faults.happened
 
 
-async def granted_at_last(at: Coordinator, pod: PodIdentity, number: int) -> int:
-    """Repeat one request under its id until it is answered; starting again as the leader does."""
+async def keep_serving(at: Coordinator) -> None:
+    """Start it whenever it does not serve: one at a time, as the leader does."""
     while True:
-        if not at.serving:
-            try:
-                await at.start()
-            except LedgerStoreError:
-                continue
+        try:
+            await at.start()
+        except LedgerStoreError:
+            continue
+        await at.wait_ended()
+
+
+async def granted_at_last(at: Coordinator, pod: PodIdentity, number: int) -> int:
+    """Repeat one request under its id until it is answered."""
+    while True:
         try:
             reply = await at.acquire(pod, acquire(f"r{number}", f"n-{pod.uid}", want(1)))
         except NotServing:
+            await asyncio.sleep(RETRY_SECONDS)
             continue
         return reply.leases[0].granted
 
@@ -103,9 +110,12 @@ def test_behind_faults_every_grant_that_was_told_is_charged_and_none_twice(kind:
         told: dict[str, int] = {}
         async with kind.broken(Faults(seed, kind.faults, rate=0.3)) as store:
             at = coordinator(store, seed, settings=SETTINGS)
+            leader = asyncio.create_task(keep_serving(at))
             for number in range(GRANTS):
                 results = await asyncio.gather(*(granted_at_last(at, pod, number) for pod in pods))
                 told |= {pod.uid: granted for pod, granted in zip(pods, results, strict=True)}
+            leader.cancel()
+            await asyncio.gather(leader, return_exceptions=True)
             await at.stop()
         async with kind.opened() as store:
             again = coordinator(store, 99, settings=SETTINGS)

@@ -42,9 +42,6 @@ from spendmesh_sidecar.protocol import (
 
 log = logging.getLogger("spendmesh.ledger")
 
-MAX_WAITING = 10_000
-"""Changes in the queue; each caller waits for one, and a coordinator serves a few thousand sidecars."""
-
 T = TypeVar("T")
 
 
@@ -85,7 +82,8 @@ class Coordinator:
 
     async def start(self) -> None:
         """
-        Raise the epoch in the store, so that an older coordinator can write no more, and begin to serve.
+        Raise the epoch in the store, so that an older coordinator can write no more, and begin to serve. To be called
+        by one task alone: two that begin at once would take each other's books for restored ones.
 
         Raises LedgerStoreError when the store does not answer, LedgerUnreadable when it holds no usable books.
         """
