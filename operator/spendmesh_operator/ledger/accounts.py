@@ -26,6 +26,7 @@ from spendmesh_operator.ledger.held import (
 from spendmesh_operator.ledger.notes import Correction as Correction, Milestone as Milestone
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_operator.ledger.partitions import NOWHERE, PodPlace
+from spendmesh_operator.ledger.periods import Span, counts_until
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 
 LEASES_PER_PAGE = 256
@@ -106,6 +107,16 @@ class Account:
     def name(self) -> str:
         """For people: `namespace/budget/limit`."""
         return f"{self.key.budget}/{self.key.limit}"
+
+    @property
+    def span(self) -> Span:
+        """Its period."""
+        return Span(self.key.start, self.end)
+
+    @property
+    def counts_until(self) -> int:
+        """Unix seconds: when nothing of it counts any more."""
+        return counts_until(self.limit.window, self.span)
 
     @property
     def closed_used(self) -> int:

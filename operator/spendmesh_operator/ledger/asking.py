@@ -13,7 +13,7 @@ from spendmesh_operator.ledger.accounts import Account, AccountKey, LimitInForce
 from spendmesh_operator.ledger.granting import Asked as Asked, Refused
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.partitions import candidates
-from spendmesh_operator.ledger.periods import Span, counts_until, span_after, span_at
+from spendmesh_operator.ledger.periods import Span, span_after, span_at
 from spendmesh_sidecar.core.rights import meaning_of
 from spendmesh_sidecar.core.specs import WindowSpec
 from spendmesh_sidecar.protocol import AccountRef, Want
@@ -65,8 +65,7 @@ def account_for(
     except ValueError as error:
         raise Refused("unverifiable") from error
     for other in holdings.period_samples(ref.budget, ref.limit):
-        until = counts_until(other.limit.window, Span(other.key.start, other.end))
-        if until * 1000 > now_ms and meaning_of(other.limit) != meaning_of(limit):
+        if other.counts_until * 1000 > now_ms and meaning_of(other.limit) != meaning_of(limit):
             # Contract §4: with another meaning it is another limit, which may not take this one's name before it ends.
             raise Refused("unverifiable", other)
     key = _key(holdings, drafts, domain, uid, ref, in_force, span)

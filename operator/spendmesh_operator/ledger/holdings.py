@@ -22,7 +22,6 @@ from spendmesh_operator.ledger.accounts import (
 from spendmesh_operator.ledger.milestones import amount_changed
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_operator.ledger.partitions import Division
-from spendmesh_operator.ledger.periods import Span, counts_until
 from spendmesh_operator.ledger.rolling import Beside, beside
 
 FORGOTTEN_PER_PAGE = 512
@@ -236,8 +235,7 @@ class Holdings:
             if (key.per or key.override) and account.blank:
                 self.drop(account)
                 continue
-            until = counts_until(account.limit.window, Span(key.start, account.end))
-            if self.believed_ms < (2 * until - key.start) * 1000:
+            if self.believed_ms < (2 * account.counts_until - key.start) * 1000:
                 continue
             for lease in [lease for lease in account.leases.values() if lease.quarantined]:
                 self.close(account, lease, lease.charge)

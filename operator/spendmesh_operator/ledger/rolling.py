@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from spendmesh_operator.ledger.accounts import Account, AccountKey
-from spendmesh_operator.ledger.periods import ROLLING_PARTS, Span, counts_until, span_at
+from spendmesh_operator.ledger.periods import ROLLING_PARTS, span_at
 from spendmesh_sidecar.core.rights import meaning_of
 
 
@@ -66,7 +66,7 @@ def frees_at(account: Account, others: Beside) -> int:
     if account.limit.window.type != "Rolling":
         return account.end
     charged = (each for each in (*others.before, account) if each.charged)
-    return min((_until(each) for each in charged), default=account.end)
+    return min((each.counts_until for each in charged), default=account.end)
 
 
 def running(accounts: Iterable[Account], now_ms: int) -> list[Account]:
@@ -81,12 +81,8 @@ def running(accounts: Iterable[Account], now_ms: int) -> list[Account]:
         name = (account.key.budget, account.key.limit, account.key.per)
         if account.key.start <= now < account.end:
             found[name] = account
-        elif account.limit.window.type == "Rolling" and account.end <= now < _until(account):
+        elif account.limit.window.type == "Rolling" and account.end <= now < account.counts_until:
             part = span_at(account.limit.window, now)
             draft = Account(replace(account.key, start=part.start), part.end, account.limit, account.mode)
             found.setdefault(name, draft)
     return list(found.values())
-
-
-def _until(account: Account) -> int:
-    return counts_until(account.limit.window, Span(account.key.start, account.end))

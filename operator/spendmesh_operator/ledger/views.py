@@ -12,7 +12,7 @@ from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
 from spendmesh_operator.ledger.milestones import spent
 from spendmesh_operator.ledger.overrides import extra_of, overrides_of
-from spendmesh_operator.ledger.periods import Span, counts_from, counts_until
+from spendmesh_operator.ledger.periods import counts_from
 from spendmesh_operator.ledger.rolling import Beside, frees_at, running
 from spendmesh_sidecar.core.specs import LimitSpec, Mode
 from spendmesh_sidecar.protocol import AccountState
@@ -70,14 +70,13 @@ def views_of(holdings: Holdings, now_ms: int) -> tuple[AccountView, ...]:
 def view_of(account: Account, others: Beside, now_ms: int, overrides: Sequence[Account] = ()) -> AccountView:
     """Copy what is to be seen of an account, of those that count with it, and of the overrides that run now."""
     parts = (*others.before, account, *overrides)
-    span = Span(account.key.start, account.end)
     settled = sum(part.settled for part in parts)
     quarantined = sum(part.totals.quarantined for part in parts)
     return AccountView(
         key=account.key,
-        since=counts_from(account.limit.window, span),
+        since=counts_from(account.limit.window, account.span),
         end=frees_at(account, others),
-        counts_until=counts_until(account.limit.window, span),
+        counts_until=account.counts_until,
         limit=account.limit,
         mode=account.mode,
         state=account_state(account, None, now_ms, others, extra_of(overrides)),
