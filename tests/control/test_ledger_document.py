@@ -218,6 +218,20 @@ def test_any_part_of_a_commit_can_be_stored_and_nothing_charged_counts_less() ->
             assert account.recount() == account.totals
 
 
+def test_a_page_in_which_all_leases_are_closed_is_still_a_page() -> None:
+    """After a restart too: what it closed is charged, and it goes when the account is dropped."""
+    desk = crowded(LEASES_PER_PAGE)
+    last = desk.grant(holder("last"), 10)
+    desk.tell(holder("last"), report(last.id, 4, closed=1))
+    sections = as_json(encode(desk.books))
+
+    books = decode(sections, "test")
+    assert encode(books).keys() == sections.keys()
+    (account,) = books.holdings.accounts.values()
+    books.holdings.drop(account)
+    assert take_changes(books).drop == {name for name in sections if name.startswith("account/")}
+
+
 def test_a_replaced_holder_is_quarantined_also_if_only_its_successor_was_stored() -> None:
     """The rest of a half-stored commit is done when the books are read."""
     desk = crowded(1)

@@ -247,6 +247,7 @@ def _read_account(books: Books, page: int, document: Document, name: str) -> Non
         opened_by = document.get("openedBy", "")
         account = Account(key=key, end=int(document["end"]), limit=limit, mode=mode, opened_by=opened_by)
         books.holdings.add_account(account)
+    account.pages.reach(page)
     account.closed[page] = records.decode_closed(document)
     account.taken_back += records.amount(document["takenBack"])
     account.corrections += [records.decode_correction(each) for each in document["corrections"]]

@@ -43,10 +43,14 @@ class Pages(Generic[K]):
 
     def place(self, key: K, page: int) -> None:
         """Put a key where the stored books have it."""
-        while len(self._keys) <= page:
-            self._keys.append({})
+        self.reach(page)
         self._page_of[key] = page
         self._keys[page][key] = None
+
+    def reach(self, page: int) -> None:
+        """The stored books have this page, perhaps without a key: a page that is stored is one that can be dropped."""
+        while len(self._keys) <= page:
+            self._keys.append({})
 
     def remove(self, key: K) -> int:
         """Take a key out. Answers the page that it was in, which has changed. Raises KeyError."""
