@@ -9,8 +9,9 @@ import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, acquire, budget, limits_of, report, want
-from spendmesh_operator.ledger.accounts import LEASES_PER_PAGE, Holder
+from spendmesh_operator.ledger.accounts import LEASES_PER_PAGE, AccountKey, Holder
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.correcting import settle_quarantined
 from spendmesh_operator.ledger.document import LedgerUnreadable, decode, encode, take_changes
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
@@ -230,6 +231,61 @@ def test_a_page_in_which_all_leases_are_closed_is_still_a_page() -> None:
     (account,) = books.holdings.accounts.values()
     books.holdings.drop(account)
     assert take_changes(books).drop == {name for name in sections if name.startswith("account/")}
+
+
+def vanished_over_two_pages() -> tuple[Desk, AccountKey, str]:
+    """A deleted pod of two incarnations, whose leases of 10 are in different pages; all of it written."""
+    desk = crowded(LEASES_PER_PAGE)
+    first = desk.books.holdings.leases_of(["pod-0"])[0][1]
+    desk.tell(holder("pod-0"), report(first.id, 4))
+    desk.ask(holder("pod-0", "second"), want(10))
+    desk.books.quarantine(["pod-0"], "gone")
+    take_changes(desk.books)
+    (account,) = desk.books.current(desk.now_ms)
+    return desk, account.key, first.id
+
+
+def test_of_settled_rights_any_part_can_be_stored_and_all_of_it_counts_or_nothing() -> None:
+    """
+    Leases are closed in their own pages. Whichever are stored: the settlement is whole or absent, a late last word of
+    the pod gives nothing back a second time, and the same order given again books nothing twice.
+    """
+    desk, key, lease = vanished_over_two_pages()
+    before = as_json(encode(desk.books))
+    last = report(lease, 4, closed=1, after=report(lease, 4))
+    settle_quarantined(desk.books, key, "team-a/pod-0", 7, "invoice-1", "line 17", desk.now_ms)
+    put = list(as_json(take_changes(desk.books).put).items())
+    assert len(put) > 1
+
+    for stored in range(2 ** len(put)):
+        sections = before | {name: document for n, (name, document) in enumerate(put) if stored >> n & 1}
+        whole = 10 * LEASES_PER_PAGE - 10 + 7
+        books = decode(sections, "test")
+        account = books.holdings.accounts[key]
+        settled = [(each.reference, each.delta) for each in account.corrections] == [("invoice-1", -13)]
+        assert account.charged == (whole if settled else whole + 13)
+        assert settled == bool(stored)
+
+        books.report(holder("pod-0"), ReportRequest(nonce="pod-0-nonce", reports=(last,)), desk.limits, desk.now_ms)
+        assert account.charged == (whole if settled else whole + 13 - 6)
+
+        books = decode(sections, "test")
+        settle_quarantined(books, key, "team-a/pod-0", 7, "invoice-1", "line 17", desk.now_ms)
+        again = decode(as_json(encode(books)), "test").holdings.accounts[key]
+        assert (again.charged, len(again.corrections), again.totals.quarantined) == (whole, 1, 0)
+
+
+def test_what_a_half_stored_settlement_left_undone_is_written_with_the_next_commit() -> None:
+    desk, key, _ = vanished_over_two_pages()
+    before = as_json(encode(desk.books))
+    settle_quarantined(desk.books, key, "team-a/pod-0", 7, "invoice-1", "line 17", desk.now_ms)
+    put = as_json(take_changes(desk.books).put)
+    assert not take_changes(decode(before | put, "test")).put, "all of it is stored"
+
+    for name in put:
+        stored = before | {name: put[name]}
+        rest = as_json(take_changes(decode(stored, "test")).put)
+        assert stored | rest == before | put
 
 
 def test_a_replaced_holder_is_quarantined_also_if_only_its_successor_was_stored() -> None:

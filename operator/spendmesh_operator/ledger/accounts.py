@@ -23,7 +23,11 @@ from spendmesh_operator.ledger.held import (
     QuarantineReason as QuarantineReason,
     Totals as Totals,
 )
-from spendmesh_operator.ledger.notes import Correction as Correction, Milestone as Milestone
+from spendmesh_operator.ledger.notes import (
+    Correction as Correction,
+    Milestone as Milestone,
+    SettledLease as SettledLease,
+)
 from spendmesh_operator.ledger.pages import Pages
 from spendmesh_operator.ledger.partitions import NOWHERE, PodPlace
 from spendmesh_operator.ledger.periods import Span, counts_until

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Correction, Lease
+from collections.abc import Callable, Collection
+
+from spendmesh_operator.ledger.accounts import Account, AccountKey, BadRequest, Correction, Lease, SettledLease
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.milestones import corrected
 from spendmesh_operator.ledger.overrides import extra_of, overrides_of
@@ -20,9 +22,7 @@ def correct(books: Books, key: AccountKey, reference: str, delta: int, evidence:
     if account.closed_used + account.corrected + delta < 0:
         raise BadRequest(f"correction {reference}: {delta} takes back more than {account.name} has settled")
     account.corrections.append(Correction(reference, delta, evidence, now_ms))
-    extra = extra_of(overrides_of(books.holdings, account, None, now_ms))
-    corrected(account, books.holdings.beside(account), extra)
-    books.holdings.touch(account)
+    _lowered(books, account, now_ms)
 
 
 def settle_quarantined(
@@ -42,9 +42,31 @@ def settle_quarantined(
     charge, reported = sum(lease.charge for lease in leases), sum(lease.used for lease in leases)
     if not reported <= used <= charge:
         raise BadRequest(f"{pod} reported {reported} and is charged {charge}: what it used lies between")
+    settles = tuple(SettledLease(lease.id, lease.charge, account.pages.page_of(lease.id)) for lease in leases)
+    account.corrections.append(Correction(reference, used - charge, evidence, now_ms, settles))
     for lease in leases:
         books.holdings.close(account, lease, lease.charge)
-    correct(books, key, reference, used - charge, evidence, now_ms)
+    _lowered(books, account, now_ms)
+
+
+def complete_settlements(books: Books, stored: Callable[[Account], Collection[str]]) -> None:
+    """
+    Of a settlement of which a store kept a part, all counts: the leases that it names and that are still there are
+    closed at what it says that they were charged. `stored`: references of the corrections that page 0 has.
+    """
+    for account in books.holdings.accounts.values():
+        for correction in account.corrections:
+            there = [each for each in correction.settles if each.id in account.leases]
+            for each in there:
+                books.holdings.close(account, account.leases[each.id], each.charge)
+            if there or (correction.settles and correction.reference not in stored(account)):
+                _lowered(books, account, correction.at_ms)
+
+
+def _lowered(books: Books, account: Account, now_ms: int) -> None:
+    extra = extra_of(overrides_of(books.holdings, account, None, now_ms))
+    corrected(account, books.holdings.beside(account), extra)
+    books.holdings.touch(account)
 
 
 def _quarantined(account: Account, pod: str) -> list[Lease]:

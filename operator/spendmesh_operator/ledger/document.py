@@ -25,6 +25,7 @@ import msgspec
 from spendmesh_operator.ledger import format_one, records
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Closed, LedgerError
 from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.correcting import complete_settlements
 from spendmesh_operator.ledger.lives import number_of
 from spendmesh_sidecar.core.specs import BudgetSpec
 
@@ -176,10 +177,17 @@ def _account_page(account: Account, page: int) -> Document:
         **records.encode_closed(account.closed.get(page, Closed())),
         "takenBack": str(account.taken_back if page == 0 else 0),
         "corrections": [records.encode_correction(each) for each in account.corrections if page == 0],
+        **_settled_here(account, page),
         "pace": records.encode_pace(account.pace if page == 0 else None),
         "milestones": records.encode_milestones(account.milestones if page == 0 else {}),
         "leases": [records.encode_lease(account.leases[lease]) for lease in account.pages.keys(page)],
     }
+
+
+def _settled_here(account: Account, page: int) -> Document:
+    """Under a name of its own: an operator of an earlier version would count a second copy among `corrections`."""
+    copies = [records.encode_correction(each) for each in account.corrections if each.stored_in(page)]
+    return {"settlements": copies} if copies else {}
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -197,7 +205,7 @@ def _books(sections: Mapping[str, Document], domain: str) -> Books:
     for name in sorted(sections.keys() - {HEAD}, key=_place):
         kind, _, page = _place(name)
         _READ[kind](books, page, sections[name], name)
-    _finish(books)
+    _finish(books, sections)
     return books
 
 
@@ -250,7 +258,9 @@ def _read_account(books: Books, page: int, document: Document, name: str) -> Non
     account.pages.reach(page)
     account.closed[page] = records.decode_closed(document)
     account.taken_back += records.amount(document["takenBack"])
-    account.corrections += [records.decode_correction(each) for each in document["corrections"]]
+    corrections = [records.decode_correction(each) for each in document["corrections"]]
+    copies = [records.decode_correction(each) for each in document.get("settlements", ())]
+    account.corrections += [each for each in (*corrections, *copies) if each not in account.corrections]
     account.pace = account.pace or records.decode_pace(document.get("pace"))
     account.milestones |= records.decode_milestones(document.get("milestones", {}))
     for entry in document["leases"]:
@@ -269,7 +279,7 @@ _READ = {
 }
 
 
-def _finish(books: Books) -> None:
+def _finish(books: Books, sections: Mapping[str, Document]) -> None:
     """What was just read is stored already; what a half-stored commit left undone is done now."""
     take_changes(books)
     # Leases that were stored when the head was not have numbers beyond it.
@@ -280,3 +290,9 @@ def _finish(books: Books) -> None:
         for account, lease in books.holdings.leases_of([uid]):
             if lease.holder.nonce in record.retired and not lease.quarantined:
                 books.holdings.quarantine(account, lease, "replaced")
+    complete_settlements(books, lambda account: _references(sections, account))
+
+
+def _references(sections: Mapping[str, Document], account: Account) -> set[str]:
+    first = sections.get(section_name(account.key, 0), {})
+    return {each["reference"] for each in first.get("corrections", ())}

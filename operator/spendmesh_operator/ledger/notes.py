@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class SettledLease:
+    """A lease that was closed at its whole charge by proof, and the page that it was in."""
+
+    id: str
+    charge: int
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
     """Later proof that a charge was wrong, for example from a provider's invoice. Never edited, never removed."""
 
@@ -13,6 +22,12 @@ class Correction:
     delta: int
     evidence: str
     at_ms: int
+    settles: tuple[SettledLease, ...] = ()
+    """Closed with it: neither counts without the other, so it is stored in each of their pages too."""
+
+    def stored_in(self, page: int) -> bool:
+        """Whether this page of the account has a copy, beside page 0."""
+        return page != 0 and any(lease.page == page for lease in self.settles)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,15 @@ from typing import Any, get_args
 
 import msgspec
 
-from spendmesh_operator.ledger.accounts import Closed, Correction, Holder, Lease, Milestone, QuarantineReason
+from spendmesh_operator.ledger.accounts import (
+    Closed,
+    Correction,
+    Holder,
+    Lease,
+    Milestone,
+    QuarantineReason,
+    SettledLease,
+)
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.forecast import Pace
 from spendmesh_operator.ledger.lives import Life
@@ -36,17 +44,25 @@ def read_head(books: Books, head: dict[str, Any]) -> None:
 
 def encode_correction(correction: Correction) -> dict[str, Any]:
     """A later proof, with its evidence."""
-    return {
+    encoded: dict[str, Any] = {
         "reference": correction.reference,
         "delta": str(correction.delta),
         "evidence": correction.evidence,
         "atMs": correction.at_ms,
     }
+    if correction.settles:
+        encoded["settles"] = [
+            {"lease": each.id, "charge": str(each.charge), "page": each.page} for each in correction.settles
+        ]
+    return encoded
 
 
 def decode_correction(entry: dict[str, Any]) -> Correction:
     """The opposite of `encode_correction`."""
-    return Correction(entry["reference"], amount(entry["delta"]), entry["evidence"], int(entry["atMs"]))
+    settles = tuple(
+        SettledLease(each["lease"], amount(each["charge"]), int(each["page"])) for each in entry.get("settles", ())
+    )
+    return Correction(entry["reference"], amount(entry["delta"]), entry["evidence"], int(entry["atMs"]), settles)
 
 
 def encode_closed(closed: Closed) -> dict[str, Any]:
