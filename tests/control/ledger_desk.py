@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from ledger_samples import BUDGET, START_MS, acquire, budget, limits_of, want
-from spendmesh_operator.ledger.accounts import Holder
+from msgspec.structs import replace
+
+from ledger_samples import BUDGET, START_MS, acquire, budget, limit, limits_of, want
+from spendmesh_operator.ledger.accounts import Holder, LimitInForce
 from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.protocol import AccountState, AcquireReply, Lease, LeaseReport, LeaseState, ReportRequest, Want
+from spendmesh_operator.ledger.partitions import PodPlace
+from spendmesh_sidecar.core.specs import LimitSpec, PerSpec
+from spendmesh_sidecar.protocol import (
+    AccountRef,
+    AccountState,
+    AcquireReply,
+    Lease,
+    LeaseReport,
+    LeaseState,
+    ReportRequest,
+    Want,
+)
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+USER = PerSpec(type="User")
+NAMESPACE = PerSpec(type="Namespace")
+TEAM = PerSpec(type="PodLabel", name="team")
+HERE = PodPlace("team-a", "team-a/Deployment/web", "team-a/web-1", {"team": "red"})
 
 
 def holder(uid: str = "pod-a", nonce: str = "") -> Holder:
@@ -49,3 +66,29 @@ class Desk:
     @property
     def state(self) -> AccountState:
         return self.books.states(self.now_ms)[BUDGET, "hourly", ()]
+
+
+def divided(*per: PerSpec, amount: int = 1000, values: int = 1000) -> LimitSpec:
+    return replace(limit(amount), per=per or (USER,), max_values=values)
+
+
+def of(*values: str) -> AccountRef:
+    return AccountRef(budget=BUDGET, limit="hourly", per=values)
+
+
+class DividedDesk(Desk):
+    """Books of one divided limit; every pod is at `place`."""
+
+    def __init__(self, *per: PerSpec, amount: int = 1000, values: int = 1000, place: PodPlace = HERE) -> None:
+        super().__init__(amount)
+        self.limit = divided(*per, amount=amount, values=values)
+        self.limits = lambda ref: LimitInForce(self.limit, place=self.place) if ref.budget == BUDGET else None
+        self.place = place
+
+    def take(self, who: str, *values: str, need: int = 10) -> Lease:
+        [lease] = self.ask(holder(who), want(need, ref=of(*values))).leases
+        return lease
+
+    @property
+    def values(self) -> set[tuple[str, ...]]:
+        return {account.key.per for account in self.books.holdings.accounts.values()}

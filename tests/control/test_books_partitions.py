@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
 
-from ledger_desk import HOUR_MS, Desk, holder
+from ledger_desk import HERE, HOUR_MS, NAMESPACE, TEAM, USER, DividedDesk, divided, holder, of
 from ledger_samples import BUDGET, budget, limit, report, want
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.accounts import BadRequest, LimitInForce
+from spendmesh_operator.ledger.accounts import BadRequest
 from spendmesh_operator.ledger.document import decode, encode, take_changes
 from spendmesh_operator.ledger.operations import limits_of as limits_of_policy
 from spendmesh_operator.ledger.partitions import PodPlace, place_of
 from spendmesh_operator.workloads import Owner, PodInfo
-from spendmesh_sidecar.core.specs import LimitSpec, PerSpec
-from spendmesh_sidecar.protocol import AccountRef, AcquireReply, Lease, Want
-
-USER = PerSpec(type="User")
-NAMESPACE = PerSpec(type="Namespace")
-TEAM = PerSpec(type="PodLabel", name="team")
-HERE = PodPlace("team-a", "team-a/Deployment/web", "team-a/web-1", {"team": "red"})
-
-
-def divided(*per: PerSpec, amount: int = 1000, values: int = 1000) -> LimitSpec:
-    return replace(limit(amount), per=per or (USER,), max_values=values)
-
-
-def of(*values: str) -> AccountRef:
-    return AccountRef(budget=BUDGET, limit="hourly", per=values)
-
-
-class DividedDesk(Desk):
-    """Books of one divided limit; every pod is at `place`."""
-
-    def __init__(self, *per: PerSpec, amount: int = 1000, values: int = 1000, place: PodPlace = HERE) -> None:
-        super().__init__(amount)
-        self.limit = divided(*per, amount=amount, values=values)
-        self.limits = lambda ref: LimitInForce(self.limit, place=self.place) if ref.budget == BUDGET else None
-        self.place = place
-
-    def take(self, who: str, *values: str, need: int = 10) -> Lease:
-        [lease] = self.ask(holder(who), want(need, ref=of(*values))).leases
-        return lease
-
-    @property
-    def values(self) -> set[tuple[str, ...]]:
-        return {account.key.per for account in self.books.holdings.accounts.values()}
-
+from spendmesh_sidecar.core.specs import PerSpec
+from spendmesh_sidecar.protocol import AccountRef, AcquireReply, Want
 
 # --- whose account ----------------------------------------------------------------------------------------
 

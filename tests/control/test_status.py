@@ -355,7 +355,7 @@ def test_what_the_books_tell_themselves_is_no_event_of_the_status() -> None:
     """A status can be written twice, by two leaders; milestones are told once (test_milestones)."""
     fine = made(limit())
     crossed = made(limit(used=80 * 10**9, crossed_percent=80), old=fine)
-    spent = made(limit(used=100 * 10**9, crossed_percent=100, quarantine_alert=True), old=crossed)
+    spent = made(limit(used=100 * 10**9, crossed_percent=100, quarantine_alert=6 * 10**9), old=crossed)
     taken = made(limit(taken_until=LATER), old=fine)
     assert [drafts({}, fine), drafts(fine, crossed), drafts(crossed, spent), drafts(spent, fine)] == [[], [], [], []]
     assert drafts(fine, taken) == [("Warning", "LimitNameTaken")]
@@ -363,7 +363,7 @@ def test_what_the_books_tell_themselves_is_no_event_of_the_status() -> None:
 
 def test_too_much_in_quarantine_is_a_condition_with_what_can_be_done() -> None:
     assert condition(made(limit(quarantined=5 * 10**9)), "Accounted")["status"] == "True"
-    found = condition(made(limit(quarantined=6 * 10**9, quarantine_alert=True)), "Accounted")
+    found = condition(made(limit(quarantined=6 * 10**9, quarantine_alert=6 * 10**9)), "Accounted")
     assert (found["status"], found["reason"]) == ("False", "QuarantineHigh")
     assert "6.00 is charged for pods that vanished before they reported" in found["message"]
     assert "a correction with evidence" in found["message"]

@@ -32,7 +32,8 @@ class ControlMetrics:
         )
         self.milestones = Gauge(
             "spendmesh_budget_milestone",
-            "1 while it stands: a percentage of the limit that was reached, or too much in quarantine.",
+            "While it stands: 1, or of how many values of a divided limit. A percentage of the limit that was reached, "
+            "or too much in quarantine.",
             [*account, "milestone"],
             registry=registry,
         )
@@ -52,14 +53,14 @@ class ControlMetrics:
         """
         Show the running accounts; those that ended disappear.
 
-        Accounts per user or feature are added up under their limit: their values are not labels.
+        Accounts of a divided limit are added up under it: their values are not labels.
         """
         self.milestones.clear()
         sums: dict[tuple[str, str, str, str], list[int]] = {}
         for view in views:
             labels: tuple[str, str, str, str] = (view.key.budget, view.key.limit, view.limit.unit, view.limit.currency)
-            for milestone in () if view.key.per else standing(view.milestones, view.limit):
-                self.milestones.labels(*labels, milestone).set(1)
+            for milestone in standing(view.milestones, view.limit):
+                self.milestones.labels(*labels, milestone).inc()
             total = sums.setdefault(labels, [0, 0, 0, 0, 0])
             parts = (view.state.settled, view.state.amount, view.held, view.quarantined, view.overrun)
             for position, value in enumerate(parts):

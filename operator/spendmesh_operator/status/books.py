@@ -48,12 +48,17 @@ def _view(limit: LimitSpec, accounts: Sequence[AccountView], now: datetime, show
     if not accounts:
         return _unused(limit, now)
     fullest = max(accounts, key=_fullness)
-    return replace(used_view(limit, fullest, shown), values=len(accounts) if limit.per else 0)
+    view = replace(used_view(limit, fullest, shown), quarantine_alert=max(map(_alerting, accounts)))
+    return replace(view, values=len(accounts) if limit.per else 0)
 
 
 def _fullness(account: AccountView) -> int:
     """Of the accounts of a divided limit the fullest is shown; whose it is, is nobody else's business."""
     return account.state.settled + account.quarantined
+
+
+def _alerting(account: AccountView) -> int:
+    return account.quarantined if QUARANTINE in account.milestones else 0
 
 
 def used_view(limit: LimitSpec, account: AccountView, shown: int = HOLDERS_SHOWN) -> LimitView:
@@ -73,7 +78,7 @@ def used_view(limit: LimitSpec, account: AccountView, shown: int = HOLDERS_SHOWN
         crossed_percent=account.state.crossed_percent,
         max_tier=account.state.max_tier,
         max_output_tokens=account.state.max_output_tokens,
-        quarantine_alert=QUARANTINE in account.milestones,
+        quarantine_alert=_alerting(account),
         forecast=account.forecast,
         holders=tuple(_holder_line(holder) for holder in holders[:shown]),
         holder_count=len({holder.pod for holder in holders}),

@@ -149,16 +149,20 @@ def within_budget(
     return stage_words(near, observed=observed)
 
 
-def stage_words(limit: LimitView, *, observed: bool) -> tuple[ConditionStatus, str, str]:
-    """Status, reason and message of the stage that a limit has reached, `Within` excepted."""
-    of = named(limit)
-    if limit.values:
-        of = f"the fullest of {limit.values} values of {of}"
+def stage_words(limit: LimitView, *, observed: bool, whose: str = "") -> tuple[ConditionStatus, str, str]:
+    """
+    Status, reason and message of the stage that a limit has reached, `Within` excepted.
+
+    `whose` names a value of a divided limit; without it the figures are of the fullest.
+    """
+    if limit.values and not whose:
+        whose = f"the fullest of {limit.values} values"
+    of = _named_of(limit, whose)
     rolling = limit.period.startswith("Rolling")
     until = f"until {'a part of it comes free at ' if rolling else ''}{timestamp(limit.resets_at)}"
     if limit.stage == "Exhausted":
-        whose = "its calls" if limit.values else "calls"
-        what = f"{whose} would be refused" if observed else f"{whose} are refused with budget_exceeded"
+        calls = "its calls" if whose else "calls"
+        what = f"{calls} would be refused" if observed else f"{calls} are refused with budget_exceeded"
         if limit.used > limit.amount:
             used = amount_text(limit.used, limit, up=True)
             return (
@@ -184,20 +188,27 @@ def named(limit: LimitView) -> str:
     return f"limit {limit.name!r} ({full_amount(limit)}{' ' + limit.currency if limit.currency else ' ' + limit.unit})"
 
 
+def _named_of(limit: LimitView, whose: str) -> str:
+    return f"{whose} of {named(limit)}" if whose else named(limit)
+
+
 def accounted(limits: Sequence[LimitView] | None) -> tuple[ConditionStatus, str, str]:
     """Status, reason and message of Accounted: whether little enough is charged for pods that nobody hears of."""
     if limits is None:
         return "Unknown", "LedgerUnavailable", "the books cannot be read now"
-    alerting = [quarantine_words(limit) for limit in limits if limit.quarantine_alert]
+    alerting = [
+        quarantine_words(limit, "a value" if limit.values else "") for limit in limits if limit.quarantine_alert
+    ]
     if alerting:
         return "False", "QuarantineHigh", "; ".join(alerting)
     return "True", "Accounted", f"at most {QUARANTINE_PERCENT} % of each limit is charged for pods that vanished"
 
 
-def quarantine_words(limit: LimitView) -> str:
-    """Too much is charged for pods that vanished."""
+def quarantine_words(limit: LimitView, whose: str = "") -> str:
+    """Too much is charged for pods that vanished; `whose` as in `stage_words`."""
+    charged = amount_text(limit.quarantine_alert, limit, up=True)
     return (
-        f"{named(limit)}: {amount_text(limit.quarantined, limit, up=True)} is charged for pods that vanished before "
-        f"they reported, more than {QUARANTINE_PERCENT} % of the limit; it counts as spent until they report, or until "
+        f"{_named_of(limit, whose)}: {charged} is charged for pods that vanished before they "
+        f"reported, more than {QUARANTINE_PERCENT} % of the limit; it counts as spent until they report, or until "
         f"{timestamp(limit.resets_at)}, unless a correction with evidence takes it back"
     )

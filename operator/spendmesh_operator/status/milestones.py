@@ -14,9 +14,10 @@ from spendmesh_operator.status.model import EventDraft, LimitView
 def milestone_event(news: Untold) -> EventDraft:
     """What people are told, in the same words as the condition."""
     limit = used_view(news.view.limit, news.view)
+    whose = (f"value {news.value!r}" if news.value else "a value") if news.view.key.per else ""
     if news.name == QUARANTINE:
-        return EventDraft("Warning", "QuarantineHigh", quarantine_words(limit))
-    _, reason, message = stage_words(_as_reached(limit, news), observed=news.view.mode == "Observe")
+        return EventDraft("Warning", "QuarantineHigh", quarantine_words(limit, whose))
+    _, reason, message = stage_words(_as_reached(limit, news), observed=news.view.mode == "Observe", whose=whose)
     return EventDraft("Warning", reason, message)
 
 

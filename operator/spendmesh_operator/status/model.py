@@ -74,8 +74,8 @@ class LimitView:
     """Downgrade in force."""
     max_output_tokens: int = 0
     """Clamp in force; 0: none."""
-    quarantine_alert: bool = False
-    """More is quarantined than should be; see `ledger.milestones`."""
+    quarantine_alert: int = 0
+    """What is quarantined of the value with most of it, if that is more than should be; see `ledger.milestones`."""
     forecast: int | None = None
     """Spend at the period's end, if it goes on as it does; None: too early to say."""
     holders: tuple[HolderLine, ...] = ()
