@@ -260,6 +260,7 @@ class Replica:
             pods=pod_states(self._hub, self._index.given_keys()),
             accounts=self._coordinator.views() if self._coordinator.serving else None,
             uids=self._uids(),
+            differs=self._coordinator.differences() if self._coordinator.serving else {},
         )
 
     def _known_uids(self) -> dict[ObjectKey, str] | None:

@@ -292,6 +292,22 @@ def test_each_cluster_remembers_its_own_budgets(dsn: str) -> None:
     assert asyncio.run(scenario()) == ({}, {BUDGET: budget(2)})
 
 
+def test_clusters_that_define_a_budget_differently_grant_nothing_until_both_are_equal(dsn: str) -> None:
+    """Contract §4: and each says where they differ (all fields: test_diverging)."""
+
+    async def scenario() -> tuple[list[str], int]:
+        async with clusters(dsn) as (one, two):
+            await one.remember({BUDGET: budget(1000)}, {BUDGET})
+            await two.remember({BUDGET: budget(2000)}, {BUDGET})
+            denied = (await one.acquire(POD, acquire("r", "n", want(10)))).denials
+            said = [one.differences()[BUDGET], two.differences()[BUDGET], denied[0].why]
+            await two.remember({BUDGET: budget(1000)}, {BUDGET})
+            return said, granted(await one.acquire(POD, acquire("r2", "n", want(10))))
+
+    other = "spec.limits[hourly].amount is not the same in cluster {!r}, which has the same books"
+    assert asyncio.run(scenario()) == ([other.format("two"), other.format("one"), other.format("two")], 10)
+
+
 def test_two_operators_race_for_the_last_of_a_budget(dsn: str) -> None:
     """Exact under concurrency: what both have granted is what the books hold, and not more than the limit."""
 

@@ -54,6 +54,8 @@ class Facts:
     accounts: tuple[AccountView, ...] | None
     """None: the books cannot be read."""
     uids: Mapping[ObjectKey, str]
+    differs: Mapping[str, str] = field(default_factory=dict)
+    """How budgets differ from those of other clusters with the same books: `namespace/name` -> sentence."""
 
 
 @dataclass
@@ -150,6 +152,7 @@ class StatusWriter:
             now=now,
             observed=budget is not None and budget.mode == "Observe",
             readable=budget is not None,
+            differs=facts.differs.get(budget.name, "") if budget is not None else "",
         )
 
     def _is_due(self, known: Written, new: Status) -> bool:

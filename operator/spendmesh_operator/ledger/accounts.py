@@ -68,6 +68,8 @@ class LimitInForce:
     verifiable: bool = True
     place: PodPlace = NOWHERE
     """Of the asking pod."""
+    differs: str = ""
+    """How another cluster's definition differs, as a sentence: nothing is granted then."""
 
 
 @dataclass(slots=True)

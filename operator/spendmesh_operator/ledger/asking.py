@@ -57,8 +57,8 @@ def account_for(
     """The account of a pod, or a draft (one of `drafts`, or new) that opens with its first lease. Raises Refused."""
     if in_force is None or ref.override or len(ref.per) != len(in_force.limit.per):
         raise Refused("unknown")
-    if not in_force.verifiable:
-        raise Refused("unverifiable")
+    if not in_force.verifiable or in_force.differs:
+        raise Refused("unverifiable", why=in_force.differs)
     limit = in_force.limit
     try:
         span = _span(which, limit.window, now_ms)

@@ -21,6 +21,7 @@ from spendmesh_operator.ledger.accounts import (
 )
 from spendmesh_operator.ledger.answers import refused, repeated, state_of, told
 from spendmesh_operator.ledger.asking import Asked, LimitsOf as LimitsOf, find_all
+from spendmesh_operator.ledger.diverging import compared, difference
 from spendmesh_operator.ledger.forecast import follow
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grants
 from spendmesh_operator.ledger.holdings import Holdings
@@ -105,6 +106,7 @@ class Books:
             return refused(self.holdings, holder, request, answer.denials, limits, now_ms)
         if answer is not None:
             return repeated(self.holdings, holder, zip(answer, request.wants, strict=False), limits, now_ms)
+        limits = compared(limits, self.memory.elsewhere, now_ms)
         asked, refusals = find_all(self.holdings, self.domain, holder.uid, request.wants, limits, now_ms)
         plans: list[Plan] = []
         for one in asked.values():
@@ -150,6 +152,7 @@ class Books:
         for report in request.reports:
             find_lease(self.holdings, holder, report)
         self.holdings.revive(holder.uid, holder.nonce)
+        limits = compared(limits, self.memory.elsewhere, now_ms)
         states = (self._report_one(holder, one, limits, now_ms, when_forgotten) for one in request.reports)
         return ReportReply(leases=tuple(states))
 
@@ -162,21 +165,22 @@ class Books:
         leases = self.holdings.leases_of(uids)
         return sum(self.holdings.quarantine(account, lease, reason) for account, lease in leases)
 
-    def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str]) -> None:
+    def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str], now_ms: int = 0) -> None:
         """
         Keep the last valid meaning of budgets, and let changed amounts act at once.
 
         `exist` names all budgets that there are, also unreadable ones: those keep what they last meant. The meaning
         of a deleted one is dropped; its accounts stay.
         """
-        if self.memory.update(budgets, exist):
+        if self.memory.hear(now_ms) | self.memory.update(budgets, exist):
             self.holdings.revision += 1
         for budget in budgets.values():
+            differs = difference(budget, self.memory.elsewhere(budget.name, now_ms))
             for limit in budget.limits:
                 for account in self.holdings.periods_of(budget.name, limit.name):
                     own = limit_of(limit, account.key.override)
                     if own is not None and meaning_of(account.limit) == meaning_of(own):
-                        self.holdings.refresh(account, LimitInForce(own, budget.mode))
+                        self.holdings.refresh(account, LimitInForce(own, budget.mode, differs=differs))
 
     def raise_epoch(self, epoch: int) -> None:
         """Begin a newer epoch; an older one than the books have changes nothing."""
@@ -205,7 +209,7 @@ class Books:
         self.holdings.believe(now_ms, elapsed_ms)
         self.holdings.drop_ended()
         self._pressure.sweep(now_ms)
-        if self.pods.forget_gone(self.holdings.holders()):
+        if self.pods.forget_gone(self.holdings.holders()) | self.memory.hear(now_ms):
             self.holdings.revision += 1
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ class Books:
     def _denial(self, holder: Holder, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
         account = refused.account
         if account is None:
-            return Denial(account=want.account, reason=refused.reason)
+            return Denial(account=want.account, reason=refused.reason, why=refused.why)
         if refused.reason == "in_flight":
             overrides = overrides_of(self.holdings, account, limits(want.account), now_ms)
             keys = (window_key(each) for each in (account, *overrides))

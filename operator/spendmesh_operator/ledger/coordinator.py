@@ -18,6 +18,7 @@ from spendmesh_operator.ledger.accounts import AccountKey, Holder, LedgerError
 from spendmesh_operator.ledger.books import Books, LimitsOf
 from spendmesh_operator.ledger.committer import Committer
 from spendmesh_operator.ledger.correcting import correct, settle_quarantined
+from spendmesh_operator.ledger.diverging import difference
 from spendmesh_operator.ledger.operations import PolicyInForce, limits_of
 from spendmesh_operator.ledger.partitions import PodPlace, named_place
 from spendmesh_operator.ledger.restoring import Forgotten
@@ -180,7 +181,7 @@ class Coordinator:
         `exist`: names of all budgets that there are, also of unreadable ones, which keep what they last meant.
         """
         kept, names = dict(budgets), frozenset(exist)
-        await self._submit(lambda books, _: books.remember(kept, names))
+        await self._submit(lambda books, now_ms: books.remember(kept, names, now_ms))
 
     def remembered(self) -> dict[str, BudgetSpec]:
         """Last valid meanings, for compile."""
@@ -239,6 +240,12 @@ class Coordinator:
     def views(self) -> tuple[AccountView, ...]:
         """All running accounts in full, for status, metrics and reports."""
         return views_of(self.books.holdings, self._now_ms())
+
+    def differences(self) -> dict[str, str]:
+        """How budgets of this cluster differ from those of others that share the books: name -> sentence."""
+        memory, now_ms = self.books.memory, self._now_ms()
+        found = ((name, difference(spec, memory.elsewhere(name, now_ms))) for name, spec in memory.budgets.items())
+        return {name: differs for name, differs in found if differs}
 
     # --- inside -------------------------------------------------------------------------------------------
 

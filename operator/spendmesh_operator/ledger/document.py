@@ -116,7 +116,8 @@ Sections = list[tuple[str, Document]]
 
 def _own(books: Books) -> object:
     """What of the books themselves is worth a write when it has changed."""
-    return (books.epoch, books.next_lease, books.lives, books.holdings.noted_ms)
+    heard = tuple(sorted(books.memory.heard.items()))
+    return (books.epoch, books.next_lease, books.lives, books.holdings.noted_ms, heard)
 
 
 def _head(books: Books) -> tuple[str, Document]:
@@ -127,6 +128,7 @@ def _head(books: Books) -> tuple[str, Document]:
         "believedMs": books.holdings.believed_ms,
         "nextLease": books.next_lease,
         "lives": [{"prefix": life.prefix, "first": life.first} for life in books.lives],
+        **({"members": books.memory.heard} if books.memory.heard else {}),
     }
 
 

@@ -27,12 +27,13 @@ Reason = Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown
 
 
 class Refused(Exception):
-    """No right on this account; `account` is there if its state may be told."""
+    """No right on this account; `account` is there if its state may be told, `why` says more than the reason."""
 
-    def __init__(self, reason: Reason, account: Account | None = None) -> None:
+    def __init__(self, reason: Reason, account: Account | None = None, why: str = "") -> None:
         super().__init__(reason)
         self.reason: Reason = reason
         self.account = account
+        self.why = why
 
 
 @dataclass(slots=True)

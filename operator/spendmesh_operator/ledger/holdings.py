@@ -193,8 +193,8 @@ class Holdings:
                 self._silenced.add(uid)
 
     def refresh(self, account: Account, in_force: LimitInForce) -> None:
-        """Let a changed amount, threshold or mode act at once."""
-        if terms_of(account.limit, account.mode) != terms_of(in_force.limit, in_force.mode):
+        """Let a changed amount, threshold or mode act at once, unless another cluster says something else."""
+        if not in_force.differs and terms_of(account.limit, account.mode) != terms_of(in_force.limit, in_force.mode):
             account.limit, account.mode = in_force.limit, in_force.mode
             amount_changed(account, self.beside(account))
             self.touch(account)

@@ -35,10 +35,11 @@ _AMOUNTS = {
 
 
 def read_head(books: Books, head: dict[str, Any]) -> None:
-    """What the books say of themselves; `believedMs` and `lives` are younger than format 1."""
+    """What the books say of themselves; `believedMs`, `lives` and `members` are younger than format 1."""
     books.epoch = int(head["epoch"])
     books.holdings.resume(int(head.get("believedMs", 0)))
     books.next_lease = int(head["nextLease"])
+    books.memory.heard = {member: int(at_ms) for member, at_ms in head.get("members", {}).items()}
     books.lives = tuple(Life(each["prefix"], int(each["first"])) for each in head.get("lives", ()))
 
 

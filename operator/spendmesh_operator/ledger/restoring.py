@@ -85,6 +85,8 @@ def _account(
     if report.account is None:
         raise Refused("unknown")
     ref, name = replace_in(report.account, override=""), report.account.override
+    # Rights that were granted count, however clusters differ since.
+    in_force = replace(in_force, differs="")
     account = account_for(holdings, {}, domain, holder.uid, ref, report.period, in_force, now_ms)
     if not name:
         return account

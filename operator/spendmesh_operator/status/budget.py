@@ -127,13 +127,15 @@ def _forecast_text(limit: LimitView) -> str:
 
 
 def within_budget(
-    limits: Sequence[LimitView] | None, *, observed: bool, readable: bool
+    limits: Sequence[LimitView] | None, *, observed: bool, readable: bool, differs: str = ""
 ) -> tuple[ConditionStatus, str, str]:
     """Status, reason and message of WithinBudget. `limits` is None while the books cannot be read."""
     if not readable:
         return "Unknown", "Unverifiable", "the budget never had a valid meaning; see condition Accepted"
     if limits is None:
         return "Unknown", "LedgerUnavailable", "the books cannot be read now; sidecars spend the rights that they hold"
+    if differs:
+        return "False", "DefinitionsDiffer", f"{differs}: no rights are granted in either before both are equal"
     near = tightest(limits)
     if near is None or near.stage == "Within":
         return "True", "WithinBudget", "no limit has reached a threshold"

@@ -26,13 +26,14 @@ def status_of(
     now: datetime,
     observed: bool = False,
     readable: bool = True,
+    differs: str = "",
 ) -> Status:
     """
     The status of one object.
 
     `limits` are the books' view of a ModelBudget (None: they cannot be read), `old` the status as it is, which gives
     the times of conditions that did not change. `observed`: mode Observe; `readable`: False for a budget that never
-    had a valid meaning.
+    had a valid meaning; `differs`: how another cluster's definition does.
     """
     conditions: dict[str, tuple[str, str, str]] = {
         finding.type: (finding.status, finding.reason, finding.message) for finding in verdict.conditions
@@ -43,7 +44,7 @@ def status_of(
         else ("Unknown", "Invalid", NEVER_VALID)
     )
     if verdict.key.kind == "ModelBudget":
-        conditions["WithinBudget"] = within_budget(limits, observed=observed, readable=readable)
+        conditions["WithinBudget"] = within_budget(limits, observed=observed, readable=readable, differs=differs)
         valid = readable and verdict.in_force is not None
         conditions["Accounted"] = accounted(limits) if valid else ("Unknown", "Invalid", NEVER_VALID)
     since = {each["type"]: each for each in old.get("conditions") or ()}

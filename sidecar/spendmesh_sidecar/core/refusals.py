@@ -85,7 +85,9 @@ def budget_refusal(
     name = f"{denial.account.budget}/{denial.account.limit}"
     limit = find_limit(budgets, denial.account.budget, denial.account.limit)
     if reason == "unverifiable":
-        return unverifiable(f"budget {name}: its books cannot be read, or it never had a valid meaning")
+        return unverifiable(
+            f"budget {name}: {denial.why or 'its books cannot be read, or it never had a valid meaning'}"
+        )
     if reason == "unknown" or limit is None:
         return unverifiable(f"budget {name} is not known to the coordinator yet (a policy change is on its way)")
     if reason == "in_flight":

@@ -134,6 +134,8 @@ class Denial(Message, frozen=True, kw_only=True):
 
     account: AccountRef
     reason: Literal["exhausted", "in_flight", "too_large", "unverifiable", "unknown"]
+    why: str = ""
+    """What is more to be said of it, for people."""
     state: AccountState | None = None
 
 
