@@ -17,7 +17,7 @@ from spendmesh_operator.prices import load_table
 from spendmesh_sidecar.core.operations import parse, parse_request, rewrite
 from spendmesh_sidecar.core.operations.headers import ClientHeaders, credentials, upstream_headers
 from spendmesh_sidecar.core.outcome import Actual, actual, answered, broken
-from spendmesh_sidecar.core.prices import Pricing, cost, output_ceiling, worst_cost
+from spendmesh_sidecar.core.prices import Pricing, cost, worst_cost
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Kind
 from spendmesh_sidecar.core.usage import scanner
@@ -76,7 +76,8 @@ class Market:
         )
         price = PRICING.resolve(provider, request.model)
         assert price is not None
-        maximum = output_ceiling(price, request.bounds)
+        bounds = request.bounds
+        maximum = bounds.max_output_tokens or price.max_output_tokens if bounds.output_field else 0
         assert maximum is not None
         now = int(time.time())
         reserved = worst_cost(price, request.bounds, maximum, now)

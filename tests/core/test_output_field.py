@@ -10,6 +10,7 @@ from exchange_world import OPENAI, World, chat, price, success
 from spendmesh_sidecar.core.operations import parse, parse_request, rewrite
 from spendmesh_sidecar.core.output_field import output_field
 from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.shape import shape_of
 from spendmesh_sidecar.core.specs import ListedModel, ModelMatch, PriceList
 
 OPENAIS = ("gpt-5-mini", "o3", "gpt-oss-120b")
@@ -39,7 +40,7 @@ def test_only_who_serves_openais_models_gets_the_new_name(
 ) -> None:
     """All others know the old one; OpenAI's reasoning models refuse it."""
     provider = replace(OPENAI, base_url=base_url, price_list=price_list)
-    assert output_field(chat(), provider, model, PRICING) == field
+    assert output_field(shape_of(chat()), provider, model, PRICING) == field
 
 
 def test_an_injected_maximum_has_the_name_that_binds() -> None:
@@ -65,7 +66,7 @@ def test_other_operations_keep_their_field() -> None:
     """Anthropic has one name only."""
     body = b'{"model":"auto","messages":[],"max_tokens":5}'
     request = parse_request(parse("POST", "/anthropic/v1/messages").operation, body, [])
-    assert output_field(request, OPENAI, "fable-1", PRICING) == "max_tokens"
+    assert output_field(shape_of(request), OPENAI, "fable-1", PRICING) == "max_tokens"
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(NEW, OLD), (OLD, NEW), (NEW, NEW)])

@@ -7,7 +7,6 @@ from spendmesh_sidecar.core.prices import (
     Pricing,
     cost,
     never_dearer,
-    output_ceiling,
     unpriced_tiers,
     worst_cost,
     worst_tokens,
@@ -116,7 +115,7 @@ def test_tiers_that_the_own_price_lacks_cost_the_dearer_of_it_and_the_built_in_o
         usage = Usage(input_tokens=MILLION, service_tier=served)
         assert cost(price, usage, NOW, anything) == dollars * DOLLAR
     assert worst_cost(price, Bounds(MILLION, service_tiers=anything), 0, NOW) == 6 * DOLLAR
-    assert unpriced_tiers(price, Bounds(1, service_tiers=("priority", "standard"))) == ()
+    assert unpriced_tiers(price, ("priority", "standard")) == ()
     assert pricing.resolve(own, "gpt-4o") is price, "worked out once"
     other = provider(model(row(7), name="gpt-4o"))
     changed = pricing.resolve(other, "gpt-4o")
@@ -236,14 +235,6 @@ def test_the_context_window_bounds_the_input_of_one_conversation() -> None:
     assert worst_tokens(larger_in_fact, Bounds(input_tokens=5_000), 0).input_tokens == 5_000
 
 
-def test_where_the_output_ceiling_comes_from() -> None:
-    known, unknown = model(row(1), output=64), model(row(1))
-    assert output_ceiling(known, Bounds(input_tokens=1, output_field="max_tokens", max_output_tokens=8)) == 8
-    assert output_ceiling(known, Bounds(input_tokens=1, output_field="max_tokens")) == 64
-    assert output_ceiling(unknown, Bounds(input_tokens=1, output_field="max_tokens")) is None
-    assert output_ceiling(None, Bounds(input_tokens=1)) == 0
-
-
 def test_extra_output_is_on_top_of_the_choices() -> None:
     bounds = Bounds(input_tokens=0, choices=3, output_field="max_tokens", extra_output_tokens=7)
     assert worst_tokens(None, bounds, 10).output_tokens == 37
@@ -283,9 +274,9 @@ def test_a_committed_tier_without_a_price_costs_standard_if_it_was_asked() -> No
 
 def test_a_named_tier_without_a_price_is_unpriced() -> None:
     price = model(row(2), row(1, tier="flex"))
-    assert unpriced_tiers(price, Bounds(1, service_tiers=("standard", "flex", "priority"))) == ()
-    assert unpriced_tiers(price, Bounds(1, service_tiers=("flex", "standard"))) == ()
-    assert unpriced_tiers(price, Bounds(1, service_tiers=("priority", "standard"))) == ("service_tier=priority",)
+    assert unpriced_tiers(price, ("standard", "flex", "priority")) == ()
+    assert unpriced_tiers(price, ("flex", "standard")) == ()
+    assert unpriced_tiers(price, ("priority", "standard")) == ("service_tier=priority",)
 
 
 # --- comparing --------------------------------------------------------------------------------------------

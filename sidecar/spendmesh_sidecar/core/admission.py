@@ -6,61 +6,29 @@ Runs once, before anything is reserved. Left out: how much is left (`reservation
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.charges import Subject
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import Clamp, ceilings, clamp
+from spendmesh_sidecar.core.ledger_view import Clamp, ceilings, clamp, stepped
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.operations.fields import refused
 from spendmesh_sidecar.core.output_field import output_field
-from spendmesh_sidecar.core.prices import Pricing, never_dearer, output_ceiling, unpriced_tiers
+from spendmesh_sidecar.core.policy_view import PolicyView
+from spendmesh_sidecar.core.prices import Pricing, never_dearer, unpriced_tiers
 from spendmesh_sidecar.core.refusals import refuse
-from spendmesh_sidecar.core.router import Candidate, PassedOver, Route, as_asked, route
-from spendmesh_sidecar.core.specs import BudgetSpec, ModelPrice, ProviderSpec, RetrySpec, RoutingSpec
-from spendmesh_sidecar.core.types import ParsedRequest, Refusal
+from spendmesh_sidecar.core.router import Candidate, Ceiling, PassedOver, Route, as_asked, route
+from spendmesh_sidecar.core.shape import Shape, shape_of
+from spendmesh_sidecar.core.specs import BudgetSpec, ModelPrice
+from spendmesh_sidecar.core.types import Hints, ParsedRequest, Refusal
 
 DEFAULT_OUTPUT_TOKENS = 4096
 """Injected where a limit needs a bound and neither client nor price knows one: the output limit that small models of
 both dialects have long had."""
-
-
-class PolicyView(Protocol):
-    """What decisions read of a policy; `policy.Policy` is one."""
-
-    @property
-    def providers(self) -> tuple[ProviderSpec, ...]:
-        """In the policy's order."""
-        ...
-
-    @property
-    def routing(self) -> RoutingSpec | None:
-        """The effective RoutingPolicy; one in Observe mode stands alone and forwards as asked."""
-        ...
-
-    @property
-    def observed_routing(self) -> RoutingSpec | None:
-        """Evaluated beside, changes nothing."""
-        ...
-
-    @property
-    def budgets(self) -> tuple[BudgetSpec, ...]:
-        """All that match."""
-        ...
-
-    @property
-    def unbudgeted(self) -> str:
-        """`Allow` or `Deny`."""
-        ...
-
-    @property
-    def retry(self) -> RetrySpec:
-        """The effective RetryBudget, or the defaults."""
-        ...
+MAX_PLANS = 256
+"""Plans that are remembered, about 3 KB each: clients choose models, tasks and maxima."""
 
 
 class Priced(Struct, frozen=True, gc=False):
@@ -83,10 +51,14 @@ class Priced(Struct, frozen=True, gc=False):
     """Where the maximum is sent, if it is ours."""
 
 
-def subject_of(priced: Priced, request: ParsedRequest) -> Subject:
+def subject_at(candidate: Candidate, hints: Hints = Hints()) -> Subject:
     """What the limits are asked about an attempt at a target."""
-    candidate = priced.candidate
-    return Subject(candidate.target.model, candidate.provider.ref, request.hints)
+    return Subject(candidate.target.model, candidate.provider.ref, hints)
+
+
+def subject_of(priced: Priced, request: ParsedRequest) -> Subject:
+    """What the limits are asked about a call's attempt at a target."""
+    return subject_at(priced.candidate, request.hints)
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -106,28 +78,81 @@ def admit(
     request: ParsedRequest, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float, now_unix: int
 ) -> Plan | Refusal:
     """Check a call against policy and prices, and list its targets; nothing is booked."""
+    downgrades = ceilings(ledger, policy.budgets, now, request.hints)
+    plan = _plans.plan(shape_of(request), policy, pricing, downgrades, now_unix)
+    if isinstance(plan, Refusal) or not stepped(policy.budgets):
+        return plan
+    found = ((each, clamp(ledger, policy.budgets, now, subject_of(each, request))) for each in plan.targets)
+    return replace(plan, targets=tuple(_clamped(priced, limit) for priced, limit in found))
+
+
+class Plans:
+    """Plans under one policy, the newest, by what they follow from; what they are is `_plan`'s."""
+
+    def __init__(self) -> None:
+        self._of: tuple[PolicyView, Pricing] | None = None
+        self._known: dict[tuple[Shape, tuple[Ceiling, ...], int], Plan] = {}
+
+    @property
+    def known(self) -> int:
+        """Plans that are remembered."""
+        return len(self._known)
+
+    def plan(
+        self, shape: Shape, policy: PolicyView, pricing: Pricing, downgrades: tuple[Ceiling, ...], now_unix: int
+    ) -> Plan | Refusal:
+        """Of calls of one shape under one policy the same, for as long as no price has begun in between."""
+        if self._of is None or self._of[0] is not policy or self._of[1] is not pricing:
+            self._of, self._known = (policy, pricing), {}
+        key = shape, downgrades, now_unix if _compares_prices(policy) else 0
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        plan = _plan(shape, policy, pricing, downgrades, now_unix)
+        if isinstance(plan, Plan):
+            if len(self._known) >= MAX_PLANS:
+                self._known.clear()
+            self._known[key] = plan
+        return plan
+
+
+_plans = Plans()
+
+
+@once
+def _compares_prices(policy: PolicyView) -> bool:
+    """Whether a route depends on prices, which change with time."""
+    patterns = (
+        pattern for routing in (policy.routing, policy.observed_routing) if routing for pattern in routing.models
+    )
+    return any(pattern.ceiling == "Asked" for pattern in patterns)
+
+
+def _plan(
+    shape: Shape, policy: PolicyView, pricing: Pricing, downgrades: tuple[Ceiling, ...], now_unix: int
+) -> Plan | Refusal:
     routing = policy.routing or policy.observed_routing
     if routing is None:
         return refuse("policy_missing", "No RoutingPolicy applies to this workload: apply one that matches its pod.")
 
     def not_dearer(candidate: Candidate) -> bool:
-        return _proven_not_dearer(request, policy, pricing, candidate, now_unix)
+        return _proven_not_dearer(shape, policy, pricing, candidate, now_unix)
 
     lone_observer = policy.routing is None or routing.mode == "Observe"
     chosen = (
-        as_asked(request, routing.name, policy.providers)
-        if lone_observer or not request.model
-        else route(request, routing, policy.providers, ceilings(ledger, policy.budgets, now, request.hints), not_dearer)
+        as_asked(shape, routing.name, policy.providers)
+        if lone_observer or not shape.model
+        else route(shape, routing, policy.providers, downgrades, not_dearer)
     )
     if isinstance(chosen, Refusal):
         return chosen
-    priced = _priced(request, chosen, policy, ledger, pricing, now)
+    priced = _priced(shape, chosen, policy, pricing)
     if isinstance(priced, Refusal):
         return priced
     targets, unpriced = priced
     watched = routing if lone_observer else policy.observed_routing
-    observed = route(request, watched, policy.providers, (), not_dearer) if watched and request.model else None
-    include_usage = request.stream and not request.usage_asked and (enforced(policy.budgets) or not lone_observer)
+    observed = route(shape, watched, policy.providers, (), not_dearer) if watched and shape.model else None
+    include_usage = shape.usage_unasked and (enforced(policy.budgets) or not lone_observer)
     return Plan(chosen, targets, include_usage, unpriced, observed if isinstance(observed, Route) else None)
 
 
@@ -140,23 +165,20 @@ def enforced(budgets: tuple[BudgetSpec, ...]) -> bool:
 _Found = tuple[tuple[Priced, ...], tuple[PassedOver, ...]]
 
 
-def _priced(
-    request: ParsedRequest, chosen: Route, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float
-) -> _Found | Refusal:
+def _priced(shape: Shape, chosen: Route, policy: PolicyView, pricing: Pricing) -> _Found | Refusal:
     """Targets that can be priced as far as the limits need it, or the refusal that the first reason gives."""
     found: list[Priced] = []
     passed: list[PassedOver] = []
     refusal: Refusal | None = None
     for candidate in chosen.candidates:
-        price = pricing.resolve(candidate.provider, candidate.target.model) if request.model else None
-        subject = Subject(candidate.target.model, candidate.provider.ref, request.hints)
-        needs = needs_of(policy.budgets, subject, price.currency if price else "")
-        why = _inadmissible(request, candidate, price, needs, policy.unbudgeted) if request.operation.billed else None
+        price = pricing.resolve(candidate.provider, candidate.target.model) if shape.model else None
+        needs = needs_of(policy.budgets, subject_at(candidate), price.currency if price else "")
+        why = _inadmissible(shape, candidate, price, needs, policy.unbudgeted) if shape.operation.billed else None
         if why is None:
-            priced = _bounded(request, candidate, price, needs, pricing)
+            priced = _bounded(shape, candidate, price, needs, pricing)
             if needs.listed:
                 priced = replace(priced, listed=_listed(candidate, price, pricing))
-            found.append(_clamped(priced, clamp(ledger, policy.budgets, now, subject)))
+            found.append(priced)
         else:
             passed.append(PassedOver(candidate.key, why.message))
             refusal = refusal or why
@@ -167,7 +189,7 @@ def _priced(
 
 
 def _inadmissible(
-    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs, unbudgeted: str
+    shape: Shape, candidate: Candidate, price: ModelPrice | None, needs: Needs, unbudgeted: str
 ) -> Refusal | None:
     """Why the enforced limits cannot be checked for a target, or why none of them would be."""
     if not needs.any and unbudgeted == "Deny":
@@ -176,15 +198,13 @@ def _inadmissible(
             f"No ModelBudget in mode Enforce that applies to this workload counts calls to {candidate.key}, and this "
             "installation refuses unbudgeted calls: apply one that matches its pod.",
         )
-    return _unpriceable(request, candidate, price, needs)
+    return _unpriceable(shape, candidate, price, needs)
 
 
-def _unpriceable(
-    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs
-) -> Refusal | None:
+def _unpriceable(shape: Shape, candidate: Candidate, price: ModelPrice | None, needs: Needs) -> Refusal | None:
     if not (needs.money or needs.tokens):
         return None
-    unpriced = request.unpriced_fields
+    unpriced = shape.unpriced_fields
     if unpriced and (fields := refused(unpriced, candidate.provider.allowed_fields)):
         kind = "priced, and a budget in money applies" if needs.money else "bounded, and a budget in tokens applies"
         return refuse(
@@ -211,7 +231,7 @@ def _unpriceable(
             f"{price.currency}.",
             param="model",
         )
-    if tiers := unpriced_tiers(price, request.bounds):
+    if tiers := unpriced_tiers(price, shape.service_tiers):
         return refuse(
             "field_not_allowed",
             f"{tiers[0]} has no price for model {model!r} of ModelProvider {candidate.provider.ref}, and a budget in "
@@ -221,22 +241,17 @@ def _unpriceable(
     return None
 
 
-def _bounded(
-    request: ParsedRequest, candidate: Candidate, price: ModelPrice | None, needs: Needs, pricing: Pricing
-) -> Priced:
-    bounds = request.bounds
-    if not bounds.output_field or not request.operation.billed:
+def _bounded(shape: Shape, candidate: Candidate, price: ModelPrice | None, needs: Needs, pricing: Pricing) -> Priced:
+    if not shape.output_field or not shape.operation.billed:
         return Priced(candidate, price, None)
-    asked, most = bounds.max_output_tokens, price.max_output_tokens if price else None
-    field = output_field(request, candidate.provider, candidate.target.model, pricing)
+    asked, most = shape.max_output_tokens, price.max_output_tokens if price else None
+    field = output_field(shape, candidate.provider, candidate.target.model, pricing)
     if asked is not None:
-        if candidate.target.model == request.model:  # the client knows which name and maximum its model takes
-            return Priced(candidate, price, asked, output_field=bounds.output_field)
+        if candidate.target.model == shape.model:  # the client knows which name and maximum its model takes
+            return Priced(candidate, price, asked, output_field=shape.output_field)
         least = asked if most is None else min(asked, most)
-        return Priced(
-            candidate, price, least, clamped=least < asked or field != bounds.output_field, output_field=field
-        )
-    maximum = output_ceiling(price, bounds) or DEFAULT_OUTPUT_TOKENS
+        return Priced(candidate, price, least, clamped=least < asked or field != shape.output_field, output_field=field)
+    maximum = most or DEFAULT_OUTPUT_TOKENS
     return Priced(candidate, price, maximum, injected=needs.output, output_field=field)
 
 
@@ -256,13 +271,11 @@ def _clamped(priced: Priced, limit: Clamp | None) -> Priced:
     return replace(priced, max_output_tokens=limit.max_output_tokens, clamped=True, clamped_by=limit.budget)
 
 
-def _proven_not_dearer(
-    request: ParsedRequest, policy: PolicyView, pricing: Pricing, candidate: Candidate, now_unix: int
-) -> bool:
-    asked = as_asked(request, "", policy.providers)
+def _proven_not_dearer(shape: Shape, policy: PolicyView, pricing: Pricing, candidate: Candidate, now_unix: int) -> bool:
+    asked = as_asked(shape, "", policy.providers)
     if isinstance(asked, Refusal):
         return False
-    asked_price = pricing.resolve(asked.candidates[0].provider, request.model)
+    asked_price = pricing.resolve(asked.candidates[0].provider, shape.model)
     price = pricing.resolve(candidate.provider, candidate.target.model)
     if asked_price is None or price is None or asked_price.currency != price.currency:
         return False

@@ -7,9 +7,10 @@ Words only; nothing is decided or booked here.
 
 from __future__ import annotations
 
-from spendmesh_sidecar.core.admission import Plan, PolicyView
+from spendmesh_sidecar.core.admission import Plan
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.money import format_nanos
+from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.refusals import refuse, unwritable
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement

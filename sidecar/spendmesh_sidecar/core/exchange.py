@@ -7,13 +7,14 @@ seconds) and `now_unix` come in, a `Step` goes out. Whoever drives it calls `clo
 
 from __future__ import annotations
 
-from spendmesh_sidecar.core.admission import Plan, PolicyView, admit, enforced, subject_of
+from spendmesh_sidecar.core.admission import Plan, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.phases import ExchangeError as ExchangeError, Phase
+from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unanswered
 from spendmesh_sidecar.core.reservation import Booked, Booking

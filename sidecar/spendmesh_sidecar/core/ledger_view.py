@@ -112,7 +112,7 @@ def ceilings(
 
     Ours can only be earlier: the coordinator also counts quarantined rights and other sidecars' use.
     """
-    if not _stepped(budgets):
+    if not stepped(budgets):
         return ()
     found: list[Ceiling] = []
     for name, _, state, reached in _stages(ledger, budgets, now, hints):
@@ -125,7 +125,7 @@ def ceilings(
 
 def clamp(ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, subject: Subject) -> Clamp | None:
     """The tightest Clamp in force, as `ceilings`, of the limits that count the subject."""
-    if not _stepped(budgets):
+    if not stepped(budgets):
         return None
     found = [
         Clamp(tokens, name)
@@ -141,7 +141,7 @@ def _stages(
     ledger: Ledger, budgets: tuple[BudgetSpec, ...], now: float, hints: Hints
 ) -> Iterator[tuple[str, LimitSpec, AccountState, list[ThresholdSpec]]]:
     """Enforced limits with thresholds of which something is known: name, limit, state, and the steps reached."""
-    for budget, limit in _stepped(budgets):
+    for budget, limit in stepped(budgets):
         account = ledger.find(account_ref(budget, limit, hints), now)
         state = account.state(now) if account else None
         if account is None or state is None:
@@ -152,7 +152,7 @@ def _stages(
 
 
 @once
-def _stepped(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec], ...]:
+def stepped(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec], ...]:
     """Budget's name and limit, of those that are enforced and have thresholds."""
     return tuple(
         (budget.name, limit)

@@ -12,19 +12,18 @@ import re
 
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.shape import Shape
 from spendmesh_sidecar.core.specs import ProviderSpec
-from spendmesh_sidecar.core.types import ParsedRequest
 
 _OPENAI = re.compile(r"https://(?:[a-z]{2,}\.)?api\.openai\.com(?:[:/]|$)")
 _OPEN_WEIGHTS = "gpt-oss"
 """In OpenAI's price list, and run by anybody."""
 
 
-def output_field(request: ParsedRequest, provider: ProviderSpec, model: str, pricing: Pricing) -> str:
+def output_field(shape: Shape, provider: ProviderSpec, model: str, pricing: Pricing) -> str:
     """The field to set at this target; empty for an operation without output."""
-    known = request.bounds.output_field
-    if request.operation.name != "chat":
-        return known
+    if shape.operation.name != "chat":
+        return shape.output_field
     return "max_completion_tokens" if _renamed(provider, model, pricing) else "max_tokens"
 
 

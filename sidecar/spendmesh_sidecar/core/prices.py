@@ -121,19 +121,6 @@ def _recognizes(entry: ListedModel, name: str) -> bool:
 # --- the dearest ------------------------------------------------------------------------------------------
 
 
-def output_ceiling(price: ModelPrice | None, bounds: Bounds) -> int | None:
-    """
-    Most output tokens of one choice if nothing is injected: what the client set, else what the model can.
-
-    0 for operations without output. None: nothing bounds it, so a maximum must be injected or the call refused.
-    """
-    if not bounds.output_field:
-        return 0
-    if bounds.max_output_tokens is not None:
-        return bounds.max_output_tokens
-    return price.max_output_tokens if price is not None else None
-
-
 def worst_tokens(price: ModelPrice | None, bounds: Bounds, max_output_tokens: int) -> Usage:
     """The most tokens that a call can use, input as one class. `max_output_tokens` is for one choice."""
     return Usage(
@@ -162,15 +149,15 @@ def _worst_row_cost(row: PriceRow, most: Usage, bounds: Bounds) -> int:
     return cost_nanos(((most.input_tokens, _dearest_input(prices, bounds)), (most.output_tokens, prices.output)))
 
 
-def unpriced_tiers(price: ModelPrice, bounds: Bounds) -> tuple[str, ...]:
+def unpriced_tiers(price: ModelPrice, tiers: tuple[str, ...]) -> tuple[str, ...]:
     """
-    The service tier that the request names and this price has not, written as an unpriced field; usually nothing.
+    The service tier that a request for `tiers` names and this price has not, as an unpriced field; usually nothing.
 
     `auto` names none: what the price has not is then taken to cost what standard does.
     """
-    if bounds.service_tiers[:1] == (STANDARD,):
+    if tiers[:1] == (STANDARD,):
         return ()
-    asked = [tier for tier in bounds.service_tiers if tier != STANDARD]
+    asked = [tier for tier in tiers if tier != STANDARD]
     if any(row.service_tier in asked for row in price.rows):
         return ()
     return tuple(f"service_tier={tier}" for tier in asked[:1])

@@ -14,8 +14,9 @@ from msgspec import Struct
 from spendmesh_sidecar.core.globs import matches
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.refusals import refuse
+from spendmesh_sidecar.core.shape import Shape
 from spendmesh_sidecar.core.specs import ModelPattern, ProviderSpec, RoutingSpec, TargetSpec, TierSpec, When
-from spendmesh_sidecar.core.types import Hints, ParsedRequest, Refusal
+from spendmesh_sidecar.core.types import Refusal
 
 OWN_MODELS = "spendmesh/"
 """`spendmesh/auto` and `spendmesh/<tier>` are always claimed."""
@@ -65,68 +66,68 @@ NotDearer = Callable[[Candidate], bool]
 
 
 def route(
-    request: ParsedRequest,
+    shape: Shape,
     routing: RoutingSpec,
     providers: tuple[ProviderSpec, ...],
     ceilings: tuple[Ceiling, ...],
     not_dearer: NotDearer,
 ) -> Route | Refusal:
     """Choose tier and targets, or say why there is none."""
-    if request.model.startswith(OWN_MODELS):
-        tier = request.model.removeprefix(OWN_MODELS)
+    if shape.model.startswith(OWN_MODELS):
+        tier = shape.model.removeprefix(OWN_MODELS)
         names = [spec.name for spec in routing.tiers]
         if not names or (tier != "auto" and tier not in names):
-            return _no_such_tier(routing, request.model, names)
-        return _by_tier(request, routing, providers, ceilings, "" if tier == "auto" else tier, None)
-    pattern = _claim(routing, request.model)
+            return _no_such_tier(routing, shape.model, names)
+        return _by_tier(shape, routing, providers, ceilings, "" if tier == "auto" else tier, None)
+    pattern = _claim(routing, shape.model)
     if pattern is not None and routing.tiers:
         capped = not_dearer if pattern.ceiling == "Asked" else None
-        return _by_tier(request, routing, providers, ceilings, "", capped)
-    if request.model and routing.unmatched == "Deny":
+        return _by_tier(shape, routing, providers, ceilings, "", capped)
+    if shape.model and routing.unmatched == "Deny":
         return refuse(
             "model_denied",
-            f"Policy {routing.name} does not allow models by name, and none of its patterns claims {request.model!r}. "
+            f"Policy {routing.name} does not allow models by name, and none of its patterns claims {shape.model!r}. "
             f"Ask for {OWN_MODELS}auto or one of its tiers.",
             param="model",
         )
-    return as_asked(request, routing.name, providers)
+    return as_asked(shape, routing.name, providers)
 
 
-def as_asked(request: ParsedRequest, policy: str, providers: tuple[ProviderSpec, ...]) -> Route | Refusal:
+def as_asked(shape: Shape, policy: str, providers: tuple[ProviderSpec, ...]) -> Route | Refusal:
     """Through the provider that was asked for, else the first one of the request's dialect; the model unchanged."""
-    dialect = request.operation.dialect
+    dialect = shape.operation.dialect
     known = tuple(provider for provider in providers if not provider.alias.startswith(OBSERVED_PROVIDERS))
-    if request.provider and request.provider not in {provider.alias for provider in known}:
+    if shape.provider and shape.provider not in {provider.alias for provider in known}:
         return refuse(
             "no_capable_target",
-            f"Policy {policy} has no provider {request.provider!r}; it has {_names([p.alias for p in known])}.",
+            f"Policy {policy} has no provider {shape.provider!r}; it has {_names([p.alias for p in known])}.",
         )
     passed: list[PassedOver] = []
     for provider in known:
-        if request.provider and provider.alias != request.provider:
+        if shape.provider and provider.alias != shape.provider:
             continue
         if provider.dialect != dialect:
-            passed.append(PassedOver(f"{provider.alias}/{request.model}", f"speaks {provider.dialect}"))
+            passed.append(PassedOver(f"{provider.alias}/{shape.model}", f"speaks {provider.dialect}"))
             continue
-        target = TargetSpec(name=request.model, provider=provider.alias, model=request.model)
+        target = TargetSpec(name=shape.model, provider=provider.alias, model=shape.model)
         return Route(policy, "", "asked", (_candidate(target, provider, ""),), tuple(passed))
     return _no_capable(policy, dialect, passed)
 
 
 def _by_tier(
-    request: ParsedRequest,
+    shape: Shape,
     routing: RoutingSpec,
     providers: tuple[ProviderSpec, ...],
     ceilings: tuple[Ceiling, ...],
     asked_tier: str,
     not_dearer: NotDearer | None,
 ) -> Route | Refusal:
-    position, reason = choose_tier(routing, request.hints, ceilings, asked_tier)
+    position, reason = choose_tier(routing, shape, ceilings, asked_tier)
     by_alias = _by_alias(providers)
     passed: list[PassedOver] = []
     while position >= 0:
         tier = routing.tiers[position]
-        capable = _capable(request, tier, by_alias, passed)
+        capable = _capable(shape, tier, by_alias, passed)
         affordable = capable
         if not_dearer is not None:
             affordable = tuple(found for found in capable if not_dearer(found))
@@ -136,9 +137,9 @@ def _by_tier(
             ordered = sorted(affordable, key=_priority) if len(affordable) > 1 else affordable
             return Route(routing.name, tier.name, reason, tuple(ordered), tuple(passed))
         if not_dearer is None or not capable:
-            return _no_capable(routing.name, request.operation.dialect, passed)
+            return _no_capable(routing.name, shape.operation.dialect, passed)
         position, reason = position - 1, "asked"
-    return as_asked(request, routing.name, providers)  # nothing is proven cheaper than the model itself
+    return as_asked(shape, routing.name, providers)  # nothing is proven cheaper than the model itself
 
 
 @once
@@ -156,17 +157,17 @@ def _priority(candidate: Candidate) -> int:
 
 
 def _capable(
-    request: ParsedRequest, tier: TierSpec, by_alias: dict[str, ProviderSpec], passed: list[PassedOver]
+    shape: Shape, tier: TierSpec, by_alias: dict[str, ProviderSpec], passed: list[PassedOver]
 ) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for target in tier.targets:
         provider = by_alias.get(target.provider)
         if provider is None:
             why = "its provider is not resolved"
-        elif provider.dialect != request.operation.dialect:
+        elif provider.dialect != shape.operation.dialect:
             why = f"speaks {provider.dialect}"
-        elif request.provider and provider.alias != request.provider:
-            why = f"provider {request.provider} was asked for"
+        elif shape.provider and provider.alias != shape.provider:
+            why = f"provider {shape.provider} was asked for"
         else:
             found.append(_candidate(target, provider, tier.name))
             continue
@@ -179,7 +180,7 @@ def _candidate(target: TargetSpec, provider: ProviderSpec, tier: str) -> Candida
 
 
 def choose_tier(
-    routing: RoutingSpec, hints: Hints, ceilings: tuple[Ceiling, ...], asked_tier: str = ""
+    routing: RoutingSpec, shape: Shape, ceilings: tuple[Ceiling, ...], asked_tier: str = ""
 ) -> tuple[int, str]:
     """Position of the tier (0 is cheapest) and the word for what decided it."""
     positions = _positions(routing.tiers)
@@ -188,11 +189,11 @@ def choose_tier(
     else:
         tier, reason = routing.default_tier, "default"
         for rule in routing.rules:
-            if _holds(rule.when, hints):
+            if _holds(rule.when, shape):
                 tier, reason = rule.tier, f"rule:{rule.name}"
                 break
         position = positions.get(tier, 0)
-    holding = [bound for bound in routing.bounds if _holds(bound.when, hints)]
+    holding = [bound for bound in routing.bounds if _holds(bound.when, shape)]
     for bound in holding:
         if bound.min_tier and (lowest := positions.get(bound.min_tier, 0)) > position:
             position, reason = lowest, f"bound:{bound.name}"
@@ -212,8 +213,8 @@ def _claim(routing: RoutingSpec, model: str) -> ModelPattern | None:
     return None
 
 
-def _holds(when: When, hints: Hints) -> bool:
-    return (not when.tasks or hints.task in when.tasks) and (not when.user_plans or hints.user_plan in when.user_plans)
+def _holds(when: When, shape: Shape) -> bool:
+    return (not when.tasks or shape.task in when.tasks) and (not when.user_plans or shape.user_plan in when.user_plans)
 
 
 def _no_such_tier(routing: RoutingSpec, model: str, names: list[str]) -> Refusal:
