@@ -128,6 +128,19 @@ def test_values_that_share_an_account_are_reserved_there_until_the_period_ends()
     assert ledger.free(of("ben"), 0.0) == 0
 
 
+def test_a_lease_belongs_to_the_account_that_it_names_also_while_its_value_shares_another() -> None:
+    """
+    Around a period's end a question asked before may bring ana's own account of the next period, while for this one
+    she shares `other`: nobody else who shares it may spend her rights.
+    """
+    ledger = Ledger("me", (divided(),), 0.0)
+    shared = [Assigned(asked=of(user), account=of("other"), ends_in_ms=60_000) for user in ("ana", "ben")]
+    ledger.assign(shared, 0.0)
+    ledger.merge(lease("ana"), 0.0)
+    assert (ledger.free(of("ben"), 0.0), ledger.free(of("ana"), 0.0)) == (0, 0)
+    assert ledger.free(of("ana"), 60.0) == 1_000
+
+
 # --- memory -----------------------------------------------------------------------------------------------
 
 

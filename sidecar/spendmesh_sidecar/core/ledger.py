@@ -193,7 +193,7 @@ class Ledger:
         if lease.nonce != self.nonce or self._reports.named_closed(lease.id):
             return False
         ref = lease.account
-        account = self._account(replace(ref, override="") if ref.override else ref, now)
+        account = self._named(replace(ref, override="") if ref.override else ref, now)
         usable = account.meaning is not None and account.meaning.pays(lease)
         book = account.leases.get(lease.id)
         if book is not None:
@@ -290,8 +290,10 @@ class Ledger:
                 del self.accounts[ref]
 
     def _account(self, ref: AccountRef, now: float) -> Account:
-        if ref.per:
-            ref = self._partitions.account_of(ref, now)
+        return self._named(self._partitions.account_of(ref, now) if ref.per else ref, now)
+
+    def _named(self, ref: AccountRef, now: float) -> Account:
+        """The account of just this name, whichever one its calls are counted on now."""
         account = self.accounts.get(ref)
         if account is None:
             account = self.accounts[ref] = Account(ref, Demand(now), silent=self._silence.lasts)
