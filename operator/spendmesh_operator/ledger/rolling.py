@@ -42,18 +42,27 @@ def beside(accounts: Mapping[AccountKey, Account], account: Account) -> Beside:
     """What counts beside `account`, which need not be one of `accounts` yet."""
     if account.limit.window.type != "Rolling":
         return NOTHING
-    seconds = account.end - account.key.start
-    found: dict[int, Account] = {}
-    for offset in range(-ROLLING_PARTS, ROLLING_PARTS + 1):
-        other = accounts.get(replace(account.key, start=account.key.start + offset * seconds)) if offset else None
-        if other is not None and meaning_of(other.limit) == meaning_of(account.limit):
-            found[offset] = other
-    charges = {offset: other.charged for offset, other in found.items()}
-    rows = (range(first, first + ROLLING_PARTS + 1) for first in range(-ROLLING_PARTS, 1))
-    return Beside(
-        before=tuple(other for offset, other in sorted(found.items()) if offset < 0),
-        charged=max(sum(charges.get(offset, 0) for offset in row) for row in rows) if charges else 0,
-    )
+    key, seconds = account.key, account.end - account.key.start
+    before: list[Account] = []
+    charges: list[int] = []
+    for start in range(key.start - ROLLING_PARTS * seconds, key.start + (ROLLING_PARTS + 1) * seconds, seconds):
+        other = accounts.get(AccountKey(key.domain, key.budget, key.limit, key.per, start, key.override))
+        if other is None or start == key.start or meaning_of(other.limit) != meaning_of(account.limit):
+            charges.append(0)
+            continue
+        charges.append(other.charged)
+        if start < key.start:
+            before.append(other)
+    return Beside(tuple(before), _most_in_a_row(charges))
+
+
+def _most_in_a_row(charges: list[int]) -> int:
+    """Of `ROLLING_PARTS` + 1 neighbors."""
+    most = row = sum(charges[: ROLLING_PARTS + 1])
+    for left, joins in zip(charges, charges[ROLLING_PARTS + 1 :], strict=False):
+        row += joins - left
+        most = max(most, row)
+    return most
 
 
 def window_key(account: Account) -> AccountKey:
