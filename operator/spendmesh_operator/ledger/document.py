@@ -71,10 +71,15 @@ def take_changes(books: Books) -> Changes:
     drop = {section_name(key, page) for key, pages in holdings.dropped.items() for page in range(pages)}
     # An account may have been opened again since it was dropped, and a store removes after it has written.
     changes = Changes(dict(put), frozenset(drop | books.superseded) - dict(put).keys())
-    books.stored_head, books.superseded = _own(books), frozenset()
-    holdings.changed.clear()
-    holdings.dropped.clear()
+    _all_stored(books)
     return changes
+
+
+def _all_stored(books: Books) -> None:
+    """Nothing of the books themselves has to be written; their pages are asked one by one."""
+    books.stored_head, books.superseded = _own(books), frozenset()
+    books.holdings.changed.clear()
+    books.holdings.dropped.clear()
 
 
 def decode(sections: Mapping[str, Document], domain: str, member: str = "") -> Books:
@@ -283,7 +288,11 @@ _READ = {
 
 def _finish(books: Books, sections: Mapping[str, Document]) -> None:
     """What was just read is stored already; what a half-stored commit left undone is done now."""
-    take_changes(books)
+    for pages in (books.holdings.forgotten_pages, books.memory.pages, books.pods.pages):
+        pages.take_changed()
+    for account in books.holdings.accounts.values():
+        account.pages.take_changed()
+    _all_stored(books)
     # Leases that were stored when the head was not have numbers beyond it.
     prefix = books.lives[-1].prefix if books.lives else ""
     numbers = [number_of(lease) for lease in books.holdings.lease_ids() if lease.startswith(prefix)]
