@@ -9,7 +9,7 @@ import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, acquire, budget, limits_of, report, want
-from spendmesh_operator.ledger.accounts import LEASES_PER_PAGE, AccountKey, Holder
+from spendmesh_operator.ledger.accounts import LEASES_PER_PAGE, Account, AccountKey, Holder
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.correcting import settle_quarantined
 from spendmesh_operator.ledger.document import LedgerUnreadable, decode, encode, take_changes
@@ -231,6 +231,18 @@ def test_a_page_in_which_all_leases_are_closed_is_still_a_page() -> None:
     (account,) = books.holdings.accounts.values()
     books.holdings.drop(account)
     assert take_changes(books).drop == {name for name in sections if name.startswith("account/")}
+
+
+def test_an_account_that_is_dropped_twice_between_two_writes_leaves_no_page_behind() -> None:
+    """It was opened again in between, with fewer pages than the store still has."""
+    desk = crowded(LEASES_PER_PAGE + 1)
+    stored = {name for name in encode(desk.books) if name.startswith("account/")}
+    for _ in range(2):
+        (account,) = desk.books.holdings.accounts.values()
+        desk.books.holdings.drop(account)
+        desk.books.holdings.add_account(Account(account.key, account.end, account.limit))
+    desk.books.holdings.drop(desk.books.holdings.accounts[account.key])
+    assert take_changes(desk.books).drop == stored
 
 
 def vanished_over_two_pages() -> tuple[Desk, AccountKey, str]:

@@ -254,7 +254,8 @@ class Holdings:
         if not periods:
             del self._periods[account.key.budget, account.key.limit]
         self.changed.discard(account.key)
-        self.dropped[account.key] = len(account.pages)
+        # It may have been dropped, with more pages, and opened again since the last write.
+        self.dropped[account.key] = max(len(account.pages), self.dropped.get(account.key, 0))
         self.revision += 1
 
     def _changed(self, account: Account) -> None:
