@@ -7,6 +7,9 @@ import pytest
 from ledger_desk import Desk, holder
 from ledger_samples import budget, limits_of, report, want
 from spendmesh_operator.ledger.accounts import HolderFenced
+from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.fencing import RESTLESS
+from spendmesh_operator.ledger.pods import TURNS_MAX, TURNS_MS
 
 # --- quarantine ---------------------------------------------------------------------------------------------
 
@@ -152,3 +155,31 @@ def test_all_free_rights_are_recalled_when_the_limit_was_lowered_below_them() ->
     assert state.recalled == 450
     assert state.state is not None
     assert state.state.amount == 100
+
+
+def test_two_living_copies_of_one_identity_strand_a_bounded_amount_and_one_of_them_stays() -> None:
+    """
+    Each takes a new nonce whenever the other one has replaced it, and what it held stays charged. After some turns the
+    newcomer is refused with the reason, the other one goes on, and people are told.
+    """
+    desk = Desk()
+    served = [desk.ask(holder(nonce=f"turn-{turn}"), want(10)) for turn in range(50)]
+
+    grants = [reply.leases[0].granted for reply in served if reply.leases]
+    assert len(grants) == TURNS_MAX + 1
+    assert desk.state.charged == sum(grants)
+    assert {denial.why for reply in served for denial in reply.denials} == {RESTLESS}
+    assert [alarm for alarm in desk.books.take_alarms() if "two processes" in alarm] != []
+    assert desk.grant(holder(nonce=f"turn-{TURNS_MAX}"), 20).granted == 30, "the last one that was admitted"
+
+    desk.books = decode(encode(desk.books), "test")
+    assert desk.refused(holder(nonce="new"), want(10)) == ["unverifiable"]
+    desk.now_ms += TURNS_MS
+    assert desk.grant(holder(nonce="new"), 10).granted == 10
+
+
+def test_a_pod_that_loses_its_log_now_and_then_is_never_refused() -> None:
+    desk = Desk(amount=10**6)
+    for turn in range(30):
+        assert desk.grant(holder(nonce=f"turn-{turn}"), 10).granted >= 10
+        desk.now_ms += TURNS_MS // (TURNS_MAX - 1)

@@ -90,6 +90,26 @@ def test_a_pod_that_is_merely_silent_is_not_settled() -> None:
     assert account.charged == 300
 
 
+def test_a_deleted_pod_that_said_one_word_more_can_still_be_settled() -> None:
+    """Its last report opened the lease again, and then it was merely silent: nothing could delete it once more."""
+    desk, account, lease = vanished()
+    desk.tell(holder(), report(lease, 110, after=report(lease, 100)))
+    assert account.totals.quarantined == 0
+    desk.books.quarantine(["pod-a"], "silent")
+    settle(desk, account, 120)
+    assert (account.charged, account.leases) == (120, {})
+
+
+def test_a_pod_that_was_taken_for_deleted_and_is_there_is_not_settled() -> None:
+    """Who says which pods there are was wrong, or late: it may come back and spend."""
+    desk, account, lease = vanished()
+    desk.books.pods.mark_there(["pod-a"])
+    desk.tell(holder(), report(lease, 110, after=report(lease, 100)))
+    desk.books.quarantine(["pod-a"], "silent")
+    with pytest.raises(BadRequest, match="Delete the pod first"):
+        settle(desk, account, 120)
+
+
 @pytest.mark.parametrize("pod", ["team-a/pod-b", "team-b/pod-a", "pod-a", ""])
 def test_another_pod_is_not_settled(pod: str) -> None:
     desk, account, _ = vanished()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from spendmesh_operator.ledger import grants
+from spendmesh_operator.ledger import fencing, grants
 from spendmesh_operator.ledger.accounts import (
     Account,
     BadRequest,
@@ -22,6 +22,7 @@ from spendmesh_operator.ledger.accounts import (
 from spendmesh_operator.ledger.answers import refused, repeated, state_of, told
 from spendmesh_operator.ledger.asking import Asked, LimitsOf as LimitsOf, find_all
 from spendmesh_operator.ledger.diverging import compared, difference
+from spendmesh_operator.ledger.fencing import RESTLESS, admit
 from spendmesh_operator.ledger.forecast import follow
 from spendmesh_operator.ledger.granting import Plan, Refused, plan_grants
 from spendmesh_operator.ledger.holdings import Holdings
@@ -100,7 +101,10 @@ class Books:
         A new nonce of a known pod quarantines what its old one holds. Raises BadRequest, NotYours, HolderFenced.
         """
         check_request(request, holder)
-        self._admit(holder)
+        if self.pods.restless(holder, now_ms):
+            refs = (want.account for want in request.wants)
+            return AcquireReply(denials=tuple(Denial(account=ref, reason="unverifiable", why=RESTLESS) for ref in refs))
+        admit(self.holdings, self.pods, holder, now_ms)
         answer = self.pods.answer(holder.uid, request.id)
         if isinstance(answer, AcquireReply):
             return refused(self.holdings, holder, request, answer.denials, limits, now_ms)
@@ -157,13 +161,8 @@ class Books:
         return ReportReply(leases=tuple(states))
 
     def quarantine(self, uids: Iterable[str], reason: QuarantineReason) -> int:
-        """Charge all leases of these pods in full and grant on them no more. Answers how many changed."""
-        uids = frozenset(uids)
-        if reason == "gone":
-            for uid in uids:
-                self.pods.mark_gone(uid)
-        leases = self.holdings.leases_of(uids)
-        return sum(self.holdings.quarantine(account, lease, reason) for account, lease in leases)
+        """See `fencing.quarantine`."""
+        return fencing.quarantine(self.holdings, self.pods, uids, reason)
 
     def remember(self, budgets: Mapping[str, BudgetSpec], exist: Collection[str], now_ms: int = 0) -> None:
         """
@@ -227,16 +226,6 @@ class Books:
 
     # --- parts of acquire ---------------------------------------------------------------------------------
 
-    def _admit(self, holder: Holder) -> None:
-        """I6: one incarnation of a pod acquires at a time."""
-        replaced = self.pods.admit(holder)
-        if replaced is not None:
-            for account, lease in self.holdings.leases_of([holder.uid]):
-                if lease.holder.nonce == replaced:
-                    self.holdings.quarantine(account, lease, "replaced")
-            self.holdings.revision += 1
-        self.holdings.revive(holder.uid, holder.nonce)
-
     def _plan(self, holder: Holder, one: Asked, now_ms: int, planned: Sequence[Plan]) -> list[Plan]:
         overrides = overrides_of(self.holdings, one.account, one.in_force, now_ms)
         return plan_grants(self.holdings, one, overrides, holder, self._new_id, planned)
@@ -295,7 +284,7 @@ class Books:
         self, holder: Holder, report: LeaseReport, found: Found | None, in_force: LimitInForce, now_ms: int
     ) -> Found | None:
         """Only for an incarnation that may still acquire."""
-        if self.pods.retired(holder):
+        if self.pods.retired(holder) or self.pods.restless(holder, now_ms):
             return None
-        self._admit(holder)
+        admit(self.holdings, self.pods, holder, now_ms)
         return take_back(self.holdings, self.domain, holder, report, found, in_force, now_ms)

@@ -167,6 +167,8 @@ class Coordinator:
         known = frozenset(uids)
 
         def change(books: Books, _: int) -> None:
+            if books.pods.mark_there(known):
+                books.holdings.revision += 1
             gone = books.pods.living() - known
             books.quarantine(gone, "gone")
             for uid in gone:

@@ -7,7 +7,7 @@ copied, so the old nonce acquires no more (it may still report what it spent).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from spendmesh_operator.ledger.accounts import Holder, HolderFenced, NotYours
@@ -17,6 +17,10 @@ from spendmesh_sidecar.protocol import AcquireReply
 ANSWERS_KEPT = 4
 """Per pod. A sidecar repeats only its newest requests, one or two at a time."""
 RETIRED_KEPT = 16
+TURNS_MAX = 8
+TURNS_MS = 600_000
+"""A pod may begin anew so often in so long, without its log: more than a crashing container does, which is restarted
+ever more slowly, and few enough that what is stranded each time stays small."""
 PODS_PER_PAGE = 128
 """A record takes 300 bytes to 1 kB."""
 
@@ -35,6 +39,8 @@ class PodRecord:
     gone: bool = False
     member: str = ""
     """The cluster that it runs in, where several share the books: only that one knows when it is gone or silent."""
+    replaced_ms: tuple[int, ...] = ()
+    """Unix time of the last changes of its nonce, the newest first."""
 
 
 class Pods:
@@ -53,7 +59,7 @@ class Pods:
         if self._owner.get(holder.nonce, holder.uid) != holder.uid:
             raise NotYours("this nonce belongs to another pod")
 
-    def admit(self, holder: Holder) -> str | None:
+    def admit(self, holder: Holder, now_ms: int) -> str | None:
         """
         Note a sign of life of an acquiring incarnation. Answers the nonce that it replaces, if it is new.
 
@@ -74,11 +80,23 @@ class Pods:
         replaced = record.nonce
         record.retired = _newest(replaced, record.retired)
         record.nonce = holder.nonce
+        record.replaced_ms = (now_ms, *record.replaced_ms)[:TURNS_MAX]
         record.granted.clear()
         record.denied.clear()
         self.pages.note(holder.uid)
         self._owner[holder.nonce] = holder.uid
         return replaced
+
+    def turns(self, uid: str, now_ms: int) -> int:
+        """How often the pod has begun anew lately."""
+        record = self.records.get(uid)
+        return sum(now_ms - TURNS_MS < at_ms for at_ms in record.replaced_ms) if record is not None else 0
+
+    def restless(self, holder: Holder, now_ms: int) -> bool:
+        """Whether this is one incarnation too many for now; one that was admitted stays so."""
+        record = self.records.get(holder.uid)
+        known = record is None or holder.nonce == record.nonce or self.retired(holder)
+        return not known and self.turns(holder.uid, now_ms) >= TURNS_MAX
 
     def retire(self, holder: Holder) -> None:
         """The nonce acquires no more."""
@@ -126,6 +144,19 @@ class Pods:
         """Whether the pod runs in this cluster; one that is not known does."""
         record = self.records.get(uid)
         return record is None or record.member == self.member
+
+    def is_gone(self, uid: str) -> bool:
+        """Whether the pod was deleted, as far as was said."""
+        record = self.records.get(uid)
+        return record is not None and record.gone
+
+    def mark_there(self, uids: Iterable[str]) -> bool:
+        """These pods exist, whatever was said before. Answers whether that is news."""
+        back = [uid for uid in uids if self.is_gone(uid)]
+        for uid in back:
+            self.records[uid].gone = False
+            self.pages.note(uid)
+        return bool(back)
 
     def mark_gone(self, uid: str) -> None:
         """The pod was deleted."""

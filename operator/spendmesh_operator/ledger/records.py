@@ -196,6 +196,8 @@ def encode_pod(record: PodRecord) -> dict[str, Any]:
         encoded["gone"] = True
     if record.member:
         encoded["member"] = record.member
+    if record.replaced_ms:
+        encoded["replacedMs"] = list(record.replaced_ms)
     return encoded
 
 
@@ -208,6 +210,7 @@ def decode_pod(entry: dict[str, Any]) -> PodRecord:
         granted={request_id: tuple(leases) for request_id, leases in entry.get("granted", {}).items()},
         gone=bool(entry.get("gone", False)),
         member=entry.get("member", ""),
+        replaced_ms=tuple(map(int, entry.get("replacedMs", ()))),
     )
 
 
