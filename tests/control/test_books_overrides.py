@@ -11,7 +11,9 @@ from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.overrides import overrides_of
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.views import view_of, views_of
+from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.specs import LimitSpec, OverrideSpec, PerSpec, WindowSpec
+from spendmesh_sidecar.core.types import Shortfall
 from spendmesh_sidecar.protocol import AccountRef, Lease, LeaseReport, ReportRequest, Want
 
 START = START_MS // 1000
@@ -51,6 +53,31 @@ def test_the_override_is_granted_first_and_the_rest_from_the_limit() -> None:
     assert desk.granted("pod-b", 300) == {"launch": 200, "": 100}
     assert desk.granted("pod-c", 10) == {"": 10}
     assert desk.charged() == {"launch": 500, "": 110}
+
+
+@pytest.mark.parametrize(
+    ("known", "granted"),
+    [((), {"": 300}), (("later",), {"": 300}), (("launch",), {"launch": 300, "": 0}), (None, {"launch": 300, "": 0})],
+)
+def test_only_overrides_that_the_asker_knows_are_granted(
+    known: tuple[str, ...] | None, granted: dict[str, int]
+) -> None:
+    """`None` is a sidecar of an earlier version, which does not say."""
+    desk = OverrideDesk()
+    reply = desk.ask(holder(), replace(want(300), overrides=known))
+    assert {each.account.override: each.granted for each in reply.leases} == granted
+
+
+def test_a_sidecar_whose_policy_lacks_an_override_still_is_served_by_one_question() -> None:
+    """A policy change reaches the operator before the sidecar, or the other way round: neither refuses a call."""
+    desk = OverrideDesk()
+    plain, launched = (budget(limits=(replace(desk.base, overrides=each),)) for each in ((), (LAUNCH,)))
+    for uid, spec in (("older", plain), ("newer", launched)):
+        ledger = Ledger(f"{uid}-nonce", (spec,), 0.0)
+        lacking = Shortfall(BUDGET, "hourly", 300, 300)
+        for lease in desk.ask(holder(uid), *ledger.wants_for((lacking,), 0.0)).leases:
+            ledger.merge(lease, 0.0)
+        assert ledger.free(want(1).account, 0.0) >= 300, uid
 
 
 def test_a_need_larger_than_either_is_served_by_both() -> None:

@@ -274,7 +274,7 @@ def test_sidecars_ask_for_the_next_period_at_different_moments() -> None:
 
 
 def test_the_first_want_is_a_hundredth_of_the_limit() -> None:
-    assert Ledger("me", BUDGETS, 0.0).wants(0.0) == (Want(account=MONTH, need=0, want=USD // 10),)
+    assert Ledger("me", BUDGETS, 0.0).wants(0.0) == (Want(account=MONTH, need=0, want=USD // 10, overrides=()),)
 
 
 def test_an_unanswered_top_up_is_asked_again_and_a_refused_one_later() -> None:
@@ -305,7 +305,7 @@ def test_where_little_is_left_rights_are_topped_up_to_one_more_call() -> None:
     ledger.reserve(charge(400), "a", 1.0)
     assert ledger.wants(1.0) == ()
     ledger.reserve(charge(400), "b", 1.0)
-    assert ledger.wants(1.0) == (Want(account=MONTH, need=0, want=2 * 400 - 200),)
+    assert ledger.wants(1.0) == (Want(account=MONTH, need=0, want=2 * 400 - 200, overrides=()),)
 
 
 def test_rights_at_low_water_are_enough() -> None:

@@ -227,7 +227,7 @@ class Books:
     # --- parts of acquire ---------------------------------------------------------------------------------
 
     def _plan(self, holder: Holder, one: Asked, now_ms: int, planned: Sequence[Plan]) -> list[Plan]:
-        overrides = overrides_of(self.holdings, one.account, one.in_force, now_ms)
+        overrides = one.known(overrides_of(self.holdings, one.account, one.in_force, now_ms))
         return plan_grants(self.holdings, one, overrides, holder, self._new_id, planned)
 
     def _new_id(self) -> str:

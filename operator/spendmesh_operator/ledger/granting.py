@@ -6,7 +6,7 @@ Planning changes no lease: `Books.acquire` books the plans of a request together
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -43,6 +43,11 @@ class Asked:
     account: Account
     in_force: LimitInForce
     wants: list[Want] = field(default_factory=list)
+
+    def known(self, overrides: Iterable[Account]) -> list[Account]:
+        """Those of these accounts whose overrides the holder's policy has: what it does not know it cannot spend."""
+        said = [want.overrides for want in self.wants if want.overrides is not None]
+        return [account for account in overrides if all(account.key.override in names for names in said)]
 
     @property
     def need(self) -> int:

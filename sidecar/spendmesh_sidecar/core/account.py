@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from msgspec.structs import replace
+
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want, meaning_of
@@ -183,7 +185,7 @@ class Account:
             fruitless = self._granted_when_asked == granted
             self._granted_when_asked = granted
             self._ask_at = now + (DENIED_AGAIN_SECONDS if fruitless else ASK_AGAIN_SECONDS)
-            asked.append(Want(account=self.ref, need=0, want=max(1, target - free)))
+            asked.append(self._want(0, max(1, target - free)))
         provided = any(book.starts_at > now and not book.override for book in self.leases.values())
         # In a rolling window rights for the next part are taken from what this one may still spend.
         spare = not (tight and self._rolling)
@@ -191,7 +193,7 @@ class Account:
             return asked
         if lease.ends_at - now < NEXT_PERIOD_LEAD_SECONDS * (1 + spread):
             self._ask_next_at = now + ASK_AGAIN_SECONDS
-            asked.append(Want(account=self.ref, need=0, want=target, period="next"))
+            asked.append(replace(self._want(0, target), period="next"))
         return asked
 
     def want_for(self, lacking: tuple[Shortfall, ...], now: float, *, promised: bool = False) -> Want:
@@ -206,7 +208,11 @@ class Account:
         need = sum(needs) + max(0, len(needs) - (not promised)) * free
         wholes = [call.want + free for call in lacking]
         ahead = max(sum(wholes) + max(wholes), self.demand.target(now, amount, tight=self._tight(now)))
-        return Want(account=self.ref, need=need, want=max(need, ahead - free))
+        return self._want(need, max(need, ahead - free))
+
+    def _want(self, need: int, want: int) -> Want:
+        known = tuple(each.name for each in self.limit.overrides) if self.limit else ()
+        return Want(account=self.ref, need=need, want=want, overrides=known)
 
     def give_back_surplus(self, now: float) -> None:
         """Release what has been idle too long, so that others can spend it."""

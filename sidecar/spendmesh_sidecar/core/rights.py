@@ -77,6 +77,8 @@ class Want(Message, frozen=True, kw_only=True):
     need: int
     want: int
     period: Literal["current", "next"] = "current"
+    overrides: tuple[str, ...] | None = None
+    """Those that the holder's policy has: rights of another one would be of no use to it. None: it does not say."""
 
 
 class AccountState(Message, frozen=True, kw_only=True):
