@@ -105,9 +105,12 @@ class Leases:
                 while not self._ledger.settled_up:
                     await self.report()
                     if not self._ledger.settled_up:
+                        await self._top_up_in_time()
                         await asyncio.sleep(REPAIR_SECONDS)
         except TimeoutError:
             log.warning("stopped before every lease was closed; the coordinator keeps the rest charged")
+            for name, amount in self._ledger.unbooked.items():
+                log.error("%d of %s were spent without a lease and could not be told to the coordinator", amount, name)
 
     async def acquire(self, shortfalls: tuple[Shortfall, ...], wait_seconds: float) -> Denials | None:
         """
@@ -268,11 +271,14 @@ class Leases:
     async def _top_up_loop(self) -> None:
         while True:
             await asyncio.sleep(TOP_UP_SECONDS)
-            try:
-                async with asyncio.timeout(REPORT_SECONDS):
-                    await self._top_up()
-            except TimeoutError:
-                pass  # asked again with fresh numbers
+            await self._top_up_in_time()
+
+    async def _top_up_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._top_up()
+        except TimeoutError:
+            pass  # asked again with fresh numbers
 
     async def _report_loop(self) -> None:
         while True:

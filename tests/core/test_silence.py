@@ -9,7 +9,7 @@ from exchange_world import MONTH, USD, World, budget, chat, limit, policy, succe
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import AccountState, Denial, Lease, LeaseState, report_digest
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode, WindowSpec
 
 HOUR = 3_600_000
 ALLOWED = replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500)
@@ -236,6 +236,44 @@ def test_a_debt_outlives_that_its_budget_is_taken_away_and_applied_again() -> No
     ledger.merge(lease(100), 4.0)
     [told] = ledger.reports(4.0)
     assert (told.used, told.unheld) == (350, 350)
+
+
+@pytest.mark.parametrize("mode", ["Enforce", "Observe"])
+def test_what_was_spent_without_a_lease_asks_for_one_at_the_end(mode: Mode) -> None:
+    """A shutdown would lose it: one lease without rights comes, is told all of it, and closes at once."""
+    ledger = Ledger("me", (budget(ALLOWED, mode=mode),), 0.0)
+    ledger.unanswered(0.0)
+    observed = (Charge(MONTH, "Cost", 350, observed=mode == "Observe"),)
+    assert ledger.reserve(observed, "a", 0.0) == ()
+    ledger.drain()
+    assert ledger.wants(0.0) == () and not ledger.settled_up, "it is still under way"
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+
+    [want] = ledger.wants(0.0)
+    assert (want.account, want.need, want.want) == (MONTH, 0, 0)
+    assert ledger.wants(0.5) == (), "asked a moment ago"
+    assert not ledger.settled_up
+    assert ledger.unbooked == {"team-a/team/monthly": 350}
+
+    ledger.merge(lease(0), 0.6)
+    [told] = ledger.reports(0.6)
+    assert (told.used, told.unheld, told.closed) == (350, 350 if mode == "Enforce" else 0, True)
+    ledger.acknowledged([LeaseState(lease="one", sequence=told.sequence)], 0.7)
+    assert ledger.settled_up and not ledger.unbooked
+
+
+def test_what_ends_during_a_shutdown_is_told_in_a_lease_that_is_about_to_close() -> None:
+    """It takes no reservation any more, but its last word is not said yet."""
+    ledger = holding(ALLOWED, 100)
+    assert ledger.reserve(charge(100), "b", 0.0) == ()
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(350), "a", 0.0) == ()
+    ledger.drain()
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+    assert ledger.wants(0.0) == ()
+    ledger.settle("b", Quantities(100, "USD"), 0.0)
+    [told] = ledger.reports(0.0)
+    assert (told.used, told.unheld, told.closed) == (450, 350, True)
 
 
 def test_a_rolling_window_allows_its_cap_once_in_its_length() -> None:

@@ -15,7 +15,7 @@ from fake_bank import Bank
 from sidecar_beside import eventually
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused
-from spendmesh_sidecar.core.charges import Charge
+from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec
 from spendmesh_sidecar.leases import REPORTS_AT_ONCE, Leases
@@ -120,6 +120,11 @@ class Desk:
         self.leases = Leases(client, self.ledger, self.clock, Random(3), lambda: next(self.nonces))
         self._calls = self.waits = 0
 
+    def spend_unasked(self, amount: int) -> None:
+        """An observed call that nobody granted anything for."""
+        assert not self.ledger.reserve((Charge(MONTH, "Cost", amount, observed=True),), "unasked", 0.0)
+        self.ledger.settle("unasked", Quantities(amount, "USD"), 0.0)
+
     async def start(self) -> None:
         """With the first top-up answered, and none due for a while."""
         starting = asyncio.create_task(self.leases.start())
@@ -160,6 +165,12 @@ async def generous_desk() -> AsyncIterator[Desk]:
     """Rights are granted ahead."""
     async for made in opened(Desk(share=2)):
         yield made
+
+
+@pytest.fixture
+def watched_desk() -> Desk:
+    """A limit that is only observed; nothing was asked for yet."""
+    return Desk(budgets=(budget(limit("monthly", LIMIT), mode="Observe"),))
 
 
 async def opened(desk: Desk) -> AsyncIterator[Desk]:
@@ -357,6 +368,23 @@ async def test_rights_that_cannot_be_spent_here_are_not_asked_for_again_and_agai
     assert set(await asyncio.gather(*desk.calls(*amounts))) == {"in_flight"}
     assert len(desk.counter.asked) == 2
     assert desk.counter.closed, "so that the rights go back"
+
+
+async def test_use_without_a_lease_is_told_before_the_end(watched_desk: Desk) -> None:
+    """Observed while the coordinator was away: a shutdown asks for a lease to tell it in."""
+    watched_desk.spend_unasked(70)
+    watched_desk.counter.at_once = True
+    await watched_desk.leases.stop(60.0)
+    assert [held.used for held in watched_desk.counter.bank.leases.values()] == [70]
+    assert watched_desk.ledger.settled_up
+
+
+async def test_what_could_not_be_told_before_the_end_is_said_in_the_log(
+    watched_desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched_desk.spend_unasked(70)
+    await watched_desk.leases.stop(SOON)
+    assert "70 of team-a/team/monthly were spent without a lease" in caplog.text
 
 
 async def test_a_refusal_of_all_is_not_remembered_for_one(desk: Desk) -> None:

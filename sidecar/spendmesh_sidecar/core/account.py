@@ -240,9 +240,11 @@ class Account:
         return bool(self.unleased or self.would_block)
 
     def carry_over(self, now: float) -> LeaseBook | None:
-        """Move what waited for a lease into the current one; answers the lease if it got use."""
-        lease = self.current(now)
-        if lease is None or not self.unbooked:
+        """Move what waited for a lease into the current one, or one that closes; answers the lease if it got use."""
+        if not self.unbooked:
+            return None
+        lease = self.current(now) or self._closing(now)
+        if lease is None:
             return None
         carried = self.unleased
         lease.charge_unheld(carried, self.owed)
@@ -251,6 +253,16 @@ class Account:
             self._credit_until = self._counts_until(lease)
         self.unleased = self.would_block = self.owed = 0
         return lease if carried else None
+
+    def _closing(self, now: float) -> LeaseBook | None:
+        return next((lease for lease in self.leases.values() if lease.tells(now) and not lease.override), None)
+
+    def want_to_tell(self, now: float) -> Want | None:
+        """At the end: a lease without rights, for use that none has yet. Asking is remembered."""
+        if not self.unleased or self.limit is None or now < self._ask_at or self._closing(now) is not None:
+            return None
+        self._ask_at = now + ASK_AGAIN_SECONDS
+        return self._want(0, 0)
 
     def hear(self, *, silent: bool) -> None:
         """The coordinator was heard, or did not answer in time."""

@@ -85,6 +85,11 @@ class LeaseBook:
         """True while its period runs and nothing forbids a new reservation."""
         return self.starts_at <= now < self.ends_at and not (self.fenced or self.retired)
 
+    def tells(self, now: float) -> bool:
+        """Whether use that had no lease can still be told in it: it may take no reservation any more."""
+        last_word = self._sent is not None and self._sent.closed
+        return self.starts_at <= now < self.ends_at and not (self.fenced or self.superseded or last_word)
+
     def supersede(self) -> None:
         """Never spend from this lease again; it closes as soon as nothing is held."""
         self.retired = self.superseded = True

@@ -94,15 +94,30 @@ class Ledger:
         self._spread = int(hashlib.sha256(nonce.encode()).hexdigest()[:8], 16) / 2**32
 
     def drain(self) -> None:
-        """Shutdown: no right is asked for or spent any more; leases close as their reservations resolve."""
+        """
+        Shutdown: no right is spent any more; leases close as their reservations resolve. Use that has no lease yet asks
+        for one without rights, so that it is in the books.
+        """
         self.draining = True
         for account in self.accounts.values():
             _retire(account)
 
     @property
     def settled_up(self) -> bool:
-        """Nothing is held, and every lease is closed and acknowledged."""
-        return not self.open_attempts and all(not account.leases for account in self.accounts.values())
+        """Nothing is held, every lease is closed and acknowledged, and no use waits for one."""
+        return not self.open_attempts and not any(
+            account.leases or account.unleased for account in self.accounts.values()
+        )
+
+    @property
+    def unbooked(self) -> dict[str, int]:
+        """Use that is in no books yet, by `budget/limit`."""
+        sums: dict[str, int] = {}
+        for ref, account in self.accounts.items():
+            if account.unleased:
+                name = f"{ref.budget}/{ref.limit}"
+                sums[name] = sums.get(name, 0) + account.unleased
+        return sums
 
     # --- one attempt ------------------------------------------------------------------------------------------
 
@@ -246,7 +261,7 @@ class Ledger:
     def wants(self, now: float) -> tuple[Want, ...]:
         """Top-ups that are due, for this period and, near its end, for the next. Asking is remembered."""
         if self.draining:
-            return ()
+            return tuple(filter(None, (account.want_to_tell(now) for account in self.accounts.values())))
         return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
 
     def wants_for(
