@@ -76,7 +76,17 @@ class AttemptRunner:
         try:
             with TimeLimit(step.timeout_seconds) as limit:
                 passage = _Passage(self, step, client, span, began, limit)
-                outcome = await self._pass(passage, step, span)
+                if plane.log.waits and self._request.operation.billed:
+                    await plane.log.durable()
+                outcome = await passage.run(self._request_for(step, span))
+        except KeyMissing:
+            outcome = broken(Kind.KEY_MISSING)
+        except LedgerUnwritable:
+            outcome = broken(Kind.UNWRITTEN)
+        except ConnectFailed:
+            outcome = broken(Kind.CONNECT)
+        except ConnectionCut:
+            outcome = passage.broken(Kind.CUT)
         except TimeoutError:
             outcome = passage.broken(Kind.CLIENT_GONE if client.gone else Kind.TIMEOUT)
         finally:
@@ -89,19 +99,6 @@ class AttemptRunner:
         span.response_id = outcome.response_id
         span.response_model = outcome.response_model
         return outcome
-
-    async def _pass(self, passage: _Passage, step: Attempt, span: AttemptSpan) -> Outcome:
-        try:
-            await self._plane.written(self._request.operation)
-            return await passage.run(self._request_for(step, span))
-        except KeyMissing:
-            return broken(Kind.KEY_MISSING)
-        except LedgerUnwritable:
-            return broken(Kind.UNWRITTEN)
-        except ConnectFailed:
-            return broken(Kind.CONNECT)
-        except ConnectionCut:
-            return passage.broken(Kind.CUT)
 
     def spans(self, settlements: Sequence[Settlement]) -> tuple[AttemptSpan, ...]:
         """The attempts with what they cost."""
@@ -236,8 +233,11 @@ class _Passage:
             passed = usage_filter.feed(chunk) if usage_filter else chunk
             if not self._runner.committed:
                 await self._commit(response)
-            if passed:
-                await self._pass_on(passed)
+            if passed and not self._client_gone:
+                try:
+                    await self._client.write(passed)
+                except ClientGone:
+                    self._left()
         if not self._runner.committed:
             await self._commit(response)
         if usage_filter and (rest := usage_filter.end()):

@@ -18,7 +18,6 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
-from spendmesh_sidecar.core.types import Operation
 from spendmesh_sidecar.keys import KeySource
 from spendmesh_sidecar.leases import Leases
 from spendmesh_sidecar.ledger_log import Log, NoLog
@@ -77,11 +76,6 @@ class DataPlane:
         self.active -= 1
         if not self.active:
             self.idle.set()
-
-    async def written(self, operation: Operation) -> None:
-        """Return when an attempt's record is where it must be before it is sent. Raises LedgerUnwritable."""
-        if self.log.waits and operation.billed:
-            await self.log.durable()
 
     @property
     def broken(self) -> str:

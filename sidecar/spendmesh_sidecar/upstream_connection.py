@@ -22,6 +22,8 @@ MAX_FIELD_BYTES = 16 * 1024
 """One header field; node.js and tomcat allow 8-16 KiB for all."""
 MAX_FIELDS = 128
 """aiohttp's own default; Apache's LimitRequestFields is 100."""
+ONE_PIECE_BYTES = 64 * 1024
+"""Up to here head and body are written as one: a copy costs less than a second buffer, and memory little."""
 MAX_INTERIM = 5
 """1xx answers before the final one, as in Go's net/http."""
 READ_BUFFER_BYTES = 64 * 1024
@@ -72,7 +74,10 @@ class Connection(BaseProtocol):
         )
         self._interim = 0
         self._head = self._loop.create_future()
-        transport.writelines((head, body) if body else (head,))
+        if len(body) <= ONE_PIECE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
         try:
             message = await self._head
         except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from spendmesh_sidecar.core.observation import Answer, Observation, openai_text
 from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Tally
@@ -16,6 +17,20 @@ from spendmesh_sidecar.core.sse import Event, EventReader
 
 MAX_CHOICES = 1_024
 """Choices that are told apart; OpenAI's own bound on n is 128."""
+
+
+class _Chunk(Struct, gc=False):
+    """What is read of a chunk, whatever it is: nothing else becomes an object."""
+
+    id: Any = None
+    model: Any = None
+    service_tier: Any = None
+    choices: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_DECODER = msgspec.json.Decoder(_Chunk)
 
 
 class OpenAIStream:
@@ -46,22 +61,22 @@ class OpenAIStream:
         if event.data == b"[DONE]":
             self._done = True
             return
-        chunk = _object(event.data)
-        if chunk is None:
-            return
+        try:
+            chunk = _DECODER.decode(event.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return  # no JSON object: the client's to understand
         answer = self._answer
         if not answer.response_model:
-            answer.identify(chunk.get("id"), chunk.get("model"))
-        if chunk.get("error") or event.name == b"error":
-            answer.fail(chunk.get("error"))
-        if isinstance(tier := chunk.get("service_tier"), str):
-            self._tally.service_tier = tier[:64]
-        choices = chunk.get("choices")
+            answer.identify(chunk.id, chunk.model)
+        if chunk.error or event.name == b"error":
+            answer.fail(chunk.error)
+        if isinstance(chunk.service_tier, str):
+            self._tally.service_tier = chunk.service_tier[:64]
+        choices = chunk.choices
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 self._choice(choice, count_text)
-        usage = chunk.get("usage")
-        reported = usage is not None and self._tally.add(usage)
+        reported = chunk.usage is not None and self._tally.add(chunk.usage)
         self._usage_is_last = reported or (self._usage_is_last and not choices)
 
     def _choice(self, choice: dict[str, Any], count_text: bool) -> None:
