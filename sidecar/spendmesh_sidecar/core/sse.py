@@ -6,14 +6,14 @@ Format: WHATWG HTML, "Interpreting an event stream": lines end with CR, LF or CR
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 MAX_EVENT_BYTES = 1 << 20
 """Longer events are passed over (the bytes go to the client all the same); the largest real ones, tool arguments in
 one piece, stay below 100 KB. httpx-sse and aiohttp stop at 64 KB to 1 MB too."""
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, gc=False):
     """One event: its name (empty when it has none) and its data lines joined."""
 
     name: bytes

@@ -29,6 +29,7 @@ from spendmesh_sidecar.core.operations.fields import (
 )
 from spendmesh_sidecar.core.operations.reading import Read, input_bound
 from spendmesh_sidecar.core.operations.strict_json import (
+    given,
     kind_of,
     read_boolean,
     read_count,
@@ -204,17 +205,17 @@ def read_messages(members: Mapping[str, Raw], size: int) -> Read:
     if "messages" not in members:
         raise invalid("messages: is missing", "messages")
     walk(members, _MESSAGES, "", findings)
-    given = {name: raw for name, raw in members.items() if kind_of(raw) != "null"}
-    maximum = read_count(given["max_tokens"], "max_tokens") if "max_tokens" in given else None
+    said = given(members)
+    maximum = read_count(said["max_tokens"], "max_tokens") if "max_tokens" in said else None
     bounds = Bounds(
         input_tokens=input_bound(size, findings, IMAGE_TOKENS),
         max_output_tokens=maximum,
         output_field="max_tokens",
-        service_tiers=_service_tiers(given, findings),
+        service_tiers=_service_tiers(said, findings),
         cache_writes=tuple(sorted(findings.cache_writes)),
-        extra_output_tokens=_thinking_beyond(given.get("thinking"), maximum),
+        extra_output_tokens=_thinking_beyond(said.get("thinking"), maximum),
     )
-    stream = read_boolean(given["stream"], "stream") if "stream" in given else False
+    stream = read_boolean(said["stream"], "stream") if "stream" in said else False
     return Read(bounds, tuple(findings.unpriced), stream)
 
 
@@ -223,12 +224,12 @@ def read_count_tokens(members: Mapping[str, Raw], size: int) -> Read:
     return Read(Bounds(input_tokens=0), ())
 
 
-def _service_tiers(given: Mapping[str, Raw], findings: Findings) -> tuple[str, ...]:
+def _service_tiers(said: Mapping[str, Raw], findings: Findings) -> tuple[str, ...]:
     tiers = _TIERS["auto"]
-    if (raw := given.get("service_tier")) is not None:
+    if (raw := said.get("service_tier")) is not None:
         _known_tier(raw, "service_tier", findings)
         tiers = _TIERS.get(read_string(raw, "service_tier"), tiers)
-    if (raw := given.get("speed")) is not None:
+    if (raw := said.get("speed")) is not None:
         _known_speed(raw, "speed", findings)
         if read_string(raw, "speed") == "fast":  # the price table has fast mode as a tier
             tiers = ("fast", *tiers)

@@ -62,7 +62,7 @@ def free(*names: str) -> dict[str, Check | None]:
 
 
 def walk(members: Mapping[str, Raw], table: Table, path: str, findings: Findings) -> None:
-    """Check the members of one object; `null` is the same as absent in every API that we speak."""
+    """Check the members of one object but for those that are `null`, as absent ones."""
     for name, raw in members.items():
         check = table.get(name, _unknown)
         if check is not None and kind_of(raw) != "null":

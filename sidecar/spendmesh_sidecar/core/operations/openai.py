@@ -14,6 +14,7 @@ from msgspec import Raw
 from spendmesh_sidecar.core.operations.errors import invalid
 from spendmesh_sidecar.core.operations.fields import (
     FREE,
+    Check,
     Findings,
     Table,
     adding,
@@ -29,6 +30,7 @@ from spendmesh_sidecar.core.operations.fields import (
 )
 from spendmesh_sidecar.core.operations.reading import Read, input_bound
 from spendmesh_sidecar.core.operations.strict_json import (
+    given,
     kind_of,
     read_boolean,
     read_count,
@@ -124,6 +126,7 @@ _TIERS: Mapping[str, tuple[str, ...]] = {
     "priority": ("priority", "standard"),
     "fast": ("fast", "priority", "standard"),
 }
+_known_tier: Check = one_of(_TIERS)
 
 
 # --- chat -------------------------------------------------------------------------------------------------
@@ -135,12 +138,12 @@ def read_chat(members: Mapping[str, Raw], size: int) -> Read:
     if "messages" not in members:
         raise invalid("messages: is missing", "messages")
     walk(members, _CHAT, "", findings)
-    given = {name: raw for name, raw in members.items() if kind_of(raw) != "null"}
-    choices = read_count(given["n"], "n", 1, MAX_CHOICES) if "n" in given else 1
-    field, maximum = _output(given)
-    stream = read_boolean(given["stream"], "stream") if "stream" in given else False
+    said = given(members)
+    choices = read_count(said["n"], "n", 1, MAX_CHOICES) if "n" in said else 1
+    field, maximum = _output(said)
+    stream = read_boolean(said["stream"], "stream") if "stream" in said else False
     predicted = 0
-    if (prediction := given.get("prediction")) is not None:
+    if (prediction := said.get("prediction")) is not None:
         _PREDICTION(prediction, "prediction", findings)
         predicted = len(memoryview(prediction)) * choices
     bounds = Bounds(
@@ -148,24 +151,24 @@ def read_chat(members: Mapping[str, Raw], size: int) -> Read:
         choices=choices,
         max_output_tokens=maximum,
         output_field=field,
-        service_tiers=_service_tiers(given.get("service_tier"), findings),
+        service_tiers=_service_tiers(said.get("service_tier"), findings),
         # Newer models write their cache unasked, at the price of the usual lifetime.
         cache_writes=("default", "long") if "long" in findings.cache_writes else ("default",),
         extra_output_tokens=predicted,
     )
-    asked = _usage_asked(given.get("stream_options"), findings)
+    asked = _usage_asked(said.get("stream_options"), findings)
     return Read(bounds, tuple(findings.unpriced), stream, usage_asked=asked or not stream)
 
 
-def _output(given: Mapping[str, Raw]) -> tuple[str, int | None]:
+def _output(said: Mapping[str, Raw]) -> tuple[str, int | None]:
     """The field that carries the maximum, and the maximum. `max_tokens` is the deprecated name of the other."""
-    if "max_tokens" in given and "max_completion_tokens" in given:
+    if "max_tokens" in said and "max_completion_tokens" in said:
         raise invalid(
             "max_tokens and max_completion_tokens are both there; keep max_completion_tokens", "max_completion_tokens"
         )
     for field in ("max_completion_tokens", "max_tokens"):
-        if field in given:
-            return field, read_count(given[field], field)
+        if field in said:
+            return field, read_count(said[field], field)
     return "max_completion_tokens", None
 
 
@@ -173,7 +176,7 @@ def _service_tiers(raw: Raw | None, findings: Findings) -> tuple[str, ...]:
     if raw is None:
         return _TIERS["auto"]
     asked = read_string(raw, "service_tier")
-    one_of(_TIERS)(raw, "service_tier", findings)
+    _known_tier(raw, "service_tier", findings)
     return _TIERS.get(asked, _TIERS["auto"])
 
 

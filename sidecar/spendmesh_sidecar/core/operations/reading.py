@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from spendmesh_sidecar.core.operations.fields import Findings
 from spendmesh_sidecar.core.types import Bounds
@@ -12,7 +12,7 @@ REQUEST_TOKENS = 64
 MESSAGE_TOKENS = 8
 
 
-class Read(NamedTuple):
+class Read(Struct, frozen=True, gc=False):
     """What a body says that matters before routing."""
 
     bounds: Bounds

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.operations.errors import RequestError, invalid, shown, unsupported
@@ -18,7 +19,7 @@ from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Operation
 
 
-class Route(NamedTuple):
+class Route(Struct, frozen=True, gc=False):
     """An operation, and the provider alias that the path names (empty: policy chooses)."""
 
     operation: Operation
@@ -55,6 +56,13 @@ _ANTHROPIC = (
 OPERATIONS: tuple[Operation, ...] = _OPENAI + _ANTHROPIC
 _BY_PATH: Mapping[str, Operation] = {operation.upstream_path: operation for operation in OPERATIONS}
 _PREFIXES: tuple[tuple[str, Dialect], ...] = (("/openai/v1", "OpenAI"), ("/anthropic", "Anthropic"))
+_PLAIN: Mapping[tuple[str, str], Route] = {
+    (operation.method, f"{prefix}{operation.upstream_path}"): Route(operation, "")
+    for prefix, dialect in _PREFIXES
+    for operation in OPERATIONS
+    if operation.dialect == dialect
+}
+"""Request lines without alias, query and model id: nearly all."""
 
 _PROVIDER = re.compile(
     r"/providers/([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)(/.*)"
@@ -77,6 +85,8 @@ def parse(method: str, target: str) -> Route:
     Raises RequestError `operation_unsupported` for a path, method or model id that the table does not know, and
     `request_invalid` for a query parameter that the operation does not have.
     """
+    if (plain := _PLAIN.get((method, target))) is not None:
+        return plain
     path, mark, query = target.partition("?")
     suffix, alias, dialect = _split(path)
     operation = _find(suffix)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from itertools import accumulate
 from json import JSONDecodeError, loads
 from typing import Literal
@@ -30,13 +31,14 @@ Kind = Literal["object", "array", "string", "number", "boolean", "null"]
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _STRING = msgspec.json.Decoder(str)
+_NULL = ord("n")
 _KINDS: dict[int, Kind] = {
     ord("{"): "object",
     ord("["): "array",
     ord('"'): "string",
     ord("t"): "boolean",
     ord("f"): "boolean",
-    ord("n"): "null",
+    _NULL: "null",
     **dict.fromkeys(b"-0123456789", "number"),
 }
 
@@ -68,7 +70,7 @@ def read_body(body: bytes) -> dict[str, Raw]:
     if len(body) != _compact_size(members):
         _refuse_duplicates(body, members, "")
     for name, raw in members.items():
-        if kind_of(raw) == "number" and len(memoryview(raw)) > MAX_NUMBER_CHARACTERS:
+        if len(memoryview(raw)) > MAX_NUMBER_CHARACTERS and kind_of(raw) == "number":
             raise invalid(f"{shown(name)}: this number has more than {MAX_NUMBER_CHARACTERS} characters", shown(name))
     return members
 
@@ -115,6 +117,11 @@ def read_count(raw: Raw, path: str, minimum: int = 0, maximum: int = MAX_COUNT) 
 def kind_of(raw: Raw) -> Kind:
     """The kind of a value that has been read as part of a body."""
     return _KINDS[memoryview(raw)[0]]
+
+
+def given(members: Mapping[str, Raw]) -> dict[str, Raw]:
+    """The members that are not `null`, which is the same as absent in every API that we speak."""
+    return {name: raw for name, raw in members.items() if memoryview(raw)[0] != _NULL}
 
 
 def article(kind: Kind) -> str:
