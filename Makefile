@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Many tests wait for processes, and the simulation takes what is left: one process more than there are cores.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Tests start hundreds of Python processes: each finds its modules compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test quick sim test-cluster lint bench bench-ledger cluster cluster-down generate lock clean
 
@@ -25,7 +29,7 @@ demo: setup  ## The whole story on this machine: no cluster, no keys, under two 
 
 test: setup  ## All tests that need no node (real API server, SDKs, collector and Helm; built once and cached)
 	@$(BIN)/python tests/parts/parts.py ensure control-plane helm collector
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: setup  ## The 30-second check while developing: decisions and tables
 	$(PYTEST) tests/core tests/control -m "not cluster and not real" -x -q $(ARGS)
