@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from part_process import free_port
 from sidecar_beside import chat, eventually, openai_client
 from sidecar_manifests import NAMESPACE, budget, provider, routing, secret
 from spendmesh_standin import DEFAULT_KEYS, StandIn
@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 class Run:

@@ -30,9 +30,14 @@ NODE_PACKAGES: Mapping[str, str] = {
 }
 
 
+def program_path() -> str:
+    """PATH with the folders of administrators' programs, which not every login has: iptables, runc, debootstrap."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
 def missing_packages() -> list[str]:
     """The Debian packages that a node still needs."""
-    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    search = program_path()
 
     def present(probe: str) -> bool:
         if probe == "libc.a":

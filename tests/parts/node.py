@@ -27,6 +27,7 @@ import node_images
 import node_namespaces
 import parts
 from control_plane import run_kubectl, write_certificates
+from debian_packages import program_path
 from go_toolchain import PartsUnavailable
 from kube_api import KubeApi
 from node_config import (
@@ -43,7 +44,7 @@ from part_certificates import Authority, kubeconfig
 from part_process import PartFailed, Running, log_tail, start, wait_until
 
 DEFAULT_NAME = "spendmesh"
-READY_SECONDS = 90
+READY_SECONDS = 180
 
 
 class Node:
@@ -159,7 +160,7 @@ class Node:
             label,
             [*self.enter(), *command],
             self.place.folder / "logs",
-            environment={"NO_PROXY": "*"},
+            environment={"NO_PROXY": "*", "PATH": program_path()},
             with_parent=False,
         )
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from debian_packages import ensure_node_packages
+from debian_packages import ensure_node_packages, program_path
 from go_toolchain import PartsUnavailable
 from node_config import PAUSE_IMAGE
 from parts import cache_home, say
@@ -67,7 +67,8 @@ def _locked() -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], **environment: str) -> None:
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PATH": program_path(), **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
         raise PartsUnavailable(f"{' '.join(command[:3])} failed with exit status {done.returncode}:\n{tail}")

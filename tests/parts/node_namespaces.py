@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from debian_packages import program_path
 from part_process import PartFailed, Running, start, wait_until
 
 INIT = Path(__file__).resolve().parent / "node_init.py"
@@ -45,7 +46,8 @@ class Namespaces:
 
 def call(*command: str) -> str:
     """The output of a command. Raises PartFailed with all it said if it failed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PATH": program_path()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PartFailed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}".strip())
     return done.stdout
@@ -65,8 +67,9 @@ def create(name: str, folder: Path, *, with_parent: bool) -> tuple[Namespaces, R
     namespace."""
     unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
     command = [*unshare, sys.executable, str(INIT), str(folder)]
-    init = start("init", command, folder / "logs", with_parent=with_parent)
-    wait_until((folder / "init-ready").exists, "the node's namespaces are ready", 20, [init])
+    environment = {"PATH": program_path()}
+    init = start("init", command, folder / "logs", environment=environment, with_parent=with_parent)
+    wait_until((folder / "init-ready").exists, "the node's namespaces are ready", 60, [init])
     taken = call("ip", "-4", "-o", "address")
     address, host_address = next(pair for pair in ADDRESS_PAIRS if f" {pair[1]}/" not in taken)
     init_pid = int(Path(f"/proc/{init.process.pid}/task/{init.process.pid}/children").read_text().split()[0])

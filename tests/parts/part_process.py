@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,6 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_UNRESERVED = range(16_000, 65_536)
+_HANDED_OUT: set[int] = set()
 
 
 class PartFailed(RuntimeError):
@@ -75,7 +80,7 @@ def start(
 
 
 def wait_until(
-    condition: Callable[[], bool],
+    condition: Callable[[], object],
     what: str,
     timeout_seconds: float,
     watched: Sequence[Running] = (),
@@ -84,22 +89,36 @@ def wait_until(
     """Returns as soon as `condition` holds. Raises PartFailed when a watched program stops first, or the time is
     over."""
     deadline = time.monotonic() + timeout_seconds
-    while not condition():
+    while not (seen := condition()):
         for running in watched:
             if (code := running.process.poll()) is not None:
                 raise PartFailed(f"{running.name} stopped with exit status {code} before {what}\n{running.tail()}")
         if time.monotonic() > deadline:
             logs = "\n".join(running.tail() for running in watched)
-            raise PartFailed(f"{what}: not within {timeout_seconds:.0f} s\n{logs}")
+            raise PartFailed(f"{what}: not within {timeout_seconds:.0f} s; last seen: {seen!r}\n{logs}")
         time.sleep(poll_seconds)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port of the address that was free a moment ago; a caller that loses the race starts anew with another."""
+    """A TCP port of the address that is free now, and out of those that the kernel gives to whoever names none: so no
+    connection of another test takes it before the program that it is for has bound it."""
+    first, last = map(int, _EPHEMERAL.read_text().split()) if _EPHEMERAL.exists() else (32_768, 65_535)
+    others = [port for port in _UNRESERVED if not first <= port <= last]
+    while True:
+        port = secrets.choice(others or _UNRESERVED)
+        if port not in _HANDED_OUT and _is_free(address, port):
+            _HANDED_OUT.add(port)
+            return port
+
+
+def _is_free(address: str, port: int) -> bool:
     with contextlib.closing(socket.socket()) as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+        return True
 
 
 @contextlib.contextmanager

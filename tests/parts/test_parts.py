@@ -10,7 +10,9 @@ import pytest
 
 import go_toolchain
 import parts
+from debian_packages import program_path
 from go_toolchain import HERE, PartsUnavailable
+from part_process import free_port
 
 
 def program(folder: Path, name: str, text: str = "#!/bin/sh\n") -> Path:
@@ -121,7 +123,7 @@ sleep 0.5; printf '#!/bin/sh\\n' > "$out/helm"; chmod +x "$out/helm"
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     command = [sys.executable, str(HERE / "parts.py"), "ensure", "helm"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=30) for process in both]
+    answers = [process.communicate(timeout=90) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0][0] == answers[1][0]
     assert count.read_text().splitlines() == ["built"]
@@ -131,3 +133,17 @@ def test_an_unknown_group_is_refused_by_name() -> None:
     """The message lists the groups there are."""
     with pytest.raises(ValueError, match="no group 'clutser'; there are control-plane"):
         parts.ensure("clutser")
+
+
+def test_a_free_port_is_nobodys_by_chance_and_given_once() -> None:
+    """Between our look and a program's bind other tests open connections: the kernel must not give them this port."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    assert (first <= 16_000 and last >= 65_535) or not [port for port in ports if first <= port <= last]
+
+
+def test_programs_of_administrators_are_found_without_their_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CI job's PATH may lack sbin, where Debian has iptables and runc."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert program_path().split(":") == ["/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]

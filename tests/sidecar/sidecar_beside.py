@@ -14,7 +14,7 @@ import anthropic
 import openai
 from aiohttp import web
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 async def eventually(condition: Callable[[], Any], why: str = "the awaited condition did not come true") -> Any:
@@ -26,7 +26,7 @@ async def eventually(condition: Callable[[], Any], why: str = "the awaited condi
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, why
+        assert time.monotonic() < deadline, f"{why}; last seen: {found!r}"
         await asyncio.sleep(0.005)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 import openai
 
+from part_process import free_port
 from sidecar_beside import Collector, anthropic_client, chat, eventually, openai_client
 from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, secret
 from spendmesh_cli.children import Child
@@ -84,9 +85,9 @@ class World:
     # --- control ------------------------------------------------------------------------------------------
 
     async def start_control(self, port: int = 0) -> None:
-        """The control process, on the books that it left behind if it ran before."""
+        """The control process, on the books that it left behind if it ran before. Its port stays its own meanwhile."""
         self.control = LocalControl(self.objects.values(), [POD], self._folder, SystemClock(), Random(1))
-        await self.control.start(port=port)
+        await self.control.start(port=port or free_port())
         self.control_url = self.control.url
         self._control_runs = True
 
@@ -172,7 +173,7 @@ class World:
         tokens.write_text(json.dumps({POD.token: NAMESPACE}))
         words = ["--manifests", manifests, "--state", self._folder, "--tokens", tokens, "--books", self.books]
         child = await Child.start(
-            "control", "spendmesh_cli.control_process", [*map(str, words), "--port", str(port)], self.log
+            "control", "spendmesh_cli.control_process", [*map(str, words), "--port", str(port or free_port())], self.log
         )
         self._stack.push_async_callback(child.stop)
         self.control_url = str((await child.ready())["url"])
