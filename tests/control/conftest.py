@@ -15,5 +15,5 @@ ROOT = Path(__file__).parents[2]
 def kinds(control_plane: ControlPlane) -> ControlPlane:
     """The shared control plane, with the CRDs of this tree."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=90s", "-f", str(ROOT / "crds"))
     return control_plane

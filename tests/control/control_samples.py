@@ -32,7 +32,7 @@ TOKENS: dict[str, PodIdentity | ReplicaIdentity] = {
     "replica-token": ReplicaIdentity("operator-1"),
 }
 TABLE = b'{"version":"sample","date":"2026-01-01","lists":[]}'
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 @dataclass

@@ -41,14 +41,14 @@ class Replica:
     def ready(self) -> bool:
         """Whether /readyz says so."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=2) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=30) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
     def metrics(self) -> str:
         """The text of /metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=30) as response:
             return str(response.read().decode())
 
     def log(self) -> list[Json]:
@@ -122,7 +122,7 @@ class Installation:
         """Until every replica that runs is ready."""
         alive = [replica for replica in self.replicas.values() if replica.running.process.poll() is None]
         watched = [replica.running for replica in alive]
-        wait_until(lambda: all(replica.ready() for replica in alive), "the operator is ready", 60, watched)
+        wait_until(lambda: all(replica.ready() for replica in alive), "the operator is ready", 120, watched)
 
     def lead_webhook_to(self, replica: Replica) -> None:
         """

@@ -202,7 +202,7 @@ class MeetingKube(LosingKube):
         self.most = max(self.most, self.running)
         if self.running == 2:
             self.both.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.both.wait()
         answer = await super()._request(method, path, *arguments)
         self.running -= 1

@@ -156,7 +156,7 @@ def test_a_secret_that_is_gone_is_told_with_what_to_do(
         kube = await Kube.connect(str(control_plane.kubeconfig))
         running = asyncio.create_task(cluster.keeper(kube, True).run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "helm upgrade" not in caplog.text:
                     await asyncio.sleep(0.05)
         finally:

@@ -44,7 +44,7 @@ async def informed(
     informer = Informer(kube, index, namespace=namespace, on_change=lambda: changes.append(None), rng=random.Random(1))
     task = asyncio.create_task(informer.run())
     try:
-        await asyncio.wait_for(informer.synced.wait(), 20)
+        await asyncio.wait_for(informer.synced.wait(), 60)
         yield informer, lambda: len(changes)
     finally:
         task.cancel()
@@ -53,7 +53,7 @@ async def informed(
         await kube.close()
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)

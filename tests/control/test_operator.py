@@ -65,7 +65,7 @@ def create_pod(cluster: Installation, body: Json, namespace: str = TEAM) -> Json
             raise
         return True
 
-    wait_until(attempt, "the webhook is reached", 30)
+    wait_until(attempt, "the webhook is reached", 90)
     return created[0]
 
 
@@ -84,7 +84,7 @@ def call(
 ) -> tuple[int, bytes]:
     """One request to a replica's control server, as a sidecar makes it: with the CA that injection gives."""
     context = ssl.create_default_context(cadata=authority(cluster))
-    plain = socket.create_connection(("127.0.0.1", replica.control), timeout=20)
+    plain = socket.create_connection(("127.0.0.1", replica.control), timeout=60)
     with context.wrap_socket(plain, server_hostname=f"{RELEASE}-control.{NAMESPACE}.svc") as secured:
         connection = http.client.HTTPConnection("127.0.0.1", replica.control)
         connection.sock = secured
@@ -104,7 +104,7 @@ def authority(cluster: Installation) -> str:
 def app(cluster: Installation) -> tuple[Json, str]:
     """A pod that was injected under the team's policies, and its sidecar's token."""
     cluster.plane.kubectl("apply", "-n", TEAM, "-f", "-", stdin=POLICIES)
-    wait_until(lambda: is_true(cluster, "routingpolicies", "support", "Accepted"), "the policy is accepted", 20)
+    wait_until(lambda: is_true(cluster, "routingpolicies", "support", "Accepted"), "the policy is accepted", 90)
     created = create_pod(cluster, pod("app-0"))
     token = cluster.plane.token(TEAM, "default", "spendmesh.io", pod=("app-0", created["metadata"]["uid"]))
     return created, token
@@ -129,7 +129,7 @@ def test_policies_are_accepted_and_say_so(cluster: Installation, app: tuple[Json
                 )
             ),
             f"{name} is accepted",
-            20,
+            90,
         )
         found = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/{plural}/{name}")
         assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
@@ -271,7 +271,7 @@ def test_acknowledgements_through_a_follower_reach_the_status(cluster: Installat
     assert call(cluster, follower, app[1], protocol.PATH_ACK, ack)[0] == 204
     path = f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/routingpolicies/support"
     counts = {"matched": 1, "effective": 1, "programmed": 1}
-    wait_until(lambda: cluster.get(path)["status"]["workloads"] == counts, "the workload is programmed", 30)
+    wait_until(lambda: cluster.get(path)["status"]["workloads"] == counts, "the workload is programmed", 90)
     assert is_true(cluster, "routingpolicies", "support", "Programmed")
 
 
@@ -297,8 +297,8 @@ def test_a_threshold_is_told_once_and_who_may_read_the_budget_reads_its_bill(
         items: list[Json] = cluster.get(f"/api/v1/namespaces/{TEAM}/events")["items"]
         return [one for one in items if one["involvedObject"] == {**one["involvedObject"], "name": "team"}]
 
-    wait_until(lambda: bool(told()), "the Event", 20)
-    wait_until(lambda: cluster.get(where)["status"]["tightest"]["percent"] == 85, "the status", 40)
+    wait_until(lambda: bool(told()), "the Event", 90)
+    wait_until(lambda: cluster.get(where)["status"]["tightest"]["percent"] == 85, "the status", 90)
     (event,) = told()
     assert (event["reason"], event["type"]) == ("ThresholdReached", "Warning")
     assert "has reached 80 %" in event["message"]
@@ -343,13 +343,13 @@ spec:
     def told() -> bool:
         return conditions(cluster, "routingpolicies", "broken").get("ResolvedRefs", {}).get("status") == "False"
 
-    wait_until(told, "the condition", 20)
+    wait_until(told, "the condition", 90)
 
     def events() -> list[Json]:
         items: list[Json] = cluster.get(f"/api/v1/namespaces/{TEAM}/events")["items"]
         return [one for one in items if one["involvedObject"]["name"] == "broken"]
 
-    wait_until(lambda: bool(events()), "the Event", 20)
+    wait_until(lambda: bool(events()), "the Event", 90)
     assert all(one["type"] == "Warning" and "nobody" in one["message"] for one in events())
     cluster.plane.kubectl("delete", "routingpolicy", "-n", TEAM, "broken")
 
@@ -376,7 +376,7 @@ def test_a_debug_container_may_not_reach_the_keys(cluster: Installation, app: tu
         )
         return status, str(answer.get("message", ""))
 
-    wait_until(lambda: attach("harmless")[0] == 200, "the webhook answers", 20)
+    wait_until(lambda: attach("harmless")[0] == 200, "the webhook answers", 90)
     status, said = attach("mounts", volumeMounts=[{"name": "spendmesh-keys", "mountPath": "/keys"}])
     assert status == 403 and "spendmesh-keys" in said
     status, said = attach("targets", targetContainerName="spendmesh-sidecar")
@@ -404,8 +404,8 @@ def test_a_stopped_leader_hands_over_at_once_and_nothing_is_given_back(
     before = granted()
     assert before > 0
     leader.running.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: cluster.leader() is follower, "the follower leads", 25, [follower.running])
-    leader.running.process.wait(25)
+    wait_until(lambda: cluster.leader() is follower, "the follower leads", 90, [follower.running])
+    leader.running.process.wait(90)
     assert leader.running.process.returncode == 0, leader.running.tail()
     account = protocol.AccountRef(budget=f"{TEAM}/team", limit="monthly")
     want = protocol.Want(account=account, need=1_000_000, want=1_000_000)
@@ -414,7 +414,7 @@ def test_a_stopped_leader_hands_over_at_once_and_nothing_is_given_back(
     def granted_again() -> bool:
         return call(cluster, follower, app[1], protocol.PATH_ACQUIRE, request)[0] == 200
 
-    wait_until(granted_again, "the new leader grants", 20, [follower.running])
+    wait_until(granted_again, "the new leader grants", 90, [follower.running])
     assert granted() >= before
 
 

@@ -34,7 +34,7 @@ def test_a_release_of_one_namespace_governs_it_and_asks_for_nothing_else(helm: P
             conditions: list[Json] = cluster.get(path).get("status", {}).get("conditions", [])
             return any(one["type"] == "Accepted" and one["status"] == "True" for one in conditions)
 
-        wait_until(lambda: accepted("team-b"), "the policy is accepted", 20, [replica.running])
+        wait_until(lambda: accepted("team-b"), "the policy is accepted", 90, [replica.running])
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -51,7 +51,7 @@ def test_a_release_of_one_namespace_governs_it_and_asks_for_nothing_else(helm: P
                 return False
             return True
 
-        wait_until(injected, "the webhook is reached", 30, [replica.running])
+        wait_until(injected, "the webhook is reached", 90, [replica.running])
         assert created[0]["spec"]["initContainers"][0]["name"] == "spendmesh-sidecar"
         foreign = plane.api.call("POST", "/api/v1/namespaces/elsewhere/pods", pod)
         assert not foreign["spec"].get("initContainers") and not accepted("elsewhere")

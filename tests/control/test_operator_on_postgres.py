@@ -46,7 +46,7 @@ class Cluster:
         secret = self.installation.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")
         trust = base64.b64decode(secret["data"]["ca.crt"]).decode()
         context = ssl.create_default_context(cadata=trust)
-        plain = socket.create_connection(("127.0.0.1", self.replica.control), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", self.replica.control), timeout=60)
         with context.wrap_socket(plain, server_hostname=f"{RELEASE}-control.{NAMESPACE}.svc") as secured:
             connection = http.client.HTTPConnection("127.0.0.1", self.replica.control)
             connection.sock = secured
@@ -68,7 +68,7 @@ class Cluster:
             replies.append(reply)
             return True
 
-        wait_until(asked, "the leader answers", 40, [self.replica.running])
+        wait_until(asked, "the leader answers", 90, [self.replica.running])
         return 0 if replies[0].denials else sum(lease.granted for lease in replies[0].leases)
 
 
@@ -104,7 +104,7 @@ def ledgers(cluster: Cluster) -> list[object]:
     (re)initializing"."""
     path = f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers"
     api = cluster.installation.plane.api
-    wait_until(lambda: api.request("GET", path)[0] == 200, "the API server lists BudgetLedgers", 20)
+    wait_until(lambda: api.request("GET", path)[0] == 200, "the API server lists BudgetLedgers", 90)
     items: list[object] = cluster.installation.get(path)["items"]
     return items
 

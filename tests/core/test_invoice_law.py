@@ -24,7 +24,7 @@ from spendmesh_sidecar.core.usage import scanner
 from spendmesh_standin import DEFAULT_KEYS, FaultRule, InvoiceLine, Settings, StandIn
 
 PRICING = Pricing(load_table().lists)
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ def kinds_server(control_plane: ControlPlane) -> Iterator[KindsServer]:
     """The committed crds/ on a real API server, established; removed again so that other tests may install them."""
     namespace = "test-kinds"
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=90s", "-f", str(CRDS))
     control_plane.create_namespace(namespace)
-    wait_until(lambda: _kinds_served(control_plane) == KINDS.keys(), "all kinds are served", 30, [])
+    wait_until(lambda: _kinds_served(control_plane) == KINDS.keys(), "all kinds are served", 60, [])
     yield KindsServer(control_plane, namespace)
-    control_plane.kubectl("delete", "--wait", "--timeout=60s", "-f", str(CRDS))
+    control_plane.kubectl("delete", "--wait", "--timeout=120s", "-f", str(CRDS))
 
 
 def _kinds_served(plane: ControlPlane) -> set[str]:

@@ -149,7 +149,7 @@ class ControlPlane:
             # Endpoints of the Service `kubernetes` may not be loopback addresses; nobody in a control plane alone uses
             # them.
             started.append(start("kube-apiserver", [*command, "--endpoint-reconciler-type=none"], self.folder))
-            wait_until(self.api.ready, "the API server is ready", 60, started)
+            wait_until(self.api.ready, "the API server is ready", 120, started)
         self._running = started
 
     def stop(self) -> None:

@@ -75,7 +75,7 @@ class KubeApi:
     def ready(self) -> bool:
         """Whether the API server answers `/readyz` with ok, its roles and system objects included."""
         try:
-            return self.request("GET", "/readyz", timeout_seconds=5)[0] == 200
+            return self.request("GET", "/readyz", timeout_seconds=30)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 

@@ -175,7 +175,7 @@ class Collector:
         self._running = start(
             "otelcol", [self._otelcol, f"--config=file:{config}"], self.folder, environment={"NO_PROXY": "*"}
         )
-        wait_until(self._ready, "the Collector takes spans", 20, [self._running])
+        wait_until(self._ready, "the Collector takes spans", 60, [self._running])
 
     def _ready(self) -> bool:
         request = urllib.request.Request(
@@ -183,7 +183,7 @@ class Collector:
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=5) as response:
+            with opener.open(request, timeout=30) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -192,7 +192,7 @@ class Collector:
         """The spans that have gone through the Collector so far, oldest first."""
         return self._sink.spans()
 
-    def wait_for_spans(self, count: int, timeout_seconds: float = 10) -> list[CollectedSpan]:
+    def wait_for_spans(self, count: int, timeout_seconds: float = 60) -> list[CollectedSpan]:
         """The spans, as soon as there are at least `count`. Raises PartFailed when the time is over."""
         deadline = time.monotonic() + timeout_seconds
         while len(spans := self.spans()) < count:

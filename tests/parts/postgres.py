@@ -74,7 +74,7 @@ class Postgres:
                 running = start("postgres", self._as_user("postgres", "-D", str(self._data), *flags), self._folder)
                 started.append(running)
                 try:
-                    wait_until(lambda: self._answers(), "PostgreSQL answers", 30, [running])
+                    wait_until(lambda: self._answers(), "PostgreSQL answers", 60, [running])
                 except PartFailed:
                     if attempt == START_ATTEMPTS:
                         raise
@@ -93,7 +93,7 @@ class Postgres:
                 for each in sessions:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(each), signal.SIGKILL)
-            process.wait(30)
+            process.wait(60)
             self._running = None
 
     def create(self, database: str) -> str:

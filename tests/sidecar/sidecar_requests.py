@@ -26,7 +26,7 @@ async def raw(world: World, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(request)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             return await reader.read()
     except ConnectionError:
         return b""

@@ -194,7 +194,7 @@ async def test_a_client_may_wait_for_a_word_before_it_sends_its_body(world: Worl
     address = world.sidecar.address
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(GOOD))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(GOOD)
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")

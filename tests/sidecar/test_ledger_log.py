@@ -93,7 +93,7 @@ async def test_ends_of_attempts_are_written_soon_without_another_attempt(tmp_pat
     spend(ledger, "r", 10)
     written = read_log((tmp_path / LOG).read_bytes(), "").records
     assert isinstance(written[-1], AttemptRecord), "the end waits for company"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while isinstance(read_log((tmp_path / LOG).read_bytes(), "").records[-1], AttemptRecord):
             await asyncio.sleep(0.005)
     log.close(settled=False)
@@ -132,7 +132,7 @@ async def test_a_log_that_cannot_be_begun_refuses_until_it_can(tmp_path: Path) -
     with pytest.raises(LedgerUnwritable, match="Is a directory"):
         spend(ledger, "refused", 10)
     (tmp_path / f"{LOG}.new").rmdir()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while log.problem:
             await asyncio.sleep(0.01)
             log.hurry()
@@ -229,7 +229,7 @@ class Disk:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0)
 

@@ -32,7 +32,7 @@ async def raw(world: World, head: str, body: str = "") -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     body = body or json.dumps(chat())
     writer.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer

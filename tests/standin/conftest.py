@@ -20,7 +20,7 @@ import pytest
 from spendmesh_standin import DEFAULT_KEYS, FaultRule, InvoiceLine, Settings, StandIn
 
 Result = TypeVar("Result")
-_DEADLINE_SECONDS = 20.0
+_DEADLINE_SECONDS = 60.0
 OPENAI_KEY, ANTHROPIC_KEY = DEFAULT_KEYS[0].secret, DEFAULT_KEYS[1].secret
 
 
