@@ -60,7 +60,8 @@ bench: setup  ## CPU, latency, memory and start of the sidecar beside Envoy, a p
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python bench/run.py $(ARGS)
 
-bench-ledger: setup  ## What the ledger costs and leaves unspent; writes docs/utilisation.csv and .svg
+bench-ledger: setup  ## What the ledger costs and leaves unspent (ARGS=--quick, --write for docs/, sections by name)
+	@$(BIN)/python tests/parts/parts.py ensure control-plane
 	$(BIN)/python bench/ledger.py $(ARGS)
 
 cluster: setup  ## A real one-node Kubernetes with Spendmesh on it, left running; prints its KUBECONFIG

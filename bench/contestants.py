@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-PROXY_CORE, OTHER_CORE = 0, 1
+CORES = sorted(os.sched_getaffinity(0))
+PROXY_CORE, OTHER_CORE = CORES[0], CORES[-1]
 HERE = Path(__file__).resolve().parent
 READY_SECONDS = 15.0
 
@@ -49,9 +50,9 @@ apiVersion: spendmesh.io/v1alpha1
 kind: ModelBudget
 metadata: {{name: bench, namespace: bench}}
 spec:
-  limits:
-  - {{name: monthly, currency: USD, amount: "{amount}", window: {{type: Calendar, period: Month}}}}
+  limits: [{limits}]
 """
+MONTHLY = '{{name: monthly, currency: USD, amount: "{amount}", window: {{type: Calendar, period: Month}}}}'
 
 ENVOY = """
 static_resources:
@@ -163,16 +164,24 @@ def envoy(port: int, folder: Path) -> Iterator[Contestant]:
 
 @contextmanager
 def spendmesh(
-    port: int, folder: Path, collector: str, name: str = "spendmesh", source: str = "", amount: str = "1000000"
+    port: int,
+    folder: Path,
+    collector: str,
+    name: str = "spendmesh",
+    source: str = "",
+    limits: Sequence[str] = (MONTHLY.format(amount=1000000),),
+    keeps_log: bool = False,
 ) -> Iterator[Contestant]:
     """
     Our sidecar with whole policy, a real control process, and spans on their way to `collector`.
 
-    `source` is the folder of another `spendmesh_sidecar` to run in place of the installed one.
+    `source` is the folder of another `spendmesh_sidecar` to run in place of the installed one. `keeps_log`: it writes
+    its ledger down, as it does in a pod.
     """
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)
-    write_policy(folder, port, amount)
+    (folder / "sidecar").mkdir(exist_ok=True)
+    write_policy(folder, port, limits)
     token, keys = secrets.token_urlsafe(16), folder / "keys"
     keys.mkdir(exist_ok=True)
     (keys / "openai").write_text("sk-bench", encoding="utf-8")
@@ -189,6 +198,7 @@ def spendmesh(
             "SPENDMESH_ADMIN_LISTEN": "127.0.0.1:0",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
             **({"PYTHONPATH": source} if source else {}),
+            **({"SPENDMESH_STATE_DIR": str(folder / "sidecar")} if keeps_log else {}),
         }
         began = time.perf_counter()
         arguments = [sys.executable, "-m", "spendmesh_sidecar"]
@@ -200,10 +210,10 @@ def spendmesh(
             yield Contestant(name, data_port, "/openai/v1/chat/completions", process.pid, ready)
 
 
-def write_policy(folder: Path, port: int, amount: str) -> None:
-    """Write (or change) the policy that `spendmesh` obeys; without an amount it has no budget."""
-    text = MANIFESTS.format(port=port, amount=amount)
-    if not amount:
+def write_policy(folder: Path, port: int, limits: Sequence[str]) -> None:
+    """Write (or change) the policy that `spendmesh` obeys; without limits it has no budget."""
+    text = MANIFESTS.format(port=port, limits=", ".join(limits))
+    if not limits:
         text = text.rpartition("---")[0]
     (folder / "manifests" / "policy.yaml").write_text(text, encoding="utf-8")
 

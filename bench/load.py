@@ -34,16 +34,12 @@ def request_bytes(path: str, stream: bool) -> bytes:
     return head.encode() + encoded
 
 
-class _Connection:
+class Connection:
     """One kept-alive connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> _Connection:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
 
     async def call(self, request: bytes) -> int:
         """Send and read the whole answer; returns the body's size. Raises RuntimeError for anything but 200."""
@@ -65,7 +61,13 @@ class _Connection:
         return size
 
     def close(self) -> None:
+        """No more calls."""
         self._writer.close()
+
+
+async def connect(port: int) -> Connection:
+    """A connection to a port of this machine."""
+    return Connection(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
 
 
 async def closed_loop(port: int, request: bytes, connections: int, total: int) -> float:
@@ -73,7 +75,7 @@ async def closed_loop(port: int, request: bytes, connections: int, total: int) -
     left = iter(range(total))
 
     async def worker() -> None:
-        connection = await _Connection.open(port)
+        connection = await connect(port)
         for _ in left:
             await connection.call(request)
         connection.close()
@@ -85,9 +87,9 @@ async def closed_loop(port: int, request: bytes, connections: int, total: int) -
 
 async def open_loop(port: int, request: bytes, rate: float, total: int, connections: int = 32) -> list[float]:
     """Calls at a fixed rate; latencies in seconds from the intended send time, so that queueing is not hidden."""
-    pool: asyncio.Queue[_Connection] = asyncio.Queue()
+    pool: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(connections):
-        pool.put_nowait(await _Connection.open(port))
+        pool.put_nowait(await connect(port))
     latencies: list[float] = []
 
     async def one(intended: float) -> None:
@@ -113,7 +115,7 @@ async def streams(port: int, request: bytes, concurrent: int, rounds: int) -> No
     """Read `concurrent` streams at once, `rounds` times each."""
 
     async def reader() -> None:
-        connection = await _Connection.open(port)
+        connection = await connect(port)
         for _ in range(rounds):
             await connection.call(request)
         connection.close()

@@ -86,7 +86,7 @@ def apply_to_enforced(folder: Path, port: int, amount: str) -> float:
     """Seconds from writing a changed policy until the sidecar obeys it."""
     before = contestants.sidecar_digest(folder)
     began = time.perf_counter()
-    contestants.write_policy(folder, port, amount)
+    contestants.write_policy(folder, port, [contestants.MONTHLY.format(amount=amount)])
     contestants.wait_for(lambda: contestants.sidecar_digest(folder) != before)
     return time.perf_counter() - began
 

@@ -19,13 +19,13 @@ SERVICE_ADDRESSES = "10.96.0.0/16"
 START_ATTEMPTS = 3  # somebody else may take a free port between our look and our bind
 
 
-def etcd_command(etcd: Path, data: Path, client_url: str, peer_url: str) -> list[str]:
-    """etcd that never waits for the disk: a test cluster need not outlive a power cut."""
+def etcd_command(etcd: Path, data: Path, client_url: str, peer_url: str, *, fsync: bool = False) -> list[str]:
+    """etcd that never waits for the disk, unless told to: a test cluster need not outlive a power cut."""
     return [
         str(etcd),
         "--name=test",
         f"--data-dir={data}",
-        "--unsafe-no-fsync",
+        *([] if fsync else ["--unsafe-no-fsync"]),
         f"--listen-client-urls={client_url}",
         f"--advertise-client-urls={client_url}",
         f"--listen-peer-urls={peer_url}",
@@ -105,11 +105,13 @@ class ControlPlane:
     controller would: use `create_namespace` where pods are to be created.
     """
 
-    def __init__(self, programs: Mapping[str, Path], *, keep_files: bool = False) -> None:
-        """`programs`: the paths of etcd, kube-apiserver and kubectl, from `parts.ensure("control-plane")`."""
+    def __init__(self, programs: Mapping[str, Path], *, keep_files: bool = False, fsync: bool = False) -> None:
+        """`programs`: the paths of etcd, kube-apiserver and kubectl, from `parts.ensure("control-plane")`. `fsync`:
+        whether etcd waits for the disk."""
         self._programs = programs
         self._running: list[Running] = []
         self._users = 0
+        self._fsync = fsync
         self.keep_files = keep_files
         self.folder = Path(tempfile.mkdtemp(prefix="spendmesh-control-plane-"))
         self._authority = Authority()
@@ -142,7 +144,8 @@ class ControlPlane:
         self.api = KubeApi(self.url, self.authority_file, self.folder / "admin.crt", self.folder / "admin.key")
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
         with stopping([]) as started:
-            command = etcd_command(self._programs["etcd"], self.folder / "etcd", etcd_url, peer_url)
+            data = self.folder / "etcd"
+            command = etcd_command(self._programs["etcd"], data, etcd_url, peer_url, fsync=self._fsync)
             started.append(start("etcd", command, self.folder))
             apiserver = self._programs["kube-apiserver"]
             command = apiserver_command(apiserver, self.folder, etcd_url, "127.0.0.1", port)
