@@ -1,4 +1,4 @@
-"""Headers both ways: hints, what passes upstream, what comes back, and how long a provider asks to wait."""
+"""Headers both ways: hints, what passes upstream, what comes back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from spendmesh_sidecar.core.operations.headers import (
     read_hints,
     read_scopes,
     response_headers,
-    retry_after_seconds,
     upstream_headers,
 )
 from spendmesh_sidecar.core.types import Hints
-
-NOW = 1_795_305_600.0  # 2026-11-22 00:00:00 UTC
 
 
 def test_hints_are_read_by_their_exact_names() -> None:
@@ -156,35 +153,6 @@ def test_answers_lose_what_is_of_one_hop_and_what_looks_like_ours() -> None:
     kept = [("Content-Type", "application/json"), ("X-Request-Id", "req_1"), ("x-ratelimit-remaining-tokens", "5")]
     assert response_headers(headers) == [*kept, ("x-should-retry", "true")]
     assert response_headers(headers, "false") == [*kept, ("x-should-retry", "false")]
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ([("Retry-After", "2")], 2.0),
-        ([("retry-after", " 0.25 ")], 0.25),
-        ([("retry-after", "0")], 0.0),
-        ([("retry-after-ms", "1500"), ("retry-after", "9")], 1.5),
-        ([("retry-after-ms", "soon"), ("retry-after", "9")], 9.0),
-        ([("retry-after", "Sun, 22 Nov 2026 00:00:30 GMT")], 30.0),
-        ([("retry-after", "Sat, 21 Nov 2026 00:00:00 GMT")], 0.0),
-        ([("retry-after", "172800")], 86_400.0),
-        ([("retry-after", "Sun, 22 Nov 2099 00:00:30 GMT")], None),
-        ([("retry-after", "NaN")], None),
-        ([("retry-after", "inf")], None),
-        ([("retry-after", "-5")], None),
-        ([("retry-after", "1e300")], None),
-        ([("retry-after", "1_0")], None),
-        ([("retry-after", "٣")], None),
-        ([("retry-after", "9" * 400)], None),
-        ([("retry-after", "Sun, 99 Foo 2026")], None),
-        ([("retry-after", "")], None),
-        ([], None),
-    ],
-)
-def test_how_long_a_provider_asks_to_wait(headers: list[tuple[str, str]], seconds: float | None) -> None:
-    """Seconds, milliseconds or a date, at most a day; nonsense is no hint."""
-    assert retry_after_seconds(headers, NOW) == seconds
 
 
 # --- headers that limits are divided by ---------------------------------------------------------------------

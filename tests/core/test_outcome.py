@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.billing import CHARGES, ChargeRule
+from spendmesh_sidecar.core.error_classes import ERROR_CLASSES, INSIDE, TREATMENTS, error_class
 from spendmesh_sidecar.core.observation import Observation
 from spendmesh_sidecar.core.outcome import actual, answered, broken, charge, estimate
 from spendmesh_sidecar.core.specs import Dialect
@@ -46,13 +47,17 @@ def success(usage: Usage | None, *, complete: bool = True, output_bytes: int = 0
         (openai_error(409), Kind.TRANSIENT, ""),
         (openai_error(413), Kind.NON_RETRYABLE, ""),
         (openai_error(422), Kind.NON_RETRYABLE, ""),
-        (openai_error(429, "rate_limit_exceeded", "tokens"), Kind.THROTTLED, "rate_limit_exceeded"),
+        (openai_error(429, "rate_limit_exceeded", "requests"), Kind.THROTTLED, "rate_limit_exceeded"),
+        (openai_error(429, "rate_limit_exceeded", "tokens"), Kind.AMBIGUOUS, "rate_limit_exceeded"),
+        (openai_error(402), Kind.UNPAID, ""),
+        (openai_error(500, "content_filter"), Kind.NON_RETRYABLE, "content_filter"),
+        (openai_error(429, "context_length_exceeded"), Kind.NON_RETRYABLE, "context_length_exceeded"),
         (openai_error(429, "slow_down"), Kind.THROTTLED, "slow_down"),
-        (openai_error(429, None, "insufficient_quota"), Kind.NON_RETRYABLE, "insufficient_quota"),
-        (openai_error(429, "billing_hard_limit_reached", "x"), Kind.NON_RETRYABLE, "billing_hard_limit_reached"),
-        (openai_error(429, "credit_balance_exhausted"), Kind.NON_RETRYABLE, "credit_balance_exhausted"),
-        (openai_error(429, "new_code", "insufficient_quota"), Kind.NON_RETRYABLE, "new_code"),
-        (openai_error(429, "project_spend_limit_exceeded"), Kind.NON_RETRYABLE, "project_spend_limit_exceeded"),
+        (openai_error(429, None, "insufficient_quota"), Kind.UNPAID, "insufficient_quota"),
+        (openai_error(429, "billing_hard_limit_reached", "x"), Kind.UNPAID, "billing_hard_limit_reached"),
+        (openai_error(429, "credit_balance_exhausted"), Kind.UNPAID, "credit_balance_exhausted"),
+        (openai_error(429, "new_code", "insufficient_quota"), Kind.UNPAID, "new_code"),
+        (openai_error(429, "project_spend_limit_exceeded"), Kind.UNPAID, "project_spend_limit_exceeded"),
         (openai_error(500, None, "server_error"), Kind.AMBIGUOUS, "server_error"),
         (openai_error(502), Kind.TRANSIENT, ""),
         (openai_error(503, "server_is_overloaded"), Kind.TRANSIENT, "server_is_overloaded"),
@@ -60,12 +65,12 @@ def success(usage: Usage | None, *, complete: bool = True, output_bytes: int = 0
         (openai_error(504), Kind.TIMEOUT, ""),
         (openai_error(307), Kind.NON_RETRYABLE, ""),
         (anthropic_error(400, "invalid_request_error"), Kind.NON_RETRYABLE, "invalid_request_error"),
-        (anthropic_error(402, "billing_error"), Kind.NON_RETRYABLE, "billing_error"),
+        (anthropic_error(402, "billing_error"), Kind.UNPAID, "billing_error"),
         (anthropic_error(413, "request_too_large"), Kind.NON_RETRYABLE, "request_too_large"),
         (anthropic_error(429, "rate_limit_error"), Kind.THROTTLED, "rate_limit_error"),
         (
             anthropic_error(429, "rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}),
-            Kind.NON_RETRYABLE,
+            Kind.UNPAID,
             "enforced_spend_limit_reached",
         ),
         (anthropic_error(500, "api_error"), Kind.AMBIGUOUS, "api_error"),
@@ -91,15 +96,67 @@ def test_row_31_an_error_code_is_an_identifier_or_nothing() -> None:
     assert openai_error(400, "canary prompt 4711").error_code == ""
 
 
-def test_an_error_inside_a_200_has_the_kind_of_its_code() -> None:
-    def ended(code: str) -> Kind:
-        return answered("Anthropic", 200, [], b"", NOW, Observation(error_code=code)).kind
+@pytest.mark.parametrize(
+    ("dialect", "code", "kind", "like"),
+    [
+        ("Anthropic", "overloaded_error", Kind.THROTTLED, 529),
+        ("Anthropic", "rate_limit_error", Kind.THROTTLED, 429),
+        ("Anthropic", "timeout_error", Kind.TIMEOUT, 504),
+        ("Anthropic", "api_error", Kind.AMBIGUOUS, 500),
+        ("Anthropic", "invalid_request_error", Kind.NON_RETRYABLE, 400),
+        ("Anthropic", "billing_error", Kind.UNPAID, None),
+        ("OpenAI", "slow_down", Kind.THROTTLED, 503),
+        ("OpenAI", "server_is_overloaded", Kind.TRANSIENT, 503),
+        ("OpenAI", "insufficient_quota", Kind.UNPAID, None),
+        ("OpenAI", "content_filter", Kind.NON_RETRYABLE, None),
+        ("OpenAI", "something_new", Kind.AMBIGUOUS, 500),
+    ],
+)
+def test_an_error_inside_a_200_has_the_class_of_its_code(
+    dialect: Dialect, code: str, kind: Kind, like: int | None
+) -> None:
+    """Row 19: a good head does not make an error good; `codes` of a policy know it by its usual status."""
+    outcome = answered(dialect, 200, [], b"", NOW, Observation(error_code=code))
+    assert (outcome.kind, outcome.status, outcome.like_status) == (kind, 200, like)
 
-    assert ended("overloaded_error") is Kind.THROTTLED
-    assert ended("api_error") is Kind.TRANSIENT
-    assert ended("invalid_request_error") is Kind.NON_RETRYABLE
-    assert ended("something_new") is Kind.TRANSIENT
+
+def test_an_answer_without_an_error_is_a_success() -> None:
     assert answered("OpenAI", 200, [], b"", NOW, Observation(complete=True)).kind is Kind.SUCCESS
+
+
+def test_an_answer_that_came_too_late_is_a_504_to_a_policy() -> None:
+    assert broken(Kind.TIMEOUT, status=200).like_status == 504
+
+
+def test_google_writes_its_errors_into_a_list_with_the_wait_inside() -> None:
+    """The OpenAI endpoint of Gemini: no header says how long to wait."""
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "31.5s"}]
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "m", "details": details}
+    outcome = answered("OpenAI", 429, [], json.dumps([{"error": error}]).encode(), NOW)
+    assert outcome.kind is Kind.THROTTLED
+    assert (outcome.error_code, outcome.retry_after_seconds) == ("RESOURCE_EXHAUSTED", 31.5)
+
+
+@pytest.mark.parametrize("dialect", ["OpenAI", "Anthropic"])
+def test_every_status_has_a_class_and_every_class_a_treatment_and_a_source(dialect: Dialect) -> None:
+    for status in (*range(300, 600), INSIDE):
+        row = error_class(dialect, status)
+        assert row.source and row.kind in TREATMENTS
+        assert row.kind is not Kind.SUCCESS
+    assert TREATMENTS.keys() == set(Kind)
+
+
+@pytest.mark.parametrize("row", range(len(ERROR_CLASSES)))
+def test_no_row_of_the_table_is_in_the_shadow_of_another(row: int) -> None:
+    """Each row speaks for some answer; the table holds nothing that could be left out."""
+    one = ERROR_CLASSES[row]
+    answers = (
+        (dialect, status, (code,) if code else (), one.hinted)
+        for dialect in ("OpenAI", "Anthropic")
+        for status in one.statuses or {400, 429}
+        for code in one.codes or {""}
+    )
+    assert any(error_class(*each) is one for each in answers)  # type: ignore[arg-type]
 
 
 # --- charges ----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng, Verdict
+from spendmesh_sidecar.core.error_classes import TREATMENTS
 from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
 from spendmesh_sidecar.core.router import PassedOver
 from spendmesh_sidecar.core.specs import RetrySpec
@@ -42,11 +43,10 @@ def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
     """Whether another try may help: nothing went downstream yet, and the policy lists the code or nothing was sent."""
     if outcome.committed:
         return False
-    if outcome.kind in (Kind.CONNECT, Kind.KEY_MISSING):
-        return True
-    if outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE, Kind.UNWRITTEN, Kind.CUT, Kind.CLIENT_GONE):
-        return False
-    return outcome.status in spec.codes
+    again = TREATMENTS[outcome.kind].again
+    if again in ("Listed", "Ambiguous"):
+        return (outcome.like_status or outcome.status) in spec.codes
+    return again == "Unsent"
 
 
 class Attempts(Struct, gc=False):

@@ -1,5 +1,5 @@
 """
-How an attempt ended and what it is billed: one table of kinds and one of charges for each dialect.
+How an attempt ended and what it is billed, by the tables of classes (`error_classes`) and of charges (`billing`).
 
 Classification reads a provider's answer; charging decides between nothing, the reported usage and the worst case.
 Retries are the exchange's business. What providers document is thin: what no row says is charged at worst.
@@ -7,16 +7,16 @@ Retries are the exchange's business. What providers document is thin: what no ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.billing import CHARGES, Charge, ChargeRule
-from spendmesh_sidecar.core.observation import Observation, error_code, plain
-from spendmesh_sidecar.core.operations.headers import Headers, retry_after_seconds
+from spendmesh_sidecar.core.error_body import read_error
+from spendmesh_sidecar.core.error_classes import INSIDE, error_class
+from spendmesh_sidecar.core.hints import Headers, waiting_hint
+from spendmesh_sidecar.core.observation import Observation
 from spendmesh_sidecar.core.prices import worst_tokens
 from spendmesh_sidecar.core.specs import Dialect, ModelPrice
 from spendmesh_sidecar.core.types import Bounds, Kind, Outcome, Usage
@@ -25,57 +25,8 @@ MAX_TOKEN_BYTES = 128
 """The longest token of any published vocabulary (o200k_base has one of 128 spaces): fewer tokens than
 text bytes / 128 is a proven lie."""
 ESTIMATED_TOKEN_BYTES = 4
-
-_STATUS_KINDS: Mapping[int, Kind] = {
-    408: Kind.TIMEOUT,
-    409: Kind.TRANSIENT,  # a lock timeout, which both SDKs retry
-    425: Kind.TRANSIENT,
-    429: Kind.THROTTLED,
-    500: Kind.AMBIGUOUS,
-    501: Kind.NON_RETRYABLE,
-    502: Kind.TRANSIENT,
-    503: Kind.TRANSIENT,
-    504: Kind.TIMEOUT,
-    505: Kind.NON_RETRYABLE,
-    529: Kind.THROTTLED,
-}
-"""All other statuses from 500 are transient, all other ones below are the request's own fault."""
-
-OUT_OF_MONEY = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "enforced_spend_limit_reached",
-        "billing_error",
-        "billing_hard_limit_reached",
-    }
-)
-"""Codes of a 429 or 402 that no waiting mends (OpenAI: help center 6614457; Anthropic: API errors page)."""
-
-_CODE_KINDS: Mapping[str, Kind] = {
-    **dict.fromkeys(("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "slow_down"), Kind.THROTTLED),
-    **dict.fromkeys(("server_is_overloaded", "server_error", "api_error", "internal_error"), Kind.TRANSIENT),
-    **dict.fromkeys(("timeout_error", "request_timeout"), Kind.TIMEOUT),
-    **dict.fromkeys(
-        (
-            "invalid_request_error",
-            "authentication_error",
-            "permission_error",
-            "not_found_error",
-            "request_too_large",
-            "content_filter",
-            "content_policy_violation",
-            "context_length_exceeded",
-            *OUT_OF_MONEY,
-        ),
-        Kind.NON_RETRYABLE,
-    ),
-}
-"""What an error inside a 200 means; one that is not here is transient."""
-
+LATE = 504
+"""An answer that did not come in time is to a policy what a gateway calls it."""
 
 # --- how it ended -----------------------------------------------------------------------------------------
 
@@ -96,16 +47,18 @@ def answered(
     """
     seen = observation or Observation()
     if 200 <= status < 300:
-        kind = Kind.SUCCESS if not seen.error_code else _CODE_KINDS.get(seen.error_code, Kind.TRANSIENT)
-        return _observed(kind, seen, status, committed)
-    wait = retry_after_seconds(headers, now_unix)
-    codes = _codes(dialect, body_prefix)
+        if not seen.error_code:
+            return _observed(Kind.SUCCESS, seen, status, committed)
+        row = error_class(dialect, INSIDE, (seen.error_code,))
+        return _observed(row.kind, seen, status, committed, like_status=row.like or None)
+    error = read_error(body_prefix)
+    wait = waiting_hint(status, headers, error.retry_delay, now_unix)
     return Outcome(
-        kind=_error_kind(status, codes, wait),
+        kind=error_class(dialect, status, error.codes, wait is not None).kind,
         status=status,
         committed=committed,
         retry_after_seconds=wait,
-        error_code=codes[0] if codes else "",
+        error_code=error.codes[0] if error.codes else "",
     )
 
 
@@ -116,10 +69,19 @@ def broken(
     committed: bool = False,
 ) -> Outcome:
     """The outcome of an attempt without a whole answer. Usage that was final before the break stays final."""
-    return _observed(kind, observation or Observation(), status, committed, broken=True)
+    late = LATE if kind is Kind.TIMEOUT else None
+    return _observed(kind, observation or Observation(), status, committed, broken=True, like_status=late)
 
 
-def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool, *, broken: bool = False) -> Outcome:
+def _observed(
+    kind: Kind,
+    seen: Observation,
+    status: int | None,
+    committed: bool,
+    *,
+    broken: bool = False,
+    like_status: int | None = None,
+) -> Outcome:
     return Outcome(
         kind=kind,
         status=status,
@@ -131,28 +93,9 @@ def _observed(kind: Kind, seen: Observation, status: int | None, committed: bool
         finish_reasons=seen.finish_reasons,
         response_id=seen.response_id,
         response_model=seen.response_model,
+        like_status=like_status,
         broken=broken,
     )
-
-
-def _error_kind(status: int, codes: tuple[str, ...], wait: float | None) -> Kind:
-    if not OUT_OF_MONEY.isdisjoint(codes):
-        return Kind.NON_RETRYABLE
-    if status == 503 and wait is not None:
-        return Kind.THROTTLED
-    return _STATUS_KINDS.get(status, Kind.TRANSIENT if status >= 500 else Kind.NON_RETRYABLE)
-
-
-def _codes(dialect: Dialect, body: bytes) -> tuple[str, ...]:
-    """Codes of an error body, the most telling first."""
-    del dialect  # both write {"error": {...}}; they differ in which members it has
-    try:
-        value: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
-    error = value.get("error") if isinstance(value, dict) else None
-    members = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
-    return tuple(dict.fromkeys(code for code in (error_code(value), *map(plain, members)) if code))
 
 
 # --- what it is billed ------------------------------------------------------------------------------------

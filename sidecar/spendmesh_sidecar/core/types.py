@@ -118,7 +118,7 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class Kind(Enum):
-    """How an attempt ended (facts: error classes per dialect). The first six come from the provider's answer."""
+    """How an attempt ended (`core.error_classes`). The first seven come from the provider's answer."""
 
     SUCCESS = "success"
     THROTTLED = "throttled"
@@ -126,6 +126,8 @@ class Kind(Enum):
     TIMEOUT = "timeout"
     AMBIGUOUS = "ambiguous"
     NON_RETRYABLE = "non_retryable"
+    UNPAID = "unpaid"
+    """The account behind the key is out of money: no waiting mends it, and every call with that key fails alike."""
     CONNECT = "connect"
     """No connection: nothing was sent, nothing can be billed."""
     KEY_MISSING = "key_missing"
@@ -159,6 +161,9 @@ class Outcome(Struct, frozen=True, gc=False):
     finish_reasons: tuple[str, ...] = ()
     response_id: str = ""
     response_model: str = ""
+    like_status: int | None = None
+    """The status under which a policy's `codes` know it, where that is not `status`: an error inside a 200, or an
+    answer that did not come in time."""
     broken: bool = False
     """The answer did not come to its end: there is none to pass on, whatever its head said."""
 

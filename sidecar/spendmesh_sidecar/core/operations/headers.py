@@ -6,29 +6,21 @@ Requests pass an allow-list; answers pass all but what belongs to one hop or to 
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Sequence
-from email.utils import mktime_tz, parsedate_tz
 from typing import Literal, TypeVar
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.hints import Headers as Headers
 from spendmesh_sidecar.core.operations.errors import invalid
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Hints
-
-Headers = Sequence[tuple[str, str]]
-"""Names in any case, in the order of the wire, repeated ones included."""
 
 MAX_HINT_CHARACTERS = 128
 """As OpenAI's `safety_identifier`."""
 MAX_SCOPE_BYTES = 128
 """UTF-8, after NFC: the value of a header that a limit is divided by becomes part of an account's name."""
-MAX_RETRY_AFTER_SECONDS = 86_400.0
-"""A day: longer waits are a day too, since nothing here waits longer."""
-_ABSURD_SECONDS = 10 * 365 * 86_400.0
 
 _OURS = "x-spendmesh-"
 _HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__ if name != "scopes"}
@@ -224,56 +216,9 @@ def _fate(raw_name: str) -> _Fate:
     return _remember(_fates, raw_name, fate)
 
 
-def retry_after_seconds(headers: Headers, now_unix: float) -> float | None:
-    """
-    How long the provider asks to wait: `retry-after-ms`, else `Retry-After` as seconds or as a date.
-
-    At most a day. None for what is absent, negative, not a number or absurd: a hint of a stranger is not believed.
-    """
-    if (milliseconds := _first(headers, "retry-after-ms")) is not None:
-        seconds = _number(milliseconds)
-        if seconds is not None:
-            return _bounded(seconds / 1000)
-    text = _first(headers, "retry-after")
-    if text is None:
-        return None
-    seconds = _number(text)
-    if seconds is not None:
-        return _bounded(seconds)
-    date = parsedate_tz(text) if len(text) <= 64 else None
-    if date is None:
-        return None
-    try:
-        return _bounded(max(0.0, mktime_tz(date) - now_unix))
-    except (OverflowError, ValueError):
-        return None
-
-
-def _bounded(seconds: float) -> float | None:
-    if not math.isfinite(seconds) or not 0 <= seconds <= _ABSURD_SECONDS:
-        return None
-    return min(seconds, MAX_RETRY_AFTER_SECONDS)
-
-
-def _number(text: str) -> float | None:
-    if len(text) > 32 or "_" in text or not text.isascii():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _remember(known: dict[str, _Meaning], raw_name: str, meaning: _Meaning) -> _Meaning:
     if len(raw_name) <= MAX_REMEMBERED_CHARACTERS:
         if len(known) >= MAX_REMEMBERED_NAMES:
             known.clear()
         known[raw_name] = meaning
     return meaning
-
-
-def _first(headers: Headers, wanted: str) -> str | None:
-    for name, value in headers:
-        if name.lower() == wanted:
-            return value.strip()
-    return None
