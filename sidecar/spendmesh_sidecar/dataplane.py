@@ -17,6 +17,7 @@ from spendmesh_sidecar.core.breaker import Breakers, State
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.keys import KeySource
 from spendmesh_sidecar.leases import Leases
@@ -47,6 +48,7 @@ class DataPlane:
     limits: Limits = field(default_factory=Limits)
     retry_budgets: RetryBudgets = field(default_factory=RetryBudgets)
     breakers: Breakers = field(default_factory=Breakers)
+    restraints: Restraints = field(default_factory=Restraints)
     installed: Installed | None = None
     pricing: Pricing | None = None
     scope_headers: frozenset[str] = frozenset()
@@ -96,6 +98,9 @@ class DataPlane:
             "spendmesh_breaker_state": [
                 ((("target", key),), _BREAKER_STATES[state]) for key, state in self._breaker_states(now).items()
             ],
+            "spendmesh_account_unpaid": [
+                ((("provider", alias),), int(bool(code))) for alias, code in self._accounts().items()
+            ],
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],
@@ -109,6 +114,11 @@ class DataPlane:
             name, state = key if key in targets else "other", breaker.state(now)
             states[name] = max(state, states.get(name, state), key=_BREAKER_STATES.__getitem__)
         return states
+
+    def _accounts(self) -> dict[str, str]:
+        """By alias, what the provider says of an account that is out of money; empty where it pays."""
+        providers = self.installed.policy.providers if self.installed else ()
+        return {provider.alias: self.restraints.unpaid(provider) for provider in providers}
 
     def status(self) -> dict[str, object]:
         """`/status`: policy, rights and breakers in the words of the tests. No key, no user value."""
@@ -130,5 +140,6 @@ class DataPlane:
             "log": self.log.problem or "writable",
             "rights": [asdict(account) for account in ledger_view.status(self.ledger, now)],
             "breakers": self._breaker_states(now),
+            "unpaid": {alias: code for alias, code in self._accounts().items() if code},
             "requests": {"active": self.active, "draining": self.draining, "reserved": self.ledger.open_reservations},
         }

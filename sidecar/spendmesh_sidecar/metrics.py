@@ -34,6 +34,7 @@ _HELP = {
     "spendmesh_refusals_total": "Requests refused by the sidecar, by code.",
     "spendmesh_spans_dropped_total": "Spans lost, by reason. Money is never lost with them.",
     "spendmesh_breaker_state": "0 serving, 1 probing, 2 ejected.",
+    "spendmesh_account_unpaid": "1 while the account behind a provider's key is out of money.",
     "spendmesh_requests_active": "Client requests in progress.",
     "spendmesh_leases_reachable": "1 while the coordinator answers.",
     "spendmesh_request_duration_seconds": "From the request's head to the answer's end.",

@@ -13,6 +13,7 @@ from spendmesh_sidecar.core.breaker import Breakers
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import (
@@ -213,6 +214,7 @@ class World:
         self.ledger = Ledger("holder", self.policy.budgets, self.now)
         self.retry_budgets = RetryBudgets()
         self.breakers = Breakers()
+        self.restraints = Restraints()
         self.pricing = Pricing((), "test prices 1")
         self.rng = random.Random(self.seed)
         self.requests = 0
@@ -225,6 +227,7 @@ class World:
             ledger=self.ledger,
             retry_budgets=self.retry_budgets,
             breakers=self.breakers,
+            restraints=self.restraints,
             pricing=self.pricing,
             request_id=f"req-{self.requests}",
             rng=self.rng,

@@ -6,10 +6,11 @@ import itertools
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from exchange_world import CONNECT, RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
 from spendmesh_sidecar.core.outcome import answered, broken
-from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
+from spendmesh_sidecar.core.specs import BreakerSpec, RetryCostSpec, RetrySpec, WeightSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome, Respond
 
 
@@ -163,19 +164,84 @@ def test_an_empty_retry_budget_hands_the_answer_back() -> None:
     assert run.respond is not None and run.respond.refusal is None
 
 
-def test_retries_follow_first_tries_in_percent() -> None:
-    world = World(policy(retry=retry(min_retry_count=0, budget_percent=10)))
-    for _ in range(19):
-        world.run(chat(), [success()])
-    retried = [world.run(chat(), [failure(502), success()]) for _ in range(2)]
-    assert [run.exchange.recovered for run in retried] == [True, True]
-    assert world.run(chat(), [failure(502)]).exchange.retry_denied == "budget"
+def test_retries_follow_successes_in_percent_by_weight() -> None:
+    """Of 40 credits in hundredths, 10 % pay for four throttled retries, two after a server's error, or one timeout."""
+    spec = retry(min_retry_count=0, budget_percent=10, attempts=1, breaker=BreakerSpec(consecutive_5xx_errors=0))
+    late = replace(broken(Kind.TIMEOUT), status=None)
+    for outcome, paid in ((throttled(), 4), (failure(502), 2), (late, 1)):
+        world = World(policy(retry=spec))
+        world.attempt_seconds = 0.0
+        for _ in range(40):
+            world.run(chat(), [success()])
+        failing = [world.run(chat(), [outcome] * 2).exchange.retry_denied for _ in range(6)]
+        assert failing == ["attempts"] * paid + ["budget"] * (6 - paid)
 
 
-def test_a_clients_own_retry_does_not_earn_retries() -> None:
-    world = World(policy(retry=retry(min_retry_count=0, budget_percent=100)))
-    assert world.run(chat(client_retry=1), [failure(502)]).exchange.retry_denied == "budget"
-    assert world.run(chat(client_retry=0), [failure(502), success()]).exchange.recovered
+def test_failures_earn_no_retries_unless_the_policy_counts_every_call() -> None:
+    """In a whole outage retries decay to the floor (deposit on success), or stay at percent (deposit on request)."""
+    parts = {"min_retry_count": 0, "budget_percent": 100, "attempts": 1, "weights": WeightSpec(transient=1)}
+    outage = World(policy(retry=retry(**parts)))
+    assert outage.run(chat(), [failure(502)]).exchange.retry_denied == "budget"
+    counted = World(policy(retry=retry(**parts, deposit_on="Request")))
+    assert counted.run(chat(), [failure(502), success()]).exchange.recovered
+
+
+@pytest.mark.parametrize("deposit_on", ["Success", "Request"])
+def test_a_clients_own_retry_does_not_earn_retries(deposit_on: str) -> None:
+    world = World(policy(retry=retry(min_retry_count=1, budget_percent=100, deposit_on=deposit_on)))
+    world.run(chat(client_retry=1), [success()])
+    assert world.retry_budgets.of(world.policy.retry).deposits == 0
+    world.run(chat(), [success()])
+    assert world.retry_budgets.of(world.policy.retry).deposits == 1
+
+
+def test_retries_cost_no_more_than_their_bound_in_money() -> None:
+    """The worst case is held when a retry is decided, and what it did cost stays: 9 of 10 cents cannot pay a second."""
+    dear = RetryCostSpec(amount=3_000_000, currency="USD", interval_ms=60_000)
+    world = World(policy(retry=retry(max_retry_cost=dear, min_retry_count=50)))
+    first = world.run(chat(), [failure(502), success(500, 50)])  # at worst 2.8 million nano-USD, in the end 1.4
+    second = world.run(chat(), [failure(502)])
+    assert (first.exchange.recovered, second.exchange.retry_denied) == (True, "cost")
+    world.now += 70.0
+    assert world.run(chat(), [failure(502), success()]).exchange.recovered, "an interval later it is free again"
+
+
+def test_a_bound_in_another_currency_pays_for_nothing() -> None:
+    """What has no price there cannot be counted, so it is not tried again."""
+    euros = RetryCostSpec(amount=10**12, currency="EUR")
+    run = World(policy(retry=retry(max_retry_cost=euros))).run(chat(), [failure(502)])
+    assert run.exchange.retry_denied == "cost"
+
+
+def test_a_refunded_retry_gives_its_money_back() -> None:
+    dear = RetryCostSpec(amount=3_000_000, currency="USD", interval_ms=60_000)
+    world = World(policy(retry=retry(max_retry_cost=dear)))
+    exchange = world.sent(chat())
+    exchange.observe(failure(502), world.now, 0)
+    assert world.run(chat(), [failure(502)]).exchange.retry_denied == "cost", "it is held while the retry waits"
+    exchange.close(world.now)
+    assert world.run(chat(), [failure(502), success()]).exchange.recovered
+
+
+@pytest.mark.parametrize(("ambiguous", "tries"), [("Never", 1), ("Once", 2), ("AsRetryable", 4)])
+def test_an_ambiguous_failure_is_tried_again_as_often_as_the_policy_says(ambiguous: str, tries: int) -> None:
+    """A 500 may have been billed, and a poisoned request fails each time."""
+    spec = retry(ambiguous=ambiguous, attempts=3, min_retry_count=20)
+    run = World(policy(retry=spec)).run(chat(), [failure(500, kind=Kind.AMBIGUOUS)] * tries)
+    assert len(run.attempts) == tries
+    assert run.exchange.retry_denied == ("attempts" if ambiguous == "AsRetryable" else "ambiguous")
+
+
+def test_the_one_retry_after_an_ambiguous_failure_goes_to_the_next_target() -> None:
+    run = World().run(chat(), [failure(500, kind=Kind.AMBIGUOUS), success()])
+    assert run.models == ["openai/medium-1", "backup/medium-2"]
+
+
+@pytest.mark.parametrize(("like", "tries"), [(529, 2), (400, 1)])
+def test_an_error_inside_a_200_is_retried_as_what_it_is_like(like: int, tries: int) -> None:
+    """Row 19: nothing of it went to the client, so the class decides and not the head."""
+    inside = Outcome(Kind.THROTTLED if like == 529 else Kind.NON_RETRYABLE, 200, like_status=like)
+    assert len(World().run(chat(), [inside, success()][:tries]).attempts) == tries
 
 
 def test_a_paid_retry_that_is_never_sent_is_refunded() -> None:
@@ -291,7 +357,7 @@ def test_a_retry_after_holds_also_by_way_of_another_target() -> None:
 def test_a_target_whose_retry_after_is_too_long_is_not_come_back_to() -> None:
     """The last word is the provider's: nobody waits longer than the policy says."""
     world = World(policy(retry=retry(attempts=3, min_retry_count=20)))
-    run = world.run(chat(), [throttled(60.0), throttled(60.0)])
+    run = world.run(chat(), [throttled(61.0), throttled(61.0)])
     assert run.models == ["openai/medium-1", "backup/medium-2"]
     assert run.exchange.retry_denied == "retry_after" and run.waits == []
 

@@ -104,7 +104,7 @@ def test_a_failover_target_is_charged_where_it_counts() -> None:
     """Each attempt is asked about on its own: the first went to one provider, the second to another."""
     openai, backup = scoped("openai", providers=("*/openai",)), scoped("backup", providers=("*/backup",))
     mesh = world(openai, backup)
-    run = mesh.run(chat(), [throttled(30.0), success(500, 50)])
+    run = mesh.run(chat(), [throttled(90.0), success(500, 50)])
     assert run.models == ["openai/medium-1", "backup/medium-2"]
     assert mesh.used("openai") == 0  # a 429 is not billed
     assert mesh.used("backup") == 500 * 3_000 + 50 * 9_000
@@ -151,5 +151,5 @@ def test_prices_in_another_currency_matter_only_where_they_count() -> None:
     assert world(euros).run(chat(), [success()]).code == ""
     dear = replace(BACKUP, prices=(price("medium-2", 3, 9, currency="EUR"),))
     mesh = world(euros, providers=(OPENAI, dear))
-    mesh.run(chat(), [throttled(30.0), success(500, 50)])
+    mesh.run(chat(), [throttled(90.0), success(500, 50)])
     assert mesh.used("euros") == 500 * 3_000 + 50 * 9_000

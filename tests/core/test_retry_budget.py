@@ -47,6 +47,20 @@ def test_the_floor_is_a_rate_and_not_a_reserve() -> None:
     assert granted(budget, 1_011.0, 50) == 1
 
 
+@pytest.mark.parametrize(("weight", "retries"), [(1, 10), (2, 5), (3, 3)])
+def test_a_heavier_retry_takes_more_of_the_share(weight: int, retries: int) -> None:
+    budget = RetryBudget(spec())
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert sum(budget.try_withdraw(0.0, weight) is not None for _ in range(50)) == retries
+
+
+def test_the_floor_pays_for_a_retry_whatever_it_weighs() -> None:
+    """A pod with a call a minute may retry its timeout too."""
+    budget = RetryBudget(spec(min_retry_count=1))
+    assert budget.try_withdraw(0.0, 3) is not None and budget.try_withdraw(0.0, 3) is None
+
+
 def test_a_refund_can_be_spent_again() -> None:
     budget = RetryBudget(spec(min_retry_count=1))
     first = budget.try_withdraw(0.0)

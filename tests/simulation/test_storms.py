@@ -36,7 +36,7 @@ def sums_hold(storm: Storm, amount: int) -> None:
     for sidecar in storm.all_sidecars:
         spent = storm.retry_budget(sidecar)
         floors = RETRY.min_retry_count * (int((storm.now - sidecar.began) * 1000 // RETRY.min_retry_interval_ms) + 1)
-        assert spent.retries * 100 <= RETRY.budget_percent * spent.first_tries + 100 * floors, told
+        assert spent.retries * 100 <= RETRY.budget_percent * spent.deposits + 100 * floors, told
 
 
 def at_least(counted: Counter[str], least: dict[str, int], told: str) -> None:

@@ -2,51 +2,30 @@
 Which target is tried next, whether another try is worth it, and how long to wait before it.
 
 Retries stay on the target while there is a retry to spare; the last one goes to the next target (failover), and so
-does any retry that waiting cannot help: no connection, or a Retry-After longer than we wait. Every retry is paid from
-the retry budget when it is decided, save where the pod has no key for a provider: that was no try. Left out: money
+does any retry that waiting cannot help: no connection, or a hint longer than we wait. Every retry is paid from the
+retry budget when it is decided, save where the pod has no key for a provider: that was no try. A first try is never
+paid for, but it waits while its target is paused. Left out: what a failure means (`error_classes`), and money
 (`reservation`, `settlement`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
 
 from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
-from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng, Verdict
-from spendmesh_sidecar.core.error_classes import TREATMENTS
+from spendmesh_sidecar.core.backoff import HINT_JITTER, after_hint, backoff
+from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng
+from spendmesh_sidecar.core.error_classes import TREATMENTS, Weight
+from spendmesh_sidecar.core.reservation import WorstCost
+from spendmesh_sidecar.core.restraints import SHORTEST_PAUSE_SECONDS, Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
+from spendmesh_sidecar.core.retry_rules import Denied, hint_of, retryable, verdict, weight_of
 from spendmesh_sidecar.core.router import PassedOver
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.core.types import Kind, Outcome
-
-Denied = Literal["", "budget", "attempts", "deadline", "retry_after", "no_target"]
-
-
-def verdict(outcome: Outcome) -> Verdict:
-    """What an outcome says about its target: only server errors and broken connections speak against it."""
-    if outcome.kind is Kind.SUCCESS:
-        return Verdict.SUCCESS
-    if outcome.kind in (Kind.CONNECT, Kind.CUT):
-        return Verdict.FAILURE
-    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING, Kind.UNWRITTEN):
-        return Verdict.NEUTRAL
-    broke = outcome.kind in (Kind.TIMEOUT, Kind.TRANSIENT, Kind.AMBIGUOUS)
-    if outcome.status is None or outcome.status < 400:  # no answer in time, or an error inside a 200
-        return Verdict.FAILURE if broke else Verdict.NEUTRAL
-    return Verdict.FAILURE if outcome.status >= 500 else Verdict.NEUTRAL
-
-
-def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
-    """Whether another try may help: nothing went downstream yet, and the policy lists the code or nothing was sent."""
-    if outcome.committed:
-        return False
-    again = TREATMENTS[outcome.kind].again
-    if again in ("Listed", "Ambiguous"):
-        return (outcome.like_status or outcome.status) in spec.codes
-    return again == "Unsent"
 
 
 class Attempts(Struct, gc=False):
@@ -56,24 +35,41 @@ class Attempts(Struct, gc=False):
     budget: RetryBudget
     breakers: Breakers
     rng: Rng
+    restraints: Restraints
     targets: tuple[Priced, ...]
     deadline: float
     """Monotonic seconds; checked before every try and every wait (linkerd1 #2369 retried for 5 h past it)."""
+    client_retry: int = 0
+    """Which retry of its own the client says this is: it earns nothing."""
     number: int = 0
     last: Priced | None = None
     denied: Denied = ""
     """Why the last failure was not tried again."""
     passed_over: dict[str, PassedOver] = {}
-    """Targets that were ejected when they were looked at."""
+    """Targets that could not be called when they were looked at."""
     _failures: dict[str, int] = {}
     _keyless: set[str] = set()
     """Providers that this pod has no key for; a try at one of them was none."""
     _not_before: dict[str, float] = {}
-    """When a target's Retry-After is over: a minimum, by whatever way one comes back to it."""
+    """When a target's hint is over: a minimum, by whatever way one comes back to it."""
+    _last_backoff: float = 0.0
     _chosen: Priced | None = None
     """Of the retry that was paid for."""
     _leave: bool = False
+    _ambiguous: bool = False
+    """An ambiguous failure has been tried again."""
+    _waits_until: float = 0.0
+    """The latest end of waits for pauses, once there was one."""
     _paid: Withdrawal | None = None
+    _sent: Withdrawal | None = None
+    """What the try in flight was paid with."""
+    _asks: int = 0
+    """The try in flight asks an account again that was out of money."""
+
+    @property
+    def why_none(self) -> str:
+        """Why no target can be called, for people."""
+        return "; ".join(f"{one.target}: {one.reason}" for one in self.passed_over.values())
 
     @property
     def observed(self) -> bool:
@@ -81,49 +77,82 @@ class Attempts(Struct, gc=False):
         return self.spec.mode == "Observe"
 
     def pick(self, now: float) -> Priced | None:
-        """The healthy target to try now; the others' reasons go to `passed_over`."""
+        """The target to try now; the others' reasons go to `passed_over`."""
         if self._chosen is not None and self.healthy(self._chosen, now):
             return self._chosen
-        return self._healthy(now, 0.0)
+        return self._callable(now, 0.0)
 
-    def _healthy(self, now: float, longest: float) -> Priced | None:
-        """The first healthy target that may be called within so many seconds."""
+    def wait_for_pause(self, now: float) -> float | None:
+        """
+        Where `pick` found none: seconds until a paused target may be called, with chance added; None: that is too long.
+
+        However often the pause is prolonged, a call waits no longer than the policy says.
+        """
+        longest = self.spec.max_wait_ms / 1000
+        pauses = [self._pause(priced, now) for priced in self.targets if not self._obstacle(priced, now)]
+        shortest = min(pauses, default=math.inf)
+        if shortest > longest:
+            return None
+        until = now + after_hint(shortest, self.rng)
+        self._waits_until = self._waits_until or now + longest * (1 + HINT_JITTER)
+        return until - now if until < self.deadline and until <= self._waits_until else None
+
+    def _callable(self, now: float, longest: float) -> Priced | None:
+        """The first target that may be called within so many seconds."""
         for priced in self._order():
-            key = priced.candidate.key
-            if priced.candidate.provider.alias in self._keyless:
-                self.passed_over[key] = PassedOver(key, "this pod has no key for it")
-                continue
-            pause = self._pause(priced, now)
-            if not self.healthy(priced, now):
-                wait = self._breaker_wait(priced, now)
-                self.passed_over[key] = PassedOver(key, f"ejected for {wait:.1f} s more")
-            elif pause > longest:
-                self.passed_over[key] = PassedOver(key, f"asked not to be called for {pause:.1f} s more")
-            else:
+            why = self._obstacle(priced, now)
+            if not why and (pause := self._pause(priced, now)) > longest:
+                why = f"asked not to be called for {pause:.1f} s more"
+            if not why:
                 return priced
+            key = priced.candidate.key
+            self.passed_over[key] = PassedOver(key, why)
         return None
 
+    def _obstacle(self, priced: Priced, now: float) -> str:
+        """Why a target cannot be called, for whatever pause it has; empty: it can."""
+        if priced.candidate.provider.alias in self._keyless:
+            return "this pod has no key for it"
+        if self.observed:
+            return ""
+        if (wait := self._unpaid(priced, now)) > 0:
+            return f"its account is out of money, asked again in {wait:.1f} s"
+        wait = self._breaker_wait(priced, now)
+        return f"ejected for {wait:.1f} s more" if wait > 0 else ""
+
     def _pause(self, priced: Priced, now: float) -> float:
-        """Seconds until the target's Retry-After is over, also when another one was tried since."""
-        return max(0.0, self._not_before.get(priced.candidate.key, now) - now)
+        """Seconds until the target's hint is over, whichever call got it, also when another one was tried since."""
+        if self.observed:
+            return 0.0
+        candidate = priced.candidate
+        own = self._not_before.get(candidate.key, now) - now if self._not_before else 0.0
+        pause = max(own, self.restraints.paused_for(candidate.provider, candidate.target.model, now))
+        return pause if pause >= SHORTEST_PAUSE_SECONDS else 0.0
+
+    def _unpaid(self, priced: Priced, now: float) -> float:
+        return self.restraints.unpaid_for(priced.candidate.provider, now)
 
     def healthy(self, priced: Priced, now: float) -> bool:
         """Whether a target may be tried now."""
-        return self.observed or self._breaker_wait(priced, now) <= 0
+        return self.observed or self._reopens_in(priced, now) <= 0
 
     def reopens_in(self, now: float) -> float:
         """Seconds until the first target may be tried again."""
-        return min(self._breaker_wait(priced, now) for priced in self.targets)
+        return min(self._reopens_in(priced, now) for priced in self.targets)
 
-    def dispatch(self, priced: Priced, now: float, *, first_of_client: bool) -> Permit | None:
+    def _reopens_in(self, priced: Priced, now: float) -> float:
+        return max(self._breaker_wait(priced, now), self._unpaid(priced, now), self._pause(priced, now))
+
+    def dispatch(self, priced: Priced, now: float) -> Permit | None:
         """The try is sent now. None: breakers are only observed."""
         self.number += 1
         self.last = priced
-        self._paid = self._chosen = None
-        if self.number == 1 and first_of_client:
+        self._sent, self._paid, self._chosen = self._paid, None, None
+        if self.number == 1 and not self.client_retry and self.spec.deposit_on == "Request":
             self.budget.deposit(now)
         if self.observed:
             return None
+        self._asks = self.restraints.sent(priced.candidate.provider, now, self.spec.unpaid_probe_ms / 1000)
         permit = self.breakers.of(priced.candidate.key, self.spec.breaker).permit(now)
         assert permit is not None  # picked as healthy in this same step
         return permit
@@ -134,55 +163,107 @@ class Attempts(Struct, gc=False):
             return None
         return self.breakers.of(self.last.candidate.key, self.spec.breaker).begun(permit, now)
 
-    def settle(self, permit: Permit | None, outcome: Outcome, now: float, *, trip: bool = False) -> None:
-        """Tell the target's breaker how the try went; `trip` ejects it at once."""
-        if permit is None or self.last is None:
+    def settle(
+        self, permit: Permit | None, outcome: Outcome, now: float, *, trip: bool = False, cost_nanos: int = 0
+    ) -> None:
+        """Tell everybody how the try went, and what it cost; `trip` ejects the target at once."""
+        if self._sent is not None:
+            self.budget.settle(self._sent, cost_nanos)
+            self._sent = None
+        if self.last is None:
+            return
+        if outcome.kind is Kind.SUCCESS:
+            if not self.client_retry and self.spec.deposit_on == "Success":
+                self.budget.deposit(now)
+            if self._asks:
+                self.restraints.paid(self.last.candidate.provider, self._asks)
+        elif not self.observed:
+            self._heed(outcome, self.last, now)
+        if permit is None:
             return
         breaker = self.breakers.of(self.last.candidate.key, self.spec.breaker)
         breaker.settle(permit, verdict(outcome), now, self.rng)
         if trip:
             breaker.trip(now, self.rng)
 
-    def next_delay(self, outcome: Outcome, now: float) -> float | None:
+    def _heed(self, outcome: Outcome, last: Priced, now: float) -> None:
+        """Keep what the provider asks of us, for this call and for all others."""
+        candidate, treatment = last.candidate, TREATMENTS[outcome.kind]
+        if outcome.kind is Kind.UNPAID:
+            probe_seconds = self.spec.unpaid_probe_ms / 1000
+            self.restraints.out_of_money(candidate.provider, outcome.error_code, now, probe_seconds)
+        elif treatment.again in ("Listed", "Ambiguous") and (asked := hint_of(outcome)) > 0:
+            self._not_before[candidate.key] = now + asked
+            self.restraints.pause(candidate.provider, candidate.target.model, asked, now)
+
+    def next_delay(self, outcome: Outcome, now: float, worst_cost: WorstCost) -> float | None:
         """
         Decide another try after a failure and pay for it: seconds to wait before it, or None to stop here.
 
         Never waits for the budget, and never waits after the last try.
         """
-        decided = self._decide(outcome, now)
+        decided = self._decide(outcome, now, worst_cost)
         self.denied = decided if isinstance(decided, str) else ""
         return None if isinstance(decided, str) else decided
 
-    def _decide(self, outcome: Outcome, now: float) -> float | Denied:
-        if self.observed or self.last is None or not retryable(outcome, self.spec):
+    def _decide(self, outcome: Outcome, now: float, worst_cost: WorstCost) -> float | Denied:
+        if self.observed or self.last is None:
+            return ""
+        if not retryable(outcome, self.spec):
             return ""
         if outcome.kind is Kind.KEY_MISSING:
             return self._without_key(self.last, now)
-        key = self.last.candidate.key
+        treatment, key = TREATMENTS[outcome.kind], self.last.candidate.key
         self._failures[key] = self._failures.get(key, 0) + 1
         left = self.spec.attempts - (self.number - 1 - len(self._keyless))
         if left <= 0:
             return "attempts"
-        longest = self.spec.max_backoff_ms / 1000
-        asked = _seconds(outcome.retry_after_seconds)
-        self._not_before[key] = now + asked
-        self._leave = outcome.kind is Kind.CONNECT or asked > longest or left == 1
-        chosen = self._healthy(now, longest)
+        if treatment.again == "Ambiguous" and self.spec.ambiguous != "AsRetryable":
+            if self._ambiguous or self.spec.ambiguous == "Never":
+                return "ambiguous"
+            self._ambiguous, left = True, 1
+        longest = self.spec.max_wait_ms / 1000
+        self._leave = treatment.again in ("Unsent", "Elsewhere") or hint_of(outcome) > longest or left == 1
+        chosen = self._callable(now, 0.0 if treatment.again == "Elsewhere" else longest)
         if chosen is None:
-            return "retry_after" if any(self.healthy(priced, now) for priced in self.targets) else "no_target"
-        delay = self._pause(chosen, now)
-        if chosen is self.last:
-            delay += self._jitter(longest - delay)
+            return self._nowhere(outcome, now)
+        delay = self._delay(outcome, chosen, now)
         if now + delay >= self.deadline:
             return "deadline"
-        self._paid = self.budget.try_withdraw(now)
-        self._chosen = chosen if self._paid is not None else None
-        return "budget" if self._paid is None else delay
+        return self._pay(chosen, treatment.weight, now, worst_cost) or delay
+
+    def _nowhere(self, outcome: Outcome, now: float) -> Denied:
+        if outcome.kind is Kind.UNPAID:
+            return ""
+        unhurt = any(max(self._breaker_wait(each, now), self._unpaid(each, now)) <= 0 for each in self.targets)
+        return "retry_after" if unhurt else "no_target"
+
+    def _delay(self, outcome: Outcome, chosen: Priced, now: float) -> float:
+        pause = self._pause(chosen, now)
+        hinted = after_hint(pause, self.rng) if pause else 0.0
+        if chosen is not self.last:
+            return hinted
+        throttled = outcome.kind is Kind.THROTTLED and not pause
+        self._last_backoff = backoff(self.spec, self.number, self._last_backoff, self.rng, throttled=throttled)
+        return max(hinted, self._last_backoff)
+
+    def _pay(self, chosen: Priced, weight: Weight, now: float, worst_cost: WorstCost) -> Denied:
+        """Take a retry out of the budget; empty: it is paid."""
+        nanos = 0
+        if self.spec.max_retry_cost is not None:
+            nanos, currency = worst_cost(chosen)
+            if not self.budget.affordable(now, nanos, currency):
+                return "cost"
+        self._paid = self.budget.try_withdraw(now, weight_of(weight, self.spec), nanos)
+        if self._paid is None:
+            return "budget"
+        self._chosen = chosen
+        return ""
 
     def _without_key(self, last: Priced, now: float) -> float | Denied:
         """Another provider, at once and unpaid: no provider has more work by it, and waiting brings no key."""
         self._keyless.add(last.candidate.provider.alias)
-        self._chosen = self._healthy(now, 0.0)
+        self._chosen = self._callable(now, 0.0)
         return 0.0 if self._chosen is not None else "no_target"
 
     def refund(self) -> None:
@@ -190,11 +271,6 @@ class Attempts(Struct, gc=False):
         if self._paid is not None:
             self.budget.refund(self._paid)
             self._paid = None
-
-    def _jitter(self, room: float) -> float:
-        """Full jitter over an exponentially growing back-off (AWS: least work of all variants), within `room`."""
-        grown: float = self.spec.backoff_ms / 1000 * 2 ** min(self.number - 1, 32)
-        return self.rng.random() * max(0.0, min(grown, room))
 
     def _order(self) -> Sequence[Priced]:
         if len(self.targets) == 1:
@@ -205,8 +281,3 @@ class Attempts(Struct, gc=False):
 
     def _breaker_wait(self, priced: Priced, now: float) -> float:
         return self.breakers.of(priced.candidate.key, self.spec.breaker).reopens_in(now)
-
-
-def _seconds(retry_after: float | None) -> float:
-    """A provider's Retry-After as a minimum; nonsense (negative, NaN) counts as none."""
-    return retry_after if retry_after is not None and retry_after > 0 else 0.0

@@ -16,8 +16,9 @@ from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.phases import ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.refusals import all_ejected, budget_refusal, unanswered
-from spendmesh_sidecar.core.reservation import Booked, Booking
+from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, unanswered
+from spendmesh_sidecar.core.reservation import Booked, Booking, worst_cost_of
+from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route
@@ -62,6 +63,7 @@ class Exchange:
         pricing: Pricing,
         request_id: str,
         rng: Rng,
+        restraints: Restraints | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         lease_wait_seconds: float = LEASE_WAIT_SECONDS,
     ) -> None:
@@ -70,6 +72,7 @@ class Exchange:
         """Our own answer, if that is what the client gets."""
         self._ledger, self._pricing = ledger, pricing
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
+        self._restraints = Restraints() if restraints is None else restraints
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
         self._enforced = enforced(policy.budgets)
         self._phase, self._now = Phase.NEW, 0.0
@@ -94,7 +97,8 @@ class Exchange:
         self._plan = plan
         retry = self.policy.retry
         paid_from, deadline = self._retry_budgets.of(retry), now + self._deadline_seconds
-        self._tries = Attempts(retry, paid_from, self._breakers, self._rng, plan.targets, deadline)
+        shared = (paid_from, self._breakers, self._rng, self._restraints)
+        self._tries = Attempts(retry, *shared, plan.targets, deadline, self.request.client_retry)
         return self._next(now, now_unix)
 
     def acquired(self, denials: tuple[Denial, ...] | None, now: float, now_unix: int) -> Step:
@@ -132,7 +136,9 @@ class Exchange:
         assert self._tries is not None
         self._settle(outcome, now, now_unix)
         self._last = outcome
-        delay = None if client_gone else self._tries.next_delay(outcome, now)
+        delay = None
+        if not (client_gone or outcome.committed or outcome.kind is Kind.SUCCESS):
+            delay = self._tries.next_delay(outcome, now, worst_cost_of(self.request.bounds, now_unix))
         if delay is None:
             return self._finish()
         if delay > 0:
@@ -210,7 +216,10 @@ class Exchange:
         assert self._tries is not None
         priced = self._tries.pick(now)
         if priced is None or now >= self._tries.deadline:
-            return self._refuse(all_ejected(self._tries.reopens_in(now)))
+            if (wait := self._tries.wait_for_pause(now)) is None:
+                return self._refuse(out_of_reach(self._tries.why_none, self._tries.reopens_in(now)))
+            self._phase = Phase.WAITING
+            return Wait(wait)
         reservation = f"{self.request_id}/attempt-{self._tries.number + 1}"
         booking = Booking(self._ledger, self.policy.budgets, priced, self.request, reservation, now_unix)
         if not self.request.operation.billed:
@@ -240,7 +249,7 @@ class Exchange:
             return self._refuse(booked)
         assert self._tries is not None and self._plan is not None
         priced = booking.priced
-        permit = self._tries.dispatch(priced, now, first_of_client=self.request.client_retry == 0)
+        permit = self._tries.dispatch(priced, now)
         self._flight = Flight(self._tries.number, booking.reservation, priced, booked, permit, now_unix)
         self._unverified = self._unverified or (booked is not None and booked.unverified)
         self._booking = self._lease_deadline = None
@@ -268,7 +277,7 @@ class Exchange:
             else:
                 self._ledger.settle(flight.reservation, found.quantities, now)
         self._settlements.append(found.settlement)
-        self._tries.settle(flight.permit, outcome, now, trip=found.excess)
+        self._tries.settle(flight.permit, outcome, now, trip=found.excess, cost_nanos=found.settlement.cost_nanos)
 
     def _finish(self) -> Step:
         """No further try: the last answer is the client's, or ours where the provider gave none."""

@@ -170,12 +170,12 @@ def unwritable(why: str) -> Refusal:
     )
 
 
-def all_ejected(reopens_in_seconds: float) -> Refusal:
-    """No target is healthy; the first is probed again in so many seconds."""
+def out_of_reach(why: str, reopens_in_seconds: float) -> Refusal:
+    """No target may be called now, for these reasons; the first may be in so many seconds."""
     wait = max(1.0, reopens_in_seconds)
     return refuse(
         "target_unavailable",
-        f"Every target for this call is ejected after errors; the first is tried again in {format_duration(wait)}.",
+        f"No target takes this call now{f' ({why})' if why else ''}. Come back in {format_duration(wait)}.",
         retry_after_seconds=wait,
     )
 

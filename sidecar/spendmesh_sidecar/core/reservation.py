@@ -6,6 +6,8 @@ Pure arithmetic over prices and the ledger; which target, and what happens witho
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -45,6 +47,20 @@ def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, no
         output_tokens=tokens.output_tokens,
         listed_nanos=worst_cost(listed, bounds, most, now_unix) if listed else 0,
     )
+
+
+WorstCost = Callable[[Priced], tuple[int, str]]
+"""The most that a try at a target can cost: nano-units and their currency, which is empty where it has no price."""
+
+
+def worst_cost_of(bounds: Bounds, now_unix: int) -> WorstCost:
+    """What a call with these bounds can cost at a target, if it is sent now."""
+
+    def worst_cost_at(priced: Priced) -> tuple[int, str]:
+        worst = worst_case(priced, bounds, priced.max_output_tokens, now_unix)
+        return worst.cost_nanos, worst.currency
+
+    return worst_cost_at
 
 
 class Booking(Struct, frozen=True, gc=False):

@@ -3,7 +3,7 @@ Retries in proportion to recent first tries, so that a failing provider is not a
 
 Why a budget and not only a number of attempts: attempts multiply with every layer and every caller, a budget bounds
 the extra load as a whole (facts: Finagle, tower, GEP-3388). It never waits and never blocks a first try.
-Left out on purpose: which failures deserve a retry (`exchange`), and sharing between pods.
+Left out on purpose: which failures deserve a retry (`attempts`), and sharing between pods.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spendmesh_sidecar.core.specs import RetrySpec
 SLOTS = 10
 """Windows slide in tenths, as tower's, Finagle's and Envoy's budgets do."""
 FULL_RETRY = 100
-"""A first try deposits `percent` of these, a retry costs one whole: integers only, so 33 % is 33 %."""
+"""A call deposits `percent` of these, a retry costs one whole times its weight: integers only, so 33 % is 33 %."""
 
 
 @dataclass(slots=True)
@@ -51,53 +51,78 @@ class Withdrawal(Struct, frozen=True, gc=False):
 
     slot: int
     from_floor: bool
+    weight: int = 1
+    cost_slot: int = 0
+    cost_nanos: int = 0
+    """The worst case, held against the bound in money until `settle`."""
 
 
 class RetryBudget:
     """
-    Deposit on every first try, withdraw before every retry.
+    Deposit what earns retries, withdraw before every retry.
 
-    The law, over any stretch of time: `retries * 100 <= percent * first tries + 100 * floor`, where the floor is
-    `min_retry_count` in each `min_retry_interval_ms` and is a rate: what is not used of it does not add up.
+    The law, over any stretch of time: `retries * 100 <= percent * deposits + 100 * floor`, where the deposits are those
+    of the stretch and of one interval before it, and the floor is `min_retry_count` in each `min_retry_interval_ms`
+    and is a rate: what is not used of it does not add up. A retry of weight w takes w retries' worth of deposits, or
+    one of the floor. Beside that, the retries of any `max_retry_cost.interval_ms` cost no more than its amount.
     A withdrawal is charged when the retry is decided, before its back-off, so that parked retries count
     (Envoy #30205); one that is never sent is refunded.
     """
 
     def __init__(self, spec: RetrySpec) -> None:
         self.spec = spec
-        self.first_tries = 0
-        """All deposits since the start, for metrics."""
+        self.deposits = 0
+        """All since the start, for metrics."""
         self.retries = 0
         """All withdrawals since the start that were not refunded."""
         interval_slot_ms = max(1, -(-spec.budget_interval_ms // SLOTS))
         self._deposits = _Window(interval_slot_ms, SLOTS)
         self._withdrawals = _Window(interval_slot_ms, SLOTS)
-        # one slot more: a floor retry is forgotten only when its whole interval has passed
+        # one slot more: what is bounded in each interval is forgotten only when a whole interval has passed
         self._floor = _Window(max(1, -(-spec.min_retry_interval_ms // SLOTS)), SLOTS + 1)
+        self._nanos = _Window(max(1, -(-_cost_interval_ms(spec) // SLOTS)), SLOTS + 1)
 
     def deposit(self, now: float) -> None:
-        """A first try is sent."""
-        self.first_tries += 1
+        """A call has earned its part of a retry."""
+        self.deposits += 1
         self._deposits.add(1, self._deposits.slot(now))
 
-    def try_withdraw(self, now: float) -> Withdrawal | None:
-        """Pay for one retry, from the ratio first and else from the floor; None: not now (never wait for it)."""
-        if self.balance(now) >= FULL_RETRY:
-            slot = self._withdrawals.slot(now)
-            self._withdrawals.add(1, slot)
-            self.retries += 1
-            return Withdrawal(slot, from_floor=False)
-        if self._floor.total(now) < self.spec.min_retry_count:
-            slot = self._floor.slot(now)
-            self._floor.add(1, slot)
-            self.retries += 1
-            return Withdrawal(slot, from_floor=True)
-        return None
+    def try_withdraw(self, now: float, weight: int = 1, cost_nanos: int = 0) -> Withdrawal | None:
+        """
+        Pay for one retry, from the ratio first and else from the floor; None: not now (never wait for it).
+
+        Whoever has a bound in money asks `affordable` before.
+        """
+        from_floor = self.balance(now) < FULL_RETRY * weight
+        if from_floor and self._floor.total(now) >= self.spec.min_retry_count:
+            return None
+        window, charged = (self._floor, 1) if from_floor else (self._withdrawals, weight)
+        slot, cost_slot = window.slot(now), self._nanos.slot(now)
+        window.add(charged, slot)
+        if cost_nanos:
+            self._nanos.add(cost_nanos, cost_slot)
+        self.retries += 1
+        return Withdrawal(slot, from_floor, weight, cost_slot, cost_nanos)
+
+    def affordable(self, now: float, cost_nanos: int, currency: str) -> bool:
+        """Whether a retry that may cost so much fits below the bound in money; without a price there it does not."""
+        most = self.spec.max_retry_cost
+        if most is None:
+            return True
+        return currency == most.currency and self._nanos.total(now) + cost_nanos <= most.amount
+
+    def settle(self, withdrawal: Withdrawal, cost_nanos: int) -> None:
+        """A paid retry has cost so much. Only once for each withdrawal, and never after a refund."""
+        if withdrawal.cost_nanos != cost_nanos and self.spec.max_retry_cost is not None:
+            self._nanos.add(cost_nanos - withdrawal.cost_nanos, withdrawal.cost_slot)
 
     def refund(self, withdrawal: Withdrawal) -> None:
         """A paid retry was never sent. Only once for each withdrawal; the caller holds it and gives it up here."""
-        window = self._floor if withdrawal.from_floor else self._withdrawals
-        window.add(-1, withdrawal.slot)
+        if withdrawal.from_floor:
+            self._floor.add(-1, withdrawal.slot)
+        else:
+            self._withdrawals.add(-withdrawal.weight, withdrawal.slot)
+        self.settle(withdrawal, 0)
         self.retries -= 1
 
     def balance(self, now: float) -> int:
@@ -122,5 +147,9 @@ class RetryBudgets:
         return budget
 
 
-def _intervals(spec: RetrySpec) -> tuple[int, int]:
-    return spec.budget_interval_ms, spec.min_retry_interval_ms
+def _cost_interval_ms(spec: RetrySpec) -> int:
+    return spec.max_retry_cost.interval_ms if spec.max_retry_cost is not None else 1
+
+
+def _intervals(spec: RetrySpec) -> tuple[int, int, int]:
+    return spec.budget_interval_ms, spec.min_retry_interval_ms, _cost_interval_ms(spec)

@@ -222,6 +222,23 @@ class BreakerSpec(Spec, frozen=True, kw_only=True):
     max_ejection_ms: int = 300_000
 
 
+class WeightSpec(Spec, frozen=True, kw_only=True):
+    """What a retry takes out of the share of calls, by the class of the failure before it; at least 1 each."""
+
+    throttled: int = 1
+    transient: int = 2
+    timeout: int = 3
+
+
+class RetryCostSpec(Spec, frozen=True, kw_only=True):
+    """What the retries of one sidecar may cost in any stretch of `interval_ms`."""
+
+    amount: int
+    """Nano-units of `currency`."""
+    currency: str
+    interval_ms: int = 3_600_000
+
+
 class RetrySpec(Spec, frozen=True, kw_only=True):
     """One RetryBudget, or the built-in defaults when none applies (`name` empty)."""
 
@@ -231,9 +248,25 @@ class RetrySpec(Spec, frozen=True, kw_only=True):
     budget_interval_ms: int = 30_000
     min_retry_count: int = 1
     min_retry_interval_ms: int = 10_000
+    max_retry_cost: RetryCostSpec | None = None
+    """None: no bound in money beside the budgets."""
+    deposit_on: Literal["Success", "Request"] = "Success"
+    """What earns retries: calls that succeed, or all that are made."""
+    weights: WeightSpec = WeightSpec()
+    on_exhausted: Literal["PassThrough", "ServiceUnavailable"] = "PassThrough"
+    """What the client gets where a retry is not paid for: the provider's last answer, or a 503 of ours."""
     codes: tuple[int, ...] = (408, 429, 500, 502, 503, 504, 529)
     attempts: int = 2
     """Retries after the first try (Gateway API meaning)."""
+    ambiguous: Literal["Never", "Once", "AsRetryable"] = "Once"
+    """How often a call is tried again that may have been served, or that fails for its own reasons."""
     backoff_ms: int = 500
+    throttled_backoff_ms: int = 1_000
+    """In place of `backoff_ms` where a provider throttles and does not say for how long."""
     max_backoff_ms: int = 20_000
+    jitter: Literal["Full", "Equal", "Decorrelated", "None"] = "Full"
+    max_wait_ms: int = 60_000
+    """The longest that a provider's own hint is waited for."""
+    unpaid_probe_ms: int = 300_000
+    """How often one real call asks an account again that was out of money."""
     breaker: BreakerSpec = BreakerSpec()
