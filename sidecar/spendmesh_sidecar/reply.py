@@ -67,7 +67,9 @@ class Reply:
             self._framing, framing = "chunked", "transfer-encoding: chunked\r\n"
         else:
             self._framing, framing = "close", ""
-        await self._write(self._head(status, headers, framing))
+        self._put(self._head(status, headers, framing))
+        if self._connection.writing_paused:
+            await self._drain()
 
     async def write(self, chunk: bytes) -> None:
         """See `Downstream.write`."""
@@ -90,16 +92,20 @@ class Reply:
                 asyncio.get_running_loop().call_later(self._linger_seconds, transport.abort)
         elif self._framing == "chunked":
             try:
-                await self._write(b"0\r\n\r\n")
+                self._put(b"0\r\n\r\n")
+                if self._connection.writing_paused:
+                    await self._drain()
             except ClientGone:
                 pass  # all was said; the client did not wait for the end mark
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
         """See `Downstream.send`."""
         if self._bodiless(status):
-            await self._write(self._head(status, headers, ""))
+            self._put(self._head(status, headers, ""))
         else:
-            await self._write(self._head(status, headers, f"content-length: {len(body)}\r\n") + body)
+            self._put(self._head(status, headers, f"content-length: {len(body)}\r\n") + body)
+        if self._connection.writing_paused:
+            await self._drain()
 
     def written(self) -> web.StreamResponse:
         """What aiohttp gets to see of the answer: that it is over, and whether the connection goes on."""
@@ -121,14 +127,13 @@ class Reply:
             ours += f"date: {rfc822_formatted_time()}\r\n"
         return head(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", headers, ours)
 
-    async def _write(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
+        """Hand over for writing; who calls this waits afterwards if the client reads slowly. Raises ClientGone."""
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             raise ClientGone
         self._request.writer.output_size += len(data)  # so that a defect after this sends no second answer
         transport.write(data)
-        if self._connection.writing_paused:
-            await self._drain()
 
     async def _drain(self) -> None:
         """The client reads slowly: so does the provider's stream then."""

@@ -113,7 +113,12 @@ class Account:
     def unreported(self, now: float) -> int:
         """Own use that the coordinator's figures may not have."""
         lease = self.current(now)
-        return (lease.unreported if lease else 0) + sum(extra.unreported for extra in self.extras(now))
+        return self._unreported(lease, now)
+
+    def _unreported(self, lease: LeaseBook | None, now: float) -> int:
+        own = lease.unreported if lease is not None else 0
+        extras = self.extras(now)
+        return own + sum([extra.unreported for extra in extras]) if extras else own
 
     def state(self, now: float) -> AccountState | None:
         """What is known of the whole account in the running period; None if nothing is."""
@@ -145,7 +150,7 @@ class Account:
         """The account's whole amount and what is `settled` of it; None while nothing is known of it."""
         lease = self.current(now)
         if lease is not None and lease.state is not None:
-            return lease.state.amount, lease.state.settled + self.unreported(now)
+            return lease.state.amount, lease.state.settled + self._unreported(lease, now)
         state = self.state(now)
         return (state.amount, self.settled(now)) if state is not None else None
 

@@ -41,7 +41,7 @@ def decide(
 
 def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     """Our answer for an attempt that brought none to pass on; None: there is one."""
-    if outcome.committed or outcome.kind is Kind.CLIENT_GONE or tries.last is None:
+    if outcome.committed or outcome.kind in (Kind.SUCCESS, Kind.CLIENT_GONE) or tries.last is None:
         return None
     target = tries.last.candidate.key
     attempts = f"{tries.number} attempt{'s' if tries.number != 1 else ''}"

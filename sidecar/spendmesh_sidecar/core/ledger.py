@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from itertools import chain
 
 from msgspec.structs import replace
 
@@ -150,8 +151,8 @@ class Ledger:
             if charge.observed:
                 account.note_would_block(charge.amount, now)
                 self._carry_over(account, now)
-        parts = zip(accounts, places, strict=True)
-        entries = tuple(entry for account, place in parts for entry in parts_of(account, place))
+        parts = [parts_of(account, place) for account, place in zip(accounts, places, strict=True)]
+        entries = parts[0] if len(parts) == 1 else tuple(chain.from_iterable(parts))
         self.open_attempts.add(reservation, entries)
         hold(entries)
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from spendmesh_sidecar.core.account import Account
@@ -27,21 +27,22 @@ def place_of(charge: Charge, account: Account, now: float) -> Place:
     return Place(charge, account.current(now), account.extras(now), account.credit(now))
 
 
-def parts_of(account: Account, place: Place) -> Iterator[Entry]:
+def parts_of(account: Account, place: Place) -> tuple[Entry, ...]:
     """The parts of a charge that fits, or of what fits of an observed one. Nothing is held yet."""
     charge, lease, extras, credit = place
-    left = charge.amount
+    left, parts = charge.amount, []
     for extra in extras:
         part = min(left, extra.free)
         if part:
             left -= part
-            yield Entry(account, extra, part, part, charge.unit, charge.dearer, partial=True)
+            parts.append(Entry(account, extra, part, part, charge.unit, charge.dearer, partial=True))
     held = min(left, lease.free) if lease else 0
     owed = left - held if credit and not charge.observed else 0
     if lease is not None or not owed:
-        yield Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0)
+        parts.append(Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0))
     if owed:
-        yield Entry(account, None, owed, owed, charge.unit, charge.dearer, borrowed=True)
+        parts.append(Entry(account, None, owed, owed, charge.unit, charge.dearer, borrowed=True))
+    return tuple(parts)
 
 
 def hold(entries: Iterable[Entry]) -> None:

@@ -140,6 +140,8 @@ def worst_cost(
     than `cost` of a usage within the bounds, at any moment of the call.
     """
     most = worst_tokens(price, bounds, max_output_tokens)
+    if len(price.rows) == 1:
+        return _worst_row_cost(price.rows[0], most, bounds)
     rows = possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)
     return max([_worst_row_cost(row, most, bounds) for row in rows])
 
@@ -173,12 +175,12 @@ def _input_ceiling(price: ModelPrice | None, bounds: Bounds) -> int:
 
 
 def _dearest_input(prices: TokenPrices, bounds: Bounds) -> int:
-    candidates = [prices.input, prices.cache_read]
+    dearest = max(prices.input, prices.cache_read)
     if "default" in bounds.cache_writes:
-        candidates.append(prices.cache_write)
+        dearest = max(dearest, prices.cache_write)
     if "long" in bounds.cache_writes:
-        candidates.append(prices.cache_write_long)
-    return max(candidates)
+        dearest = max(dearest, prices.cache_write_long)
+    return dearest
 
 
 # --- what it came to --------------------------------------------------------------------------------------

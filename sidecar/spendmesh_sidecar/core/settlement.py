@@ -87,15 +87,12 @@ def bill(
         quantities = claimed = booked.worst
     else:
         ended = ended_unix or flight.at_unix
-        nanos, listed_nanos = (
-            _dearest_cost(each, usage, request.bounds, flight.at_unix, ended) for each in (price, flight.priced.listed)
-        )
         claimed = Quantities(
-            nanos,
+            _dearest_cost(price, usage, request.bounds, flight.at_unix, ended),
             booked.worst.currency,
             usage.total_input_tokens,
             usage.output_tokens,
-            listed_nanos=listed_nanos,
+            listed_nanos=_dearest_cost(flight.priced.listed, usage, request.bounds, flight.at_unix, ended),
         )
         quantities = _at_most(claimed, booked.worst) if excess else claimed
     if excess:

@@ -19,37 +19,28 @@ def rewrite(
     leaves it as it is. `include_usage` acts on streams whose client did not ask for the usage chunk. Raises ValueError
     for a maximum where the operation has none.
     """
-    changes: dict[str, bytes] = {}
+    changes: dict[str, Raw] = {}
     if request.model and model != request.model:
-        changes["model"] = msgspec.json.encode(model)
+        changes["model"] = Raw(msgspec.json.encode(model))
     theirs = request.bounds.output_field
     field = output_field or theirs
     if max_output_tokens is not None and (max_output_tokens != request.bounds.max_output_tokens or field != theirs):
         if not field:
             raise ValueError(f"{request.operation.name} has no output maximum")
-        changes[field] = msgspec.json.encode(max_output_tokens)
+        changes[field] = Raw(b"%d" % max_output_tokens)
     if include_usage and request.stream and not request.usage_asked:
-        changes["stream_options"] = _with_usage(request.fields.get("stream_options"))
+        changes["stream_options"] = Raw(_with_usage(request.fields.get("stream_options")))
     if not changes:
         return request.body
-    members: dict[str, bytes | Raw] = {**request.fields, **changes}
+    members = {**request.fields, **changes}
     if field in changes and field != theirs:
         members.pop(theirs, None)
-    return _object(members)
+    return msgspec.json.encode(members)
 
 
 def _with_usage(options: Raw | None) -> bytes:
-    members: dict[str, bytes | Raw] = {}
+    members: dict[str, Raw] = {}
     if options is not None and kind_of(options) != "null":
         members.update(read_object(options, "stream_options"))
-    members["include_usage"] = b"true"
-    return _object(members)
-
-
-def _object(members: dict[str, bytes | Raw]) -> bytes:
-    parts: list[bytes | Raw] = []
-    for name, raw in members.items():
-        parts += (b",", msgspec.json.encode(name), b":", raw)
-    parts[:1] = [b"{"]
-    parts.append(b"}")
-    return b"".join(parts)
+    members["include_usage"] = Raw(b"true")
+    return msgspec.json.encode(members)
