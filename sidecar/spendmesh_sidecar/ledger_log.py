@@ -135,6 +135,8 @@ class LedgerLog:
             why = error.strerror
         except Abandoned as abandoned:
             why = str(abandoned)
+            for name, amount in abandoned.unbooked.items():
+                log.error("%d of %s were spent without a lease, by that log, and are in no books", amount, name)
         log.error("%s is not continued: %s. What it held stays charged in full; a copy is kept as %s", LOG, why, ASIDE)
         try:
             path.replace(self._folder / ASIDE)

@@ -252,6 +252,38 @@ def test_a_log_of_another_pod_or_with_an_end_that_may_be_missing_is_abandoned(he
         recover(log.written, here)
 
 
+def spent_without_a_lease() -> bytes:
+    """A log of one observed call of 120, and of one of 300 that is under way."""
+    watched = (budget(limit("monthly", USD), mode="Observe"),)
+    ledger, log = logged("me", watched, 0.0)
+    for name in ("settled", "open"):
+        assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), name, 0.0)
+    ledger.settle("settled", Quantities(120, "USD"), 0.0)
+    log.flush()
+    return log.written
+
+
+DAMAGE = encode_frame(LeaseReport(lease="never granted", sequence=1, used=0, held=0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "here", "unbooked"),
+    [
+        (b"", replace(HERE, **REBOOTED), {"team-a/team/monthly": 420}),
+        (DAMAGE, HERE, {"team-a/team/monthly": 120}),
+        (b"x" * 40, HERE, {"team-a/team/monthly": 120}),
+        (b"", replace(HERE, pod="another"), {}),
+        (b"x" * 40, replace(HERE, pod="another"), {}),
+    ],
+    ids=["another boot", "a contradiction", "damage", "another pod", "damage of another pod"],
+)
+def test_an_abandoned_log_says_what_nobody_charges(damage: bytes, here: Here, unbooked: dict[str, int]) -> None:
+    """Leases are charged in full by the coordinator; use without one is known to nobody else."""
+    with pytest.raises(Abandoned) as caught:
+        recover(spent_without_a_lease() + damage, here)
+    assert caught.value.unbooked == unbooked
+
+
 def test_with_durability_node_a_log_outlives_the_machine_and_its_clock() -> None:
     """The lease ends when it would have: 3,600 s after its grant, of which 100 s went by."""
     _, log = funded()

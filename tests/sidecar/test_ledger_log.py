@@ -18,7 +18,7 @@ from memory_log import HERE
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient
 from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.journal import AttemptRecord, LedgerUnwritable, Part
+from spendmesh_sidecar.core.journal import AttemptRecord, LedgerUnwritable, Part, UnleasedRecord
 from spendmesh_sidecar.core.journal_frames import read_log
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.recovery import Here, records_of, restore
@@ -153,6 +153,20 @@ async def test_only_the_last_log_that_was_abandoned_is_kept(tmp_path: Path) -> N
     assert len(nonces) == 2
     assert (tmp_path / ASIDE).read_bytes() == b"second"
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, ASIDE]
+
+
+async def test_what_an_abandoned_log_says_that_nobody_charges_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lease is charged in full without its log; what was spent without one is told by nobody else."""
+    _, log = await opened(tmp_path)
+    log.append(UnleasedRecord(account=MONTH, amount=70))
+    log.close(settled=False)
+    with (tmp_path / LOG).open("ab") as file:
+        file.write(b"damage" * 10)
+    _, log = await opened(tmp_path)
+    log.close(settled=True)
+    assert "70 of team-a/team/monthly were spent without a lease" in caplog.text
 
 
 async def test_a_new_nonce_is_in_the_file_before_anything_is_spent_under_it(tmp_path: Path) -> None:

@@ -53,7 +53,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class LogDamaged(ValueError):
-    """A log that must not be continued; the message says where and why, without any content."""
+    """
+    A log that must not be continued; the message says where and why, without any content.
+
+    `before`: what was read before the damage.
+    """
+
+    before: tuple[Record | Header, ...] = ()
 
 
 class Log(Struct, frozen=True):
@@ -82,6 +88,14 @@ def read_log(data: bytes, boot: str) -> Log:
     if not data.startswith(MAGIC):
         raise LogDamaged("it does not begin as a log does")
     found: list[Record | Header] = []
+    try:
+        return _read(data, boot, found)
+    except LogDamaged as damaged:
+        damaged.before = tuple(found)
+        raise
+
+
+def _read(data: bytes, boot: str, found: list[Record | Header]) -> Log:
     offset, same_boot = len(MAGIC), True
     while offset < len(data):
         frame = _frame_at(data, offset)

@@ -8,6 +8,7 @@ the old one held in full. Nothing is ever guessed in between.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -51,7 +52,16 @@ class Here(Struct, frozen=True):
 
 
 class Abandoned(Exception):
-    """The log is not continued; the message says why."""
+    """
+    The log is not continued; the message says why.
+
+    `unbooked`: what it says, as far as it can be read, that was spent without a lease, by `budget/limit`. The
+    coordinator charges the leases, but of that it knows nothing.
+    """
+
+    def __init__(self, why: str, unbooked: Mapping[str, int] | None = None) -> None:
+        super().__init__(why)
+        self.unbooked = unbooked or {}
 
 
 class Recovered(Struct):
@@ -67,23 +77,39 @@ class Recovered(Struct):
 
 def recover(data: bytes, here: Here) -> Recovered:
     """The state that a log describes. Raises Abandoned."""
+    replay = _Replay()
     try:
         log = read_log(data, here.boot)
         header = log.header
         if header.pod != here.pod:
             raise Abandoned("it is of another pod: this state was copied")
-        same_boot = bool(here.boot) and header.boot == here.boot
-        if not same_boot and here.durability == "Process":
-            raise Abandoned("the machine was started anew, and with durability Process its end may be missing")
-        replay = _Replay()
         for record in log.records:
             replay.take(record)
         in_flight = replay.settle_at_worst()
-    except (LogDamaged, LedgerError) as error:
-        raise Abandoned(str(error)) from error
+    except LogDamaged as damaged:
+        raise Abandoned(str(damaged), _unbooked_before(damaged, here)) from damaged
+    except LedgerError as error:
+        raise Abandoned(str(error), replay.unbooked) from error
+    same_boot = bool(here.boot) and header.boot == here.boot
+    if not same_boot and here.durability == "Process":
+        why = "the machine was started anew, and with durability Process its end may be missing"
+        raise Abandoned(why, replay.unbooked)
     if not same_boot:
         replay.shift_times(_shift(header, here))
     return Recovered(header.nonce, replay.leases, replay.unleased, in_flight, log.torn_bytes)
+
+
+def _unbooked_before(damaged: LogDamaged, here: Here) -> Mapping[str, int]:
+    """Of what stands before the damage; nothing of a log that is not ours."""
+    replay = _Replay()
+    if damaged.before and isinstance(first := damaged.before[0], Header) and first.pod == here.pod:
+        try:
+            for record in damaged.before[1:]:
+                if not isinstance(record, Header):
+                    replay.take(record)
+        except LedgerError:
+            pass  # as far as it goes
+    return replay.unbooked
 
 
 def restore(ledger: Ledger, recovered: Recovered, now: float) -> None:
@@ -140,6 +166,16 @@ class _Replay:
                 self.unleased[record.account] = record
             case ClosedRecord(lease):
                 self._close(lease)
+
+    @property
+    def unbooked(self) -> dict[str, int]:
+        """Use that no lease has, by `budget/limit`."""
+        sums: dict[str, int] = {}
+        for ref, waiting in self.unleased.items():
+            if waiting.amount:
+                name = f"{ref.budget}/{ref.limit}"
+                sums[name] = sums.get(name, 0) + waiting.amount
+        return sums
 
     def settle_at_worst(self) -> tuple[str, ...]:
         """All that is still open; answers which."""
