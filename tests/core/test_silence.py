@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
+from memory_log import again, logged
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import AccountState, Denial, Lease, LeaseState, report_digest
@@ -236,6 +237,37 @@ def test_a_debt_outlives_that_its_budget_is_taken_away_and_applied_again() -> No
     ledger.merge(lease(100), 4.0)
     [told] = ledger.reports(4.0)
     assert (told.used, told.unheld) == (350, 350)
+
+
+@pytest.mark.parametrize(
+    ("worst", "bill", "carried"), [(350, 350, 250), (350, 90, 0), (350, 600, 500), (100, 100, 0), (60, 130, 30)]
+)
+def test_what_an_attempt_in_flight_at_a_fence_costs_beyond_the_fenced_rights_is_not_lost(
+    worst: int, bill: int, carried: int
+) -> None:
+    """Observed beyond its rights, or billed above its bound: a fenced lease of 100 is charged 100 and no more."""
+    ledger, log = logged("me", (budget(ALLOWED, mode="Observe"),), 0.0)
+    ledger.merge(lease(100), 0.0)
+    assert ledger.reserve((Charge(MONTH, "Cost", worst, observed=True),), "a", 0.0) == ()
+    ledger.adopt("anew")
+    ledger.settle("a", Quantities(bill, "USD"), 0.5)
+    log.flush()
+    successor, _ = again(log.crash(), (budget(ALLOWED, mode="Observe"),), 0.6)
+    assert successor.accounts[MONTH].unleased == carried
+
+    ledger.merge(lease(1_000, id="two", nonce="anew"), 1.0)
+    [told] = ledger.reports(1.0)
+    assert (told.lease, told.used, told.unheld) == ("two", carried, 0)
+
+
+def test_an_attempt_in_flight_at_a_fence_and_at_a_crash_costs_its_worst_beyond_the_fenced_rights() -> None:
+    watched = (budget(ALLOWED, mode="Observe"),)
+    ledger, log = logged("me", watched, 0.0)
+    ledger.merge(lease(100), 0.0)
+    assert ledger.reserve((Charge(MONTH, "Cost", 350, observed=True),), "a", 0.0) == ()
+    ledger.adopt("anew")
+    successor, _ = again(log.crash(), watched, 1.0)
+    assert successor.accounts[MONTH].unleased == 250
 
 
 @pytest.mark.parametrize("mode", ["Enforce", "Observe"])

@@ -12,6 +12,7 @@ from math import inf
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.demand import Demand
+from spendmesh_sidecar.core.journal import UnleasedRecord
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Meaning, Want, meaning_of
 from spendmesh_sidecar.core.specs import LimitSpec
@@ -295,10 +296,16 @@ class Account:
         self.unleased += cost
 
     def keep_uncharged(self, lease: LeaseBook) -> None:
-        """A lease is reported no more: what nobody charges of it waits for the next one."""
+        """A lease is reported no more: what nobody charges of it, and was not kept before, waits for the next one."""
         if not lease.superseded:
-            self.unleased += lease.uncharged
-            self.owed += min(lease.uncharged, lease.unheld)
+            kept, lease.kept = lease.kept, lease.uncharged
+            self.unleased += lease.kept - kept
+            self.owed += min(lease.kept, lease.unheld) - min(kept, lease.unheld)
+
+    @property
+    def unleased_record(self) -> UnleasedRecord:
+        """What waits for a lease, for the log."""
+        return UnleasedRecord(account=self.ref, amount=self.unleased, owed=self.owed)
 
     def recall_debt(self, owed: int, now: float) -> None:
         """Another process takes over: what this one let through without rights in this period is part of its cap."""

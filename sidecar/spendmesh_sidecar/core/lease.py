@@ -61,6 +61,8 @@ class LeaseBook:
     """Takes no new reservation and closes as soon as none is open."""
     superseded: bool = False
     """Granted for another unit, currency or window than the limit has now: `retired` for good."""
+    kept: int = 0
+    """Of its use that a coordinator does not charge which fenced it: what already waits for another lease."""
     done: bool = False
     """The closing report is acknowledged."""
     _sent: LeaseReport | None = None

@@ -167,8 +167,11 @@ class Ledger:
         for entry, amount in settled:
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
-                continue
-            if entry.borrowed:
+                if not entry.lease.fenced or entry.lease.id in entry.account.leases:
+                    continue
+                entry.account.keep_uncharged(entry.lease)
+                self.journal.append(entry.account.unleased_record)
+            elif entry.borrowed:
                 entry.account.repay(entry.held, amount)
             else:
                 entry.account.unleased += amount

@@ -88,7 +88,10 @@ class OpenAttempts:
         return {entry.account.ref for entries in self._entries.values() for entry in entries}
 
     def records(self) -> Iterator[AttemptRecord]:
-        """What a new log has to know of them. Parts in leases that are no longer ours are nobody's."""
+        """
+        What a new log has to know of them. Of parts in leases that are no longer ours somebody else has charged what
+        was held.
+        """
         for reservation, entries in self._entries.items():
             if entries:
                 yield AttemptRecord(reservation, tuple(_part(entry) for entry in entries))
@@ -119,5 +122,6 @@ def _live_part(entry: Entry) -> Part:
 
 def _part(entry: Entry) -> Part:
     if entry.lease is not None and entry.lease.id not in entry.account.leases:
-        return Part("", 0, 0)
+        beyond = 0 if entry.lease.superseded else entry.worst - entry.held
+        return Part("", beyond, 0, entry.account.ref)
     return _live_part(entry)

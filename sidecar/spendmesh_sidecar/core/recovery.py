@@ -137,7 +137,7 @@ def records_of(ledger: Ledger) -> tuple[Record, ...]:
     for account in ledger.accounts.values():
         found += [lease.record(account.meaning) for lease in account.leases.values()]
         if account.unleased:
-            found.append(UnleasedRecord(account=account.ref, amount=account.unleased, owed=account.owed))
+            found.append(account.unleased_record)
     found += ledger.open_attempts.records()
     return tuple(found)
 
