@@ -333,6 +333,36 @@ KEPT = budget(replace(limit("monthly", 10 * USD), on_unverifiable="Survival", su
 ALLOWED = budget(replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500))
 
 
+@pytest.mark.parametrize(
+    ("boot", "seconds"), [("", 0.0), ("boot-2", 100.0)], ids=["a crash", "a node that was started anew"]
+)
+def test_what_was_spent_without_rights_and_is_told_in_a_closed_lease_stays_part_of_the_cap(
+    boot: str, seconds: float
+) -> None:
+    """The lease is closed within its period, and the log says no more of it; the cap is the period's all the same."""
+    node = replace(HERE, durability="Node")
+    ledger, log = logged("me", (ALLOWED,), 0.0)
+    ledger.unanswered(0.0)
+    reserve(ledger, 300, "r")
+    ledger.settle("r", Quantities(300, "USD"), 0.0)
+    ledger.merge(message(100), 1.0)
+    ledger.set_budgets((), 1.0)
+    (told,) = ledger.reports(1.0)
+    assert (told.closed, told.unheld) == (True, 300)
+    ledger.acknowledged((LeaseState(lease="one", sequence=told.sequence),), 1.0)
+    log.flush()
+
+    here = replace(node, boot=boot, monotonic=0.0, unix=HERE.unix + seconds) if boot else node
+    for _ in range(2):
+        ledger, log = logged("", (ALLOWED,), 1.0, recover(log.crash(), here))
+        ledger.unanswered(1.0)
+        assert not ledger.shortfalls((Charge(MONTH, "Cost", 200),), 1.0)
+        assert ledger.shortfalls((Charge(MONTH, "Cost", 201),), 1.0)
+        here = node
+    assert ledger.shortfalls((Charge(MONTH, "Cost", 201),), 3_600.0 - seconds)
+    assert not ledger.shortfalls((Charge(MONTH, "Cost", 500),), 3_601.0), "another period has its own"
+
+
 def test_rights_that_were_kept_for_silence_and_spent_in_it_are_continued() -> None:
     """The log knows what silence had opened: a crash in it costs the worst case, not all rights of the pod."""
     ledger, log = logged("me", (KEPT,), 0.0)

@@ -308,6 +308,23 @@ def test_what_ends_during_a_shutdown_is_told_in_a_lease_that_is_about_to_close()
     assert (told.used, told.unheld, told.closed) == (450, 350, True)
 
 
+def test_a_cap_that_is_used_up_stays_so_though_its_budget_is_taken_away_and_applied_again() -> None:
+    """Its lease is told and closed meanwhile: in the same period there is no second cap."""
+    ledger = holding(ALLOWED, 0)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(500), "a", 0.0) == ()
+    ledger.settle("a", Quantities(500, "USD"), 0.0)
+    ledger.set_budgets((), 1.0)
+    [told] = ledger.reports(1.0)
+    ledger.acknowledged([LeaseState(lease="one", sequence=told.sequence)], 1.0)
+    ledger.set_budgets((budget(ALLOWED),), 2.0)
+    ledger.unanswered(2.0)
+    assert not fits(ledger, 1, 2.0)
+    ledger.set_budgets((), 3.0)
+    ledger.acknowledged([], 3_700.0)
+    assert not ledger.accounts, "the period is over: nothing of it is kept"
+
+
 def test_a_rolling_window_allows_its_cap_once_in_its_length() -> None:
     """Its parts are accounts of the coordinator's; the cap is the window's, whenever in it silences fall."""
     rolling = replace(ALLOWED, window=WindowSpec(type="Rolling", duration_seconds=86_400))

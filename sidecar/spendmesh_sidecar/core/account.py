@@ -54,6 +54,9 @@ class Account:
     """What such calls have cost in this period, as far as it is known which period it is."""
     owed: int = 0
     """Part of `unleased` that such calls have cost."""
+    lent: int = 0
+    """Part of `credit_used` that is told in leases that are closed, until `lent_until`."""
+    lent_until: float = 0.0
     _credit_until: float = inf
     _ask_at: float = 0.0
     _ask_next_at: float = 0.0
@@ -305,24 +308,39 @@ class Account:
     @property
     def unleased_record(self) -> UnleasedRecord:
         """What waits for a lease, for the log."""
-        return UnleasedRecord(account=self.ref, amount=self.unleased, owed=self.owed)
+        return UnleasedRecord(
+            account=self.ref, amount=self.unleased, owed=self.owed, lent=self.lent, lent_until=self.lent_until
+        )
 
-    def recall_debt(self, owed: int, now: float) -> None:
+    def recall_debt(self, record: UnleasedRecord, now: float) -> None:
         """Another process takes over: what this one let through without rights in this period is part of its cap."""
-        self.owed = owed
+        self.unleased, self.owed = record.amount, record.owed
+        if now < record.lent_until:
+            self.lent, self.lent_until = record.lent, record.lent_until
         counting = [lease for lease in self.leases.values() if lease.unheld and now < self._counts_until(lease)]
-        self.credit_used = owed + sum(lease.unheld for lease in counting)
-        self._credit_until = max(map(self._counts_until, counting), default=inf)
+        self.credit_used = self.owed + self.lent + sum(lease.unheld for lease in counting)
+        until = [*map(self._counts_until, counting), *([self.lent_until] if self.lent else [])]
+        self._credit_until = max(until, default=inf)
+
+    def lends(self, now: float) -> bool:
+        """Whether what closed leases tell is still part of the cap."""
+        return bool(self.lent) and now < self.lent_until
 
     def _counts_until(self, lease: LeaseBook) -> float:
         """Until when what was spent from a lease counts: its period's end, or a rolling window after its part."""
         window = self.meaning.window if self.meaning is not None else None
         return lease.ends_at + (window.duration_seconds if window is not None and window.type == "Rolling" else 0)
 
-    def forget(self, lease: LeaseBook) -> None:
-        """A closed lease is acknowledged."""
+    def forget(self, lease: LeaseBook, now: float) -> bool:
+        """A closed lease is acknowledged. Answers whether it leaves something that waits, or counts, without it."""
         del self.leases[lease.id]
         self._told = lease.state
+        until = self._counts_until(lease)
+        if not lease.unheld or now >= until:
+            return False
+        self.lent = lease.unheld + (self.lent if now < self.lent_until else 0)
+        self.lent_until = max(self.lent_until, until)
+        return True
 
     def add(self, lease: LeaseBook) -> None:
         """Take over a new lease."""

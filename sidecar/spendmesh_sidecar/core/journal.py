@@ -100,6 +100,9 @@ class UnleasedRecord(Struct, frozen=True, kw_only=True):
     amount: int
     owed: int = 0
     """Part of it that was let through because nobody answered."""
+    lent: int = 0
+    """What was let through likewise and is told in leases that are closed: part of the cap until `lent_until`."""
+    lent_until: float = 0.0
 
 
 class ClosedRecord(Struct, frozen=True, array_like=True):

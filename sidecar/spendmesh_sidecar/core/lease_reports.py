@@ -50,7 +50,7 @@ class LeaseReports:
         self._named_again.clear()
         return tuple(found)
 
-    def acknowledged(self, accounts: Collection[Account], states: Iterable[LeaseState]) -> bool:
+    def acknowledged(self, accounts: Collection[Account], states: Iterable[LeaseState], now: float) -> bool:
         """Take answers: durable sequences, fences, recalls. False: one of them shows that this state is a copy."""
         books = {lease.id: (account, lease) for account in accounts for lease in account.leases.values()}
         original = True
@@ -61,18 +61,19 @@ class LeaseReports:
             if lease.is_copy(state):
                 original = False
                 continue
-            self._acknowledge(account, lease, state)
+            self._acknowledge(account, lease, state, now)
         while len(self._closed) > CLOSED_REMEMBERED:
             del self._closed[next(iter(self._closed))]
         return original
 
-    def _acknowledge(self, account: Account, lease: LeaseBook, state: LeaseState) -> None:
+    def _acknowledge(self, account: Account, lease: LeaseBook, state: LeaseState, now: float) -> None:
         fenced = lease.fenced
         lease.acknowledge(state)
         if lease.fenced and not fenced:
             self._journal.append(lease.record(account.meaning))
         if lease.done:
             self._journal.append(ClosedRecord(lease.id))
-            account.forget(lease)
+            if account.forget(lease, now):
+                self._journal.append(account.unleased_record)
             assert lease.sent is not None  # it is done because its closing report was acknowledged
             self._closed[lease.id] = lease.sent

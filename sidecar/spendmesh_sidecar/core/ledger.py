@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
-from spendmesh_sidecar.core.journal import Journal, NoJournal, UnleasedRecord
+from spendmesh_sidecar.core.journal import Journal, NoJournal
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
 from spendmesh_sidecar.core.open_attempts import OpenAttempts
@@ -199,7 +199,7 @@ class Ledger:
     def _carry_over(self, account: Account, now: float) -> None:
         if (lease := account.carry_over(now)) is not None:
             self.journal.append(lease.record(account.meaning))
-            self.journal.append(UnleasedRecord(account=account.ref, amount=0))
+            self.journal.append(account.unleased_record)
 
     # --- rights from the coordinator --------------------------------------------------------------------------
 
@@ -291,21 +291,22 @@ class Ledger:
         for account in fading(self.accounts.values(), self.open_attempts.accounts(), now):
             if account.leases:
                 _retire(account)
-            else:
+            elif not account.lends(now):
                 del self.accounts[account.ref]
         return self._reports.due(self.accounts.values(), now)
 
     def acknowledged(self, states: Iterable[LeaseState], now: float) -> None:
         """Take the coordinator's answers: durable sequences, fences, recalls. Closed leases are forgotten."""
         self._silence.end(self.accounts.values())
-        if not self._reports.acknowledged(self.accounts.values(), states):
+        if not self._reports.acknowledged(self.accounts.values(), states, now):
             self.copied = True
-        self._forget_accounts()
+        self._forget_accounts(now)
 
-    def _forget_accounts(self) -> None:
+    def _forget_accounts(self, now: float) -> None:
         busy = self.open_attempts.accounts()
         for ref, account in list(self.accounts.items()):
-            if account.limit is None and not account.leases and not account.unbooked and ref not in busy:
+            needed = account.limit or account.leases or account.unbooked or account.lends(now) or ref in busy
+            if not needed:
                 del self.accounts[ref]
 
     def _account(self, ref: AccountRef, now: float) -> Account:

@@ -125,10 +125,10 @@ def restore(ledger: Ledger, recovered: Recovered, now: float) -> None:
     for book, meaning in recovered.leases.values():
         if meaning != ledger.accounts[_base(book.account)].meaning:
             book.supersede()
-    for ref, waiting in recovered.unleased.items():
-        _account(ledger, ref, now).unleased = waiting.amount
+    for ref in recovered.unleased:
+        _account(ledger, ref, now)
     for ref, account in ledger.accounts.items():
-        account.recall_debt(recovered.unleased[ref].owed if ref in recovered.unleased else 0, now)
+        account.recall_debt(recovered.unleased.get(ref, UnleasedRecord(account=ref, amount=0)), now)
 
 
 def records_of(ledger: Ledger) -> tuple[Record, ...]:
@@ -136,7 +136,7 @@ def records_of(ledger: Ledger) -> tuple[Record, ...]:
     found: list[Record] = []
     for account in ledger.accounts.values():
         found += [lease.record(account.meaning) for lease in account.leases.values()]
-        if account.unleased:
+        if account.unleased or account.lent:
             found.append(account.unleased_record)
     found += ledger.open_attempts.records()
     return tuple(found)
@@ -189,6 +189,8 @@ class _Replay:
         for book, _ in self.leases.values():
             book.starts_at += seconds
             book.ends_at += seconds
+        for ref, record in self.unleased.items():
+            self.unleased[ref] = replace(record, lent_until=record.lent_until + seconds)
 
     def _lease(self, record: LeaseRecord) -> None:
         known = self.leases.get(record.id)
