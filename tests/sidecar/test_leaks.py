@@ -45,7 +45,7 @@ async def call(world: World, number: int) -> str:
 
 
 async def test_a_storm_leaves_nothing_behind(empty_world: World) -> None:
-    world = await empty_world.start(retries(failures=0), limits=Limits(drain_seconds=0.2, request_seconds=0.5))
+    world = await empty_world.start(retries(failures=0), limits=Limits(drain_seconds=0.2, request_seconds=2.0))
     await call(world, 0)
     await call(world, 2)
     await world.quiet()

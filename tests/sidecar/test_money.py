@@ -113,7 +113,7 @@ async def test_an_answer_that_breaks_is_settled_at_least_at_the_invoice(world: W
 async def test_a_timeout_that_the_provider_bills_is_settled_at_least_at_the_invoice(
     empty_world: World, rule: FaultRule
 ) -> None:
-    world = await empty_world.start(limits=Limits(request_seconds=0.1))
+    world = await empty_world.start(limits=Limits(request_seconds=1.0))  # time to reach the provider
     world.standin.faults(rule)
     with pytest.raises(openai.InternalServerError) as refused:
         await world.openai.chat.completions.create(**chat("[[out=300]]"))

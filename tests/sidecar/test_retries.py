@@ -170,7 +170,7 @@ async def test_an_error_whose_body_stalls_is_a_timeout_in_our_own_words(empty_wo
     await empty_world.serve(stalling)
     world = await empty_world.start(sidecar=False)
     await world.apply(provider("openai", f"{stalling.url}/v1"))
-    await world.start_sidecar(limits=Limits(request_seconds=0.2))
+    await world.start_sidecar(limits=Limits(request_seconds=1.0))
     with pytest.raises(openai.InternalServerError) as failed:
         await raw(world)
     assert (failed.value.status_code, failed.value.code) == (504, "attempt_timeout")

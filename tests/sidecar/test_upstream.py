@@ -615,6 +615,11 @@ async def test_a_cut_inside_tls_is_a_cut(tmp_path: Path) -> None:
 
 
 async def test_plain_http_where_tls_is_due_is_a_failed_connect() -> None:
-    async with talking(answering(OK)) as (upstream, provider):
+    async def script(connection: RawConnection) -> None:
+        await connection.reader.read(1)
+        await connection.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")  # as servers do
+        await connection.gone()
+
+    async with talking(script) as (upstream, provider):
         with pytest.raises(ConnectFailed):
             await upstream.send(post(provider.url.replace("http://", "https://")))
