@@ -171,7 +171,6 @@ class _Passage:
         response = self._response = await self._plane.upstream.send(request)
         if response.status >= 300:
             return await self._error(response)
-        self._runner._exchange.started(self._plane.clock.monotonic())
         streamed = _header(response, "content-type").lower().startswith("text/event-stream")
         self._scanner = scanner(self._request.operation, streamed, "long" in self._request.bounds.cache_writes)
         return await (self._stream(response) if streamed else self._whole(response))
@@ -261,7 +260,9 @@ class _Passage:
 
     def _first(self, chunk: bytes) -> None:
         if self._span.first_chunk_seconds is None and chunk:
-            self._span.first_chunk_seconds = self._plane.clock.monotonic() - self._began
+            now = self._plane.clock.monotonic()
+            self._span.first_chunk_seconds = now - self._began
+            self._runner._exchange.started(now)
 
     async def _commit(self, response: UpstreamResponse) -> None:
         self._runner.committed = True

@@ -57,6 +57,20 @@ def test_the_policy_names_its_sources_and_only_the_features_it_uses() -> None:
     assert policy_of(compiled(pod(), retries())).requires == ("retries/1",)
 
 
+@pytest.mark.parametrize(
+    ("breaker", "newer"),
+    [
+        ({"consecutive5xxErrors": 3, "baseEjectionTime": "2s", "onAllEjected": "Deny"}, False),
+        ({"mode": "ForcedOpen"}, True),
+        ({"failureRate": {"percent": 20}}, True),
+        ({"failureRate": {"slowFirstByte": "5s"}}, True),
+    ],
+)
+def test_a_sidecar_that_would_not_obey_a_breaker_is_told_to_refuse_the_policy(breaker: Any, newer: bool) -> None:
+    requires = policy_of(compiled(pod(), retries(circuitBreaker=breaker))).requires
+    assert requires == (("retries/1", "retries/2") if newer else ("retries/1",))
+
+
 def test_nothing_applies_means_policy_missing_no_budget_and_default_retries() -> None:
     settings = CompileSettings(cluster="prod", unbudgeted="Deny")
     policy = policy_of(compiled(pod(), settings=settings))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.breaker import (
+    FORCED_RETRY_SECONDS,
     MAX_BREAKERS,
     PROBE_LEASE_SECONDS,
     Breaker,
@@ -15,9 +17,12 @@ from spendmesh_sidecar.core.breaker import (
     Permit,
     Verdict,
 )
+from spendmesh_sidecar.core.breaker_states import TRANSITIONS, Event
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 SPEC = BreakerSpec(consecutive_5xx_errors=3, base_ejection_ms=5_000, max_ejection_ms=30_000)
+RATIO = BreakerSpec(consecutive_5xx_errors=1_000, failure_percent=50, failure_interval_ms=10_000, min_requests=4)
+GOOD, BAD, SOFT = Verdict.SUCCESS, Verdict.FAILURE, Verdict.SOFT_FAILURE
 
 
 class Fixed:
@@ -105,7 +110,7 @@ def test_jitter_spreads_ejections() -> None:
     lengths = set()
     for _ in range(20):
         breaker = Breaker(SPEC)
-        breaker.trip(0.0, rng)
+        breaker.trip(0.0, rng, "dishonest_usage")
         lengths.add(breaker.reopens_in(0.0))
     assert len(lengths) == 20 and min(lengths) >= 5.0 and max(lengths) <= 7.5
 
@@ -168,7 +173,7 @@ def test_a_cancelled_probe_does_not_close_the_breaker() -> None:
 
 def test_a_begun_probe_serves_at_once_and_a_broken_end_still_counts() -> None:
     breaker = ejected()
-    rest = breaker.begun(probe(breaker, 5.0), 5.0)
+    rest = breaker.begun(probe(breaker, 5.0), 5.0, NONE)
     assert breaker.state(5.0) == "serving" and not rest.probe
     breaker.settle(rest, Verdict.FAILURE, 60.0, NONE)
     for _ in range(2):
@@ -179,7 +184,7 @@ def test_a_begun_probe_serves_at_once_and_a_broken_end_still_counts() -> None:
 def test_a_begun_answer_of_a_serving_target_keeps_its_permit() -> None:
     breaker = Breaker(SPEC)
     permit = breaker.permit(0.0)
-    assert permit is not None and breaker.begun(permit, 0.0) is permit and not permit.settled
+    assert permit is not None and breaker.begun(permit, 0.0, NONE) is permit and not permit.settled
 
 
 def test_a_permit_settles_once() -> None:
@@ -196,7 +201,7 @@ def test_zero_switches_ejection_off_also_for_what_is_ejected() -> None:
     breakers = Breakers()
     for _ in range(50):
         result(breakers.of("a/m", off), Verdict.FAILURE, 0.0)
-    breakers.of("a/m", off).trip(0.0, NONE)
+    breakers.of("a/m", off).trip(0.0, NONE, "dishonest_usage")
     assert breakers.of("a/m", off).state(0.0) == "serving"
     for _ in range(3):
         result(breakers.of("b/m", SPEC), Verdict.FAILURE, 0.0)
@@ -204,6 +209,170 @@ def test_zero_switches_ejection_off_also_for_what_is_ejected() -> None:
     assert breakers.of("b/m", off).reopens_in(0.0) == 0
     assert breakers.of("b/m", off).permit(0.0) is not None
     assert dict(breakers.items()).keys() == {"a/m", "b/m"}
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_what_the_documentation_of_breakers_says() -> None:
+    """Every pair of state and event, so that a row that is added or lost is seen."""
+    serving: dict[Event, str] = {Event.TRIPPED: "ejected"}
+    ejected: dict[Event, str] = {Event.DUE: "probing", Event.SWITCHED_OFF: "serving"}
+    probing = {
+        Event.RECOVERED: "serving",
+        Event.RELAPSED: "ejected",
+        Event.TRIPPED: "ejected",
+        Event.SWITCHED_OFF: "serving",
+    }
+    rows = {"serving": serving, "ejected": ejected, "probing": probing}
+    assert {(state, event): after for state, row in rows.items() for event, after in row.items()} == TRANSITIONS
+
+
+def test_an_event_that_is_not_in_the_table_raises_and_changes_nothing() -> None:
+    """resilience4j #674: two threads moved a breaker from half open to half open."""
+    breaker = ejected()
+    probe(breaker, 5.0)
+    before = breaker.generation
+    with pytest.raises(BreakerError, match="due cannot happen to a target that is probing"):
+        breaker._move(Event.DUE)
+    assert (breaker.state(5.0), breaker.generation) == ("probing", before)
+
+
+# --- the share of bad calls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "state"),
+    [
+        ([GOOD, BAD, GOOD, BAD], "ejected"),
+        ([GOOD, GOOD, BAD], "serving"),
+        ([BAD, BAD, BAD], "serving"),
+        ([GOOD, GOOD, GOOD, BAD], "serving"),
+        ([BAD, BAD, GOOD, GOOD], "serving"),
+        ([BAD, BAD, GOOD, GOOD, BAD], "ejected"),
+        ([GOOD, SOFT, GOOD, SOFT], "ejected"),
+        ([GOOD, BAD, Verdict.NEUTRAL, Verdict.NEUTRAL, BAD], "serving"),
+    ],
+    ids=["half", "a third", "too few", "a quarter", "ends well", "then badly", "throttled", "neutral is none"],
+)
+def test_a_share_of_bad_calls_ejects_when_one_more_is_bad(verdicts: list[Verdict], state: str) -> None:
+    breaker = Breaker(RATIO)
+    for verdict in verdicts:
+        result(breaker, verdict, 0.0)
+    assert breaker.state(0.0) == state
+    assert breaker.ejected_for == ({"ratio": 1} if state == "ejected" else {})
+
+
+def test_bad_calls_that_are_older_than_the_interval_do_not_count() -> None:
+    breaker = Breaker(RATIO)
+    for _ in range(3):
+        result(breaker, BAD, 0.0)
+    for _ in range(3):
+        result(breaker, GOOD, 10.0)
+    result(breaker, BAD, 10.0)
+    assert breaker.state(10.0) == "serving"
+
+
+def test_zero_percent_ejects_by_no_share() -> None:
+    breaker = Breaker(BreakerSpec(consecutive_5xx_errors=1_000, failure_percent=0, min_requests=1))
+    for _ in range(500):
+        result(breaker, BAD, 0.0)
+    assert breaker.state(0.0) == "serving"
+
+
+def test_throttling_never_counts_in_a_row() -> None:
+    """A provider that throttles lives: only a share of such answers ejects."""
+    breaker = Breaker(SPEC)
+    for verdict in (BAD, BAD, SOFT, SOFT, SOFT, SOFT):
+        result(breaker, verdict, 0.0)
+    assert breaker.state(0.0) == "serving"
+
+
+def test_a_throttled_probe_brings_nothing_back() -> None:
+    breaker = ejected()
+    breaker.settle(probe(breaker, 5.0), SOFT, 5.0, NONE)
+    assert breaker.state(5.0) == "ejected"
+
+
+def test_a_target_that_came_back_begins_with_an_empty_count() -> None:
+    breaker = Breaker(RATIO)
+    for verdict in (GOOD, BAD, BAD, BAD):
+        result(breaker, verdict, 0.0)
+    breaker.settle(probe(breaker, 5.0), GOOD, 5.0, NONE)
+    for verdict in (GOOD, BAD, BAD):
+        result(breaker, verdict, 5.0)
+    assert breaker.state(5.0) == "serving"
+
+
+# --- slow first bytes -----------------------------------------------------------------------------------------
+
+SLOW = BreakerSpec(consecutive_5xx_errors=1_000, min_requests=4, slow_first_byte_ms=2_000)
+
+
+@pytest.mark.parametrize(("waited", "state"), [(2.0, "serving"), (2.001, "ejected")])
+def test_answers_that_begin_late_eject_by_their_share(waited: float, state: str) -> None:
+    breaker = Breaker(SLOW)
+    for _ in range(4):
+        permit = breaker.permit(0.0)
+        assert permit is not None
+        breaker.settle(breaker.begun(permit, 0.0, NONE, waited_seconds=waited), GOOD, 0.0, NONE)
+    assert breaker.state(0.0) == state
+
+
+def test_a_probe_that_begins_late_brings_nothing_back() -> None:
+    breaker = Breaker(SLOW)
+    breaker.trip(0.0, NONE, "ratio")
+    rest = breaker.begun(probe(breaker, 5.0), 5.0, NONE, waited_seconds=3.0)
+    assert breaker.state(5.0) == "ejected"
+    breaker.settle(rest, GOOD, 9.0, NONE)
+    assert breaker.state(9.0) == "ejected", "its good end decides nothing any more"
+
+
+# --- modes ----------------------------------------------------------------------------------------------------
+
+
+def test_forced_open_gives_no_leave_and_forgets_nothing() -> None:
+    breaker = Breaker(SPEC)
+    result(breaker, BAD, 0.0)
+    breaker.obey(replace(SPEC, mode="ForcedOpen"))
+    assert breaker.permit(0.0) is None and breaker.state(0.0) == "ejected" and breaker.hard
+    assert breaker.reopens_in(0.0) == FORCED_RETRY_SECONDS
+    breaker.obey(SPEC)
+    for _ in range(2):
+        result(breaker, BAD, 0.0)
+    assert breaker.ejected_for == {"consecutive": 1}
+
+
+def test_a_call_beside_the_ejection_decides_nothing() -> None:
+    breaker = ejected()
+    for verdict in (GOOD, BAD):
+        breaker.settle(breaker.bypass(), verdict, 1.0, NONE)
+    assert (breaker.state(1.0), breaker.reopens_in(1.0), breaker.bypasses) == ("ejected", 4.0, 2)
+
+
+def test_a_new_spec_keeps_counts_unless_its_interval_is_another() -> None:
+    for changed, state in (
+        (replace(RATIO, min_requests=3), "ejected"),
+        (replace(RATIO, failure_interval_ms=60_000), "serving"),
+    ):
+        breaker = Breaker(RATIO)
+        for _ in range(3):
+            result(breaker, BAD, 0.0)
+        breaker.obey(changed)
+        result(breaker, BAD, 0.0)
+        assert breaker.state(0.0) == state
+
+
+def test_what_no_other_target_excuses_is_hard_until_it_is_over() -> None:
+    breaker = Breaker(SPEC)
+    breaker.trip(0.0, NONE, "dishonest_usage")
+    assert breaker.hard
+    breaker.settle(probe(breaker, 5.0), BAD, 5.0, NONE)
+    assert breaker.hard and breaker.ejected_for == {"dishonest_usage": 2}
+    breaker.settle(probe(breaker, 20.0), GOOD, 20.0, NONE)
+    for _ in range(3):
+        result(breaker, BAD, 20.0)
+    assert not breaker.hard
 
 
 def test_names_that_clients_invent_are_forgotten_before_what_has_failed() -> None:

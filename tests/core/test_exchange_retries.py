@@ -267,8 +267,11 @@ def eject(world: World, count: int = 5) -> list[Run]:
     return [world.run(chat(model="spendmesh/economy"), [failure(500)]) for _ in range(count)]
 
 
+DENY = BreakerSpec(on_all_ejected="Deny")
+
+
 def no_retries() -> World:
-    return World(policy(retry=retry(attempts=0)))
+    return World(policy(retry=retry(attempts=0, breaker=DENY)))
 
 
 def test_consecutive_errors_eject_a_target() -> None:

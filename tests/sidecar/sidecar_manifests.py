@@ -102,8 +102,16 @@ def budget(amount: str = "100.00", name: str = "team", **limit: Any) -> dict[str
     return manifest("ModelBudget", name, {"limits": [one]})
 
 
-def retries(percent: int = 100, attempts: int = 2, minimum: int = 10, failures: int = 5, **spec: Any) -> dict[str, Any]:
+def retries(
+    percent: int = 100,
+    attempts: int = 2,
+    minimum: int = 10,
+    failures: int = 5,
+    on_all_ejected: str = "Serve",
+    **spec: Any,
+) -> dict[str, Any]:
     """Retries without noticeable waiting, and as many as a test needs unless it says less."""
+    breaker = {"consecutive5xxErrors": failures, "baseEjectionTime": "1s", "maxEjectionTime": "2s"}
     return manifest(
         "RetryBudget",
         "default",
@@ -118,7 +126,7 @@ def retries(percent: int = 100, attempts: int = 2, minimum: int = 10, failures: 
                 "backoff": "1ms",
                 "maxBackoff": "5s",
             },
-            "circuitBreaker": {"consecutive5xxErrors": failures, "baseEjectionTime": "1s", "maxEjectionTime": "2s"},
+            "circuitBreaker": {**breaker, "onAllEjected": on_all_ejected},
             **spec,
         },
     )

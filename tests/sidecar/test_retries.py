@@ -233,7 +233,7 @@ async def test_model_names_from_clients_are_no_labels_of_their_own(empty_world: 
 
 
 async def test_when_every_target_is_ejected_the_client_is_told_when_to_come_back(empty_world: World) -> None:
-    world = await empty_world.start(retries(failures=1, attempts=0))
+    world = await empty_world.start(retries(failures=1, attempts=0, on_all_ejected="Deny"))
     world.standin.faults(FaultRule("status", status=500))
     with pytest.raises(openai.InternalServerError):
         await raw(world)

@@ -23,7 +23,7 @@ from spendmesh_operator.compile.economics import price_findings, target_prices
 from spendmesh_operator.compile.inheritance import inherit
 from spendmesh_operator.compile.model import ClassKey, CompiledPolicy, CompileSettings, SecretNeed
 from spendmesh_operator.compile.providers import provider_spec, secret_need
-from spendmesh_operator.compile.retries import retry_specs
+from spendmesh_operator.compile.retries import features as retry_features, retry_specs
 from spendmesh_operator.compile.routing import Note, Routed, route
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests import ModelBudget, ModelProvider
@@ -124,7 +124,7 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
     requires = [
         *features(budget_specs),
         *(["routing/1"] if routing is not None else []),
-        *(["retries/1"] if retries.enforced or retries.observed else []),
+        *(retry_features(retry) if retries.enforced or retries.observed else ()),
     ]
     contributors = _contributors(routing, observed, retries, budgets) - inherited.displaced.keys()
     policy = Policy(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from spendmesh_operator.compile.attachment import Contest, Placed
 from spendmesh_operator.manifests import RetryBudget
+from spendmesh_operator.manifests.retrybudget import CircuitBreaker
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
 
 
@@ -22,7 +24,7 @@ def _retry_spec(placed: Placed) -> RetrySpec:
     budget = placed.manifest
     assert isinstance(budget, RetryBudget)
     spec = budget.spec
-    constraint, retry, breaker = spec.retry_constraint, spec.retry, spec.circuit_breaker
+    constraint, retry = spec.retry_constraint, spec.retry
     return RetrySpec(
         name=placed.ref,
         mode=spec.mode,
@@ -34,12 +36,36 @@ def _retry_spec(placed: Placed) -> RetrySpec:
         attempts=retry.attempts,
         backoff_ms=_milliseconds(retry.backoff),
         max_backoff_ms=_milliseconds(retry.max_backoff),
-        breaker=BreakerSpec(
-            consecutive_5xx_errors=breaker.consecutive_5xx_errors,
-            base_ejection_ms=_milliseconds(breaker.base_ejection_time),
-            max_ejection_ms=_milliseconds(breaker.max_ejection_time),
-        ),
+        breaker=_breaker_spec(spec.circuit_breaker),
     )
+
+
+def _breaker_spec(breaker: CircuitBreaker) -> BreakerSpec:
+    rate = breaker.failure_rate
+    return BreakerSpec(
+        mode=breaker.mode,
+        consecutive_5xx_errors=breaker.consecutive_5xx_errors,
+        failure_percent=rate.percent,
+        failure_interval_ms=_milliseconds(rate.interval),
+        min_requests=rate.min_requests,
+        slow_first_byte_ms=_milliseconds(rate.slow_first_byte) if rate.slow_first_byte is not None else 0,
+        base_ejection_ms=_milliseconds(breaker.base_ejection_time),
+        max_ejection_ms=_milliseconds(breaker.max_ejection_time),
+        on_all_ejected=breaker.on_all_ejected,
+    )
+
+
+def features(spec: RetrySpec) -> Iterator[str]:
+    """What a sidecar has to understand to obey this RetryBudget."""
+    yield "retries/1"
+    if _newer(spec.breaker) != _newer(BreakerSpec()):
+        yield "retries/2"
+
+
+def _newer(breaker: BreakerSpec) -> tuple[object, ...]:
+    """What sidecars that only know `retries/1` pass over; they refuse where every target is ejected, as `Deny` says."""
+    rate = (breaker.failure_percent, breaker.failure_interval_ms, breaker.min_requests)
+    return breaker.mode, rate, breaker.slow_first_byte_ms
 
 
 def _milliseconds(length: timedelta) -> int:

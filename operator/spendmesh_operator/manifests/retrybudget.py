@@ -70,6 +70,20 @@ class Retry(Node):
     """The pause grows no longer than this; a longer Retry-After ends the retries. Example: 20s"""
 
 
+class FailureRate(Node):
+    """The share of bad calls at which a target is ejected, however they are mixed with good ones."""
+
+    percent: Annotated[int, Field(ge=0, le=100), WHOLE] = 50
+    """Bad calls of each 100. Throttled calls are bad here, though they never count in a row; calls that say nothing of
+    the target (cancelled, other 4xx) are not counted at all. 0: the share ejects nothing. Example: 50"""
+    interval: Interval = duration_default("30s")
+    """Time over which calls are counted, 1s to 1h. Example: 30s"""
+    min_requests: Annotated[int, Field(ge=1, le=10_000), WHOLE] = 10
+    """Calls that the interval must have before their share counts. Example: 10"""
+    slow_first_byte: Interval | None = None
+    """A streamed answer whose first byte takes longer is bad too. Absent: none is slow. Example: 20s"""
+
+
 class CircuitBreaker(Node):
     """When a failing target is left alone for a time."""
 
@@ -83,12 +97,21 @@ class CircuitBreaker(Node):
         ),
     )
 
+    mode: Literal["Enforce", "Observe", "ForcedOpen"] = "Enforce"
+    """Observe decides and counts, and lets every call through. ForcedOpen lets none through: a stop for all calls of
+    the pods that this object applies to. Example: Observe"""
     consecutive_5xx_errors: Annotated[int, Field(ge=0, le=1000), WHOLE] = Field(default=5, alias="consecutive5xxErrors")
-    """Failures in a row after which a target is ejected; 0 disables the breaker. Example: 5"""
+    """Failures in a row after which a target is ejected: 5xx, timeouts and broken connections, but not throttling.
+    0 disables the breaker, failureRate included. Example: 5"""
+    failure_rate: FailureRate = Field(default_factory=FailureRate, json_schema_extra=EMPTY)
+    """The share of bad calls at which a target is ejected too. Example: {percent: 50, minRequests: 10}"""
     base_ejection_time: Interval = duration_default("5s")
     """First ejection; it doubles with each further one, 1s to 1h. Example: 5s"""
     max_ejection_time: Interval = duration_default("300s")
     """Longest ejection, 1s to 1h. Example: 5m"""
+    on_all_ejected: Literal["Serve", "Deny"] = "Serve"
+    """What becomes of a call when every target of its tier is ejected. Serve sends it to one of them all the same; Deny
+    answers 503 target_unavailable at once, with the time of the next try in Retry-After. Example: Deny"""
 
 
 class RetryBudgetSpec(Attachment):

@@ -17,14 +17,15 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.backoff import HINT_JITTER, after_hint, backoff
-from spendmesh_sidecar.core.breaker import Breakers, Permit, Rng
+from spendmesh_sidecar.core.breaker import Permit, Rng
 from spendmesh_sidecar.core.error_classes import TREATMENTS, Weight
 from spendmesh_sidecar.core.reservation import WorstCost
 from spendmesh_sidecar.core.restraints import SHORTEST_PAUSE_SECONDS, Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
-from spendmesh_sidecar.core.retry_rules import Denied, hint_of, retryable, verdict, weight_of
+from spendmesh_sidecar.core.retry_rules import Denied, hint_of, retryable, weight_of
 from spendmesh_sidecar.core.router import PassedOver
 from spendmesh_sidecar.core.specs import RetrySpec
+from spendmesh_sidecar.core.target_health import TargetHealth
 from spendmesh_sidecar.core.types import Kind, Outcome
 
 
@@ -33,7 +34,7 @@ class Attempts(Struct, gc=False):
 
     spec: RetrySpec
     budget: RetryBudget
-    breakers: Breakers
+    health: TargetHealth
     rng: Rng
     restraints: Restraints
     targets: tuple[Priced, ...]
@@ -73,7 +74,7 @@ class Attempts(Struct, gc=False):
 
     @property
     def observed(self) -> bool:
-        """A lone Observe RetryBudget: no retry and no ejection of ours."""
+        """A lone Observe RetryBudget: no retry of ours, and ejections are only counted."""
         return self.spec.mode == "Observe"
 
     def pick(self, now: float) -> Priced | None:
@@ -82,6 +83,10 @@ class Attempts(Struct, gc=False):
             return self._chosen
         return self._callable(now, 0.0)
 
+    def stands(self, priced: Priced, now: float) -> bool:
+        """Whether a target that was picked a while ago would be called now too."""
+        return self.healthy(priced, now) or self.pick(now) is priced
+
     def wait_for_pause(self, now: float) -> float | None:
         """
         Where `pick` found none: seconds until a paused target may be called, with chance added; None: that is too long.
@@ -89,7 +94,8 @@ class Attempts(Struct, gc=False):
         However often the pause is prolonged, a call waits no longer than the policy says.
         """
         longest = self.spec.max_wait_ms / 1000
-        pauses = [self._pause(priced, now) for priced in self.targets if not self._obstacle(priced, now)]
+        open_now = [priced for priced in self.targets if not self._obstacle(priced, now)] or self._spared(now)
+        pauses = [self._pause(priced, now) for priced in open_now]
         shortest = min(pauses, default=math.inf)
         if shortest > longest:
             return None
@@ -98,7 +104,7 @@ class Attempts(Struct, gc=False):
         return until - now if until < self.deadline and until <= self._waits_until else None
 
     def _callable(self, now: float, longest: float) -> Priced | None:
-        """The first target that may be called within so many seconds."""
+        """The first target that may be called within so many seconds, else one that is ejected."""
         for priced in self._order():
             why = self._obstacle(priced, now)
             if not why and (pause := self._pause(priced, now)) > longest:
@@ -107,18 +113,29 @@ class Attempts(Struct, gc=False):
                 return priced
             key = priced.candidate.key
             self.passed_over[key] = PassedOver(key, why)
-        return None
+        return next((priced for priced in self._spared(now) if self._pause(priced, now) <= longest), None)
+
+    def _spared(self, now: float) -> list[Priced]:
+        """Where every target is ejected: those that the policy wants called all the same, the first due first."""
+        left = [priced for priced in self.targets if self.health.spared(priced) and not self._barrier(priced, now)]
+
+        def due(priced: Priced) -> tuple[int, float]:
+            failed = self._failures.get(priced.candidate.key, 0) if self._leave else 0
+            return failed, self.health.ejected_for(priced, now)
+
+        return sorted(left, key=due)
 
     def _obstacle(self, priced: Priced, now: float) -> str:
         """Why a target cannot be called, for whatever pause it has; empty: it can."""
+        return self._barrier(priced, now) or self.health.obstacle(priced, now)
+
+    def _barrier(self, priced: Priced, now: float) -> str:
+        """Why no call can go to a target, whatever its breaker says; empty: one can."""
         if priced.candidate.provider.alias in self._keyless:
             return "this pod has no key for it"
-        if self.observed:
+        if self.observed or (wait := self._unpaid(priced, now)) <= 0:
             return ""
-        if (wait := self._unpaid(priced, now)) > 0:
-            return f"its account is out of money, asked again in {wait:.1f} s"
-        wait = self._breaker_wait(priced, now)
-        return f"ejected for {wait:.1f} s more" if wait > 0 else ""
+        return f"its account is out of money, asked again in {wait:.1f} s"
 
     def _pause(self, priced: Priced, now: float) -> float:
         """Seconds until the target's hint is over, whichever call got it, also when another one was tried since."""
@@ -141,31 +158,24 @@ class Attempts(Struct, gc=False):
         return min(self._reopens_in(priced, now) for priced in self.targets)
 
     def _reopens_in(self, priced: Priced, now: float) -> float:
-        return max(self._breaker_wait(priced, now), self._unpaid(priced, now), self._pause(priced, now))
+        return max(self.health.ejected_for(priced, now), self._unpaid(priced, now), self._pause(priced, now))
 
-    def dispatch(self, priced: Priced, now: float) -> Permit | None:
-        """The try is sent now. None: breakers are only observed."""
+    def dispatch(self, priced: Priced, now: float) -> Permit:
+        """The try is sent now."""
         self.number += 1
         self.last = priced
         self._sent, self._paid, self._chosen = self._paid, None, None
         if self.number == 1 and not self.client_retry and self.spec.deposit_on == "Request":
             self.budget.deposit(now)
-        if self.observed:
-            return None
-        self._asks = self.restraints.sent(priced.candidate.provider, now, self.spec.unpaid_probe_ms / 1000)
-        permit = self.breakers.of(priced.candidate.key, self.spec.breaker).permit(now)
-        assert permit is not None  # picked as healthy in this same step
-        return permit
+        if not self.observed:
+            self._asks = self.restraints.sent(priced.candidate.provider, now, self.spec.unpaid_probe_ms / 1000)
+        return self.health.take(priced, now)
 
-    def begun(self, permit: Permit | None, now: float) -> Permit | None:
-        """A good answer began; the permit to settle at its end."""
-        if permit is None or self.last is None:
-            return None
-        return self.breakers.of(self.last.candidate.key, self.spec.breaker).begun(permit, now)
+    def begun(self, permit: Permit, now: float, *, streamed: bool) -> Permit:
+        """The first byte of a good answer came; the permit to settle at its end."""
+        return permit if self.last is None else self.health.begun(self.last, permit, now, streamed=streamed)
 
-    def settle(
-        self, permit: Permit | None, outcome: Outcome, now: float, *, trip: bool = False, cost_nanos: int = 0
-    ) -> None:
+    def settle(self, permit: Permit, outcome: Outcome, now: float, *, trip: bool = False, cost_nanos: int = 0) -> None:
         """Tell everybody how the try went, and what it cost; `trip` ejects the target at once."""
         if self._sent is not None:
             self.budget.settle(self._sent, cost_nanos)
@@ -179,12 +189,7 @@ class Attempts(Struct, gc=False):
                 self.restraints.paid(self.last.candidate.provider, self._asks)
         elif not self.observed:
             self._heed(outcome, self.last, now)
-        if permit is None:
-            return
-        breaker = self.breakers.of(self.last.candidate.key, self.spec.breaker)
-        breaker.settle(permit, verdict(outcome), now, self.rng)
-        if trip:
-            breaker.trip(now, self.rng)
+        self.health.settle(self.last, permit, outcome, now, trip=trip)
 
     def _heed(self, outcome: Outcome, last: Priced, now: float) -> None:
         """Keep what the provider asks of us, for this call and for all others."""
@@ -235,8 +240,11 @@ class Attempts(Struct, gc=False):
     def _nowhere(self, outcome: Outcome, now: float) -> Denied:
         if outcome.kind is Kind.UNPAID:
             return ""
-        unhurt = any(max(self._breaker_wait(each, now), self._unpaid(each, now)) <= 0 for each in self.targets)
-        return "retry_after" if unhurt else "no_target"
+        paused = any(
+            self._unpaid(each, now) <= 0 and (self.health.spared(each) or self.health.ejected_for(each, now) <= 0)
+            for each in self.targets
+        )
+        return "retry_after" if paused else "no_target"
 
     def _delay(self, outcome: Outcome, chosen: Priced, now: float) -> float:
         pause = self._pause(chosen, now)
@@ -278,6 +286,3 @@ class Attempts(Struct, gc=False):
         if self._leave:
             return sorted(self.targets, key=lambda priced: self._failures.get(priced.candidate.key, 0))
         return sorted(self.targets, key=lambda priced: priced is not self.last)
-
-    def _breaker_wait(self, priced: Priced, now: float) -> float:
-        return self.breakers.of(priced.candidate.key, self.spec.breaker).reopens_in(now)

@@ -1,20 +1,30 @@
 """
 Ejection of one target that keeps failing, and the way back through a single probe.
 
-States are `serving`, `ejected`, `probing` ("open" and "closed" mean opposite things in different projects).
-A breaker sees only what tells about the target: server errors and broken connections count, a cancelled call, a
-4xx or a 429 does not. Left out: choosing another target (`router`), and anything about money.
+A breaker sees only what tells about the target: server errors and broken connections count, throttling and slow
+answers count softly, a cancelled call or a 4xx does not. Two signals, because failures in a row react at once but miss
+a target that fails every second call, and a share sees that but needs a number of calls. Left out: what becomes of a
+call that finds every target ejected (`attempts`), and anything about money.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Literal, Protocol
 
-from msgspec import Struct
-
+from spendmesh_sidecar.core.breaker_states import (
+    BESIDE,
+    TRANSITIONS,
+    BreakerError as BreakerError,
+    Event,
+    Permit as Permit,
+    Reason as Reason,
+    Rng as Rng,
+    State as State,
+    Verdict as Verdict,
+    beside,
+)
+from spendmesh_sidecar.core.failure_window import FailureWindow
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 JITTER = 0.5
@@ -22,118 +32,125 @@ JITTER = 0.5
 PROBE_LEASE_SECONDS = 60.0
 """A probe that tells nothing for so long is given up, and the next call probes: a probe that is never settled would
 otherwise eject for ever (resilience4j #544). Linkerd and Polly wait one ejection or break, 5 s to 60 s."""
-
+FORCED_RETRY_SECONDS = 60.0
+"""What a client is told while `ForcedOpen` stands: nobody knows when a person will change it."""
 
 MAX_BREAKERS = 256
 """Targets that are remembered: model names come from clients, and a policy has a few dozen targets."""
 
-
-class Rng(Protocol):
-    """Chance, handed in: `random.Random` in the shell, seeded in tests."""
-
-    def random(self) -> float:
-        """A number in [0, 1)."""
-        ...
-
-
-class BreakerError(RuntimeError):
-    """A permit was settled twice: a defect of the caller."""
-
-
-class Verdict(Enum):
-    """What one call says about its target."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    NEUTRAL = "neutral"
-    """Nothing: cancelled, refused by the provider for the caller's own reasons, or throttled."""
-
-
-State = Literal["serving", "ejected", "probing"]
-
-
-class Permit(Struct, gc=False):
-    """Leave to make one call. Its result counts only in the generation it was given in."""
-
-    generation: int
-    probe: bool
-    settled: bool = False
+HARD: frozenset[Reason] = frozenset({"dishonest_usage"})
+"""Ejections that also hold where no other target is left: a call would be billed falsely."""
 
 
 @dataclass(slots=True)
 class Breaker:
     """
-    The transition table; what is not in it changes nothing.
+    One target's breaker: `breaker_states.TRANSITIONS` says which state follows, here is when.
 
-    | state   | event                            | next    |
-    |---------|----------------------------------|---------|
-    | serving | n-th consecutive failure         | ejected |
-    | ejected | permit asked after the ejection  | probing |
-    | probing | the probe succeeds               | serving |
-    | probing | the probe fails                  | ejected (twice as long) |
-    | probing | the probe is neutral or lost     | probing (the next call probes) |
+    | event        | when                                                                                          |
+    |--------------|-----------------------------------------------------------------------------------------------|
+    | tripped      | the n-th failure in a row; a bad call, if they are too large a share of enough calls; `trip`   |
+    | due          | leave is asked for after the ejection, which doubles each time up to a maximum, with jitter   |
+    | recovered    | the probe's first good byte, or its good end                                                  |
+    | relapsed     | the probe fails, is throttled or slow                                                         |
+    | switched_off | leave is asked for under a policy that ejects nothing                                         |
 
-    Each transition begins a generation; results of older generations are dropped, so that slow answers from before
-    an ejection do not decide a probe (Polly #216).
+    A probe that is cancelled or refused says nothing: the next call probes. Results of an older generation are dropped,
+    so that slow answers from before an ejection do not decide a probe (Polly #216).
     """
 
     spec: BreakerSpec
-    generation: int = 0
+    generation: int = BESIDE + 1
     ejections: int = 0
     """In a row, without a quiet time between: the exponent of the next ejection."""
+    reason: Reason | None = None
+    """Of the last ejection."""
+    ejected_for: dict[Reason, int] = field(default_factory=dict)
+    """All ejections by reason, for metrics."""
+    probes: int = 0
+    bypasses: int = 0
+    """Calls that went to it although it was ejected."""
     _state: State = "serving"
     _failures: int = 0
+    _window: FailureWindow = field(init=False)
     _ejected_until: float = 0.0
     _serving_since: float = 0.0
     _last_ejection_seconds: float = 0.0
     _probe: Permit | None = None
     _probe_until: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._window = FailureWindow(self.spec.failure_interval_ms)
+
+    def obey(self, spec: BreakerSpec) -> None:
+        """Go on under another spec; counted calls are kept unless the interval changed."""
+        if spec.failure_interval_ms != self.spec.failure_interval_ms:
+            self._window = FailureWindow(spec.failure_interval_ms)
+        self.spec = spec
+
     def state(self, now: float) -> State:
         """As metrics and `/status` say it."""
+        if self.spec.mode == "ForcedOpen":
+            return "ejected"
         return "probing" if self._state == "ejected" and now >= self._ejected_until else self._state
 
     @property
     def worth(self) -> int:
-        """How much is lost with it: 0 nothing (a new one would be the same), 1 a count of failures, 2 an ejection."""
+        """How much is lost with it: 0 a few counted calls at most, 1 failures in a row or a history, 2 an ejection."""
         if self._state != "serving":
             return 2
-        return 1 if self._failures or self.generation else 0
+        return 1 if self._failures or self.generation > BESIDE + 1 else 0
+
+    @property
+    def hard(self) -> bool:
+        """No call goes to it while it is ejected, whatever the policy says about the last target."""
+        return self.spec.mode == "ForcedOpen" or self.reason in HARD
 
     def reopens_in(self, now: float) -> float:
         """Seconds until a call may be let through; 0 when one may now."""
-        if self.spec.consecutive_5xx_errors == 0:
+        spec = self.spec
+        if spec.mode == "ForcedOpen":
+            return FORCED_RETRY_SECONDS
+        if self._state == "serving" or spec.consecutive_5xx_errors == 0:
             return 0.0
         if self._state == "ejected":
             return max(0.0, self._ejected_until - now)
-        if self._state == "probing" and self._probe is not None:
-            return max(0.0, self._probe_until - now)
-        return 0.0
+        return max(0.0, self._probe_until - now) if self._probe is not None else 0.0
 
     def permit(self, now: float) -> Permit | None:
         """Leave for one call, or None. While probing, only one call at a time has leave."""
-        if self._state != "serving" and self.spec.consecutive_5xx_errors == 0:
-            self._move("serving")  # ejection was switched off since
-        if self._state == "serving":
-            return Permit(self.generation, probe=False)
+        if self._state == "serving" and self.spec.mode != "ForcedOpen":
+            return Permit(self.generation)
         if self.reopens_in(now) > 0:
             return None
+        if self.spec.consecutive_5xx_errors == 0:
+            self._move(Event.SWITCHED_OFF)
+            return Permit(self.generation)
         if self._state == "ejected":
-            self._move("probing")
+            self._move(Event.DUE)
         self._probe = Permit(self.generation, probe=True)
         self._probe_until = now + PROBE_LEASE_SECONDS
+        self.probes += 1
         return self._probe
 
-    def begun(self, permit: Permit, now: float) -> Permit:
+    def bypass(self) -> Permit:
+        """Leave for a call although the target is ejected: its result decides nothing."""
+        self.bypasses += 1
+        return beside()
+
+    def begun(self, permit: Permit, now: float, rng: Rng, *, waited_seconds: float = 0.0) -> Permit:
         """
-        The target began a good answer. Ends a probe at its first byte, since an answer can take minutes.
+        The target began a good answer, so long after it was asked. Ends a probe, since an answer can take minutes.
 
         Answers the permit to settle at the end, under which a broken stream still counts.
         """
+        longest = self.spec.slow_first_byte_ms
+        slow = 0 < longest < waited_seconds * 1000
         if not permit.probe or permit.settled:
+            permit.slow = slow
             return permit
-        self.settle(permit, Verdict.SUCCESS, now, _NoChance())
-        return Permit(self.generation, probe=False)
+        self.settle(permit, Verdict.SOFT_FAILURE if slow else Verdict.SUCCESS, now, rng)
+        return Permit(self.generation) if self._state == "serving" else beside()
 
     def settle(self, permit: Permit, verdict: Verdict, now: float, rng: Rng) -> None:
         """Count a call's result. Every permit is settled exactly once; raises BreakerError the second time."""
@@ -142,53 +159,67 @@ class Breaker:
         permit.settled = True
         if permit.generation != self.generation:
             return
+        if permit.slow and verdict is Verdict.SUCCESS:
+            verdict = Verdict.SOFT_FAILURE
         if permit.probe:
             self._settle_probe(permit, verdict, now, rng)
         elif verdict is Verdict.SUCCESS:
             self._failures = 0
-            if now - self._serving_since >= self._last_ejection_seconds:
+            self._window.add(now, bad=False)
+            if self.ejections and now - self._serving_since >= self._last_ejection_seconds:
                 self.ejections = 0
-        elif verdict is Verdict.FAILURE:
-            self._failures += 1
-            if 0 < self.spec.consecutive_5xx_errors <= self._failures:
-                self._eject(now, rng)
+        elif verdict is not Verdict.NEUTRAL:
+            self._failed(verdict, now, rng)
 
-    def trip(self, now: float, rng: Rng) -> None:
-        """Eject at once: the target was caught at something that no number of good answers excuses."""
+    def trip(self, now: float, rng: Rng, reason: Reason) -> None:
+        """Eject at once. What is ejected already stays so for as long as it was going to."""
         if self._state != "ejected" and self.spec.consecutive_5xx_errors > 0:
-            self._eject(now, rng)
+            self._eject(Event.TRIPPED, now, rng, reason)
+
+    def _failed(self, verdict: Verdict, now: float, rng: Rng) -> None:
+        spec = self.spec
+        self._window.add(now, bad=True)
+        if verdict is Verdict.FAILURE:
+            self._failures += 1
+        if spec.consecutive_5xx_errors == 0:
+            return
+        if verdict is Verdict.FAILURE and self._failures >= spec.consecutive_5xx_errors:
+            self._eject(Event.TRIPPED, now, rng, "consecutive")
+            return
+        if spec.failure_percent == 0:
+            return
+        calls, bad = self._window.totals(now)
+        if calls >= spec.min_requests and bad * 100 >= calls * spec.failure_percent:
+            self._eject(Event.TRIPPED, now, rng, "ratio")
 
     def _settle_probe(self, permit: Permit, verdict: Verdict, now: float, rng: Rng) -> None:
         if permit is not self._probe:
             return  # lost before: another probe has taken its place
         self._probe = None
         if verdict is Verdict.SUCCESS:
-            self._move("serving")
+            self._move(Event.RECOVERED)
             self._serving_since = now
-        elif verdict is Verdict.FAILURE:
-            self._eject(now, rng)
+        elif verdict is not Verdict.NEUTRAL:
+            self._eject(Event.RELAPSED, now, rng, self.reason if self.hard and self.reason else "probe")
 
-    def _eject(self, now: float, rng: Rng) -> None:
+    def _eject(self, event: Event, now: float, rng: Rng, reason: Reason) -> None:
+        self._move(event)
         base, longest = self.spec.base_ejection_ms / 1000, self.spec.max_ejection_ms / 1000
         # the exponent is capped where any base has long reached its maximum; larger ones only overflow
         seconds = min(longest, base * 2 ** min(self.ejections, 32))
         self._last_ejection_seconds = min(longest, seconds * (1 + JITTER * rng.random()))
         self._ejected_until = now + self._last_ejection_seconds
         self.ejections += 1
-        self._probe = None
-        self._move("ejected")
+        self.reason = reason
+        self.ejected_for[reason] = self.ejected_for.get(reason, 0) + 1
 
-    def _move(self, state: State) -> None:
-        self._state = state
-        self._failures = 0
+    def _move(self, event: Event) -> None:
+        after = TRANSITIONS.get((self._state, event))
+        if after is None:
+            raise BreakerError(f"{event.value} cannot happen to a target that is {self._state}")
+        self._state, self._failures, self._probe = after, 0, None
         self.generation += 1
-
-
-class _NoChance:
-    """For settlements that draw nothing."""
-
-    def random(self) -> float:
-        return 0.0
+        self._window.clear()
 
 
 @dataclass(slots=True)
@@ -209,7 +240,7 @@ class Breakers:
                 self._forget_one()
             breaker = self._breakers[key] = Breaker(spec)
         elif breaker.spec is not spec:
-            breaker.spec = spec
+            breaker.obey(spec)
         return breaker
 
     def items(self) -> Iterator[tuple[str, Breaker]]:

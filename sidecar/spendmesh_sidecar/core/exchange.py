@@ -23,6 +23,7 @@ from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route
 from spendmesh_sidecar.core.settlement import Flight, bill
+from spendmesh_sidecar.core.target_health import TargetHealth
 from spendmesh_sidecar.core.types import (
     Acquire,
     Attempt,
@@ -97,7 +98,7 @@ class Exchange:
         self._plan = plan
         retry = self.policy.retry
         paid_from, deadline = self._retry_budgets.of(retry), now + self._deadline_seconds
-        shared = (paid_from, self._breakers, self._rng, self._restraints)
+        shared = (paid_from, TargetHealth(retry, self._breakers, self._rng), self._rng, self._restraints)
         self._tries = Attempts(retry, *shared, plan.targets, deadline, self.request.client_retry)
         return self._next(now, now_unix)
 
@@ -113,7 +114,7 @@ class Exchange:
             self._ledger.unanswered(now)
         elif denials:
             self._ledger.denied(denials, now, self._shortfalls)
-        if not self._tries.healthy(self._booking.priced, now):
+        if not self._tries.stands(self._booking.priced, now):
             return self._next(now, now_unix)  # ejected while this call waited
         booked = self._booking.try_book(now, shrink=True)
         if not isinstance(booked, tuple):
@@ -125,10 +126,10 @@ class Exchange:
         return self._ask(booked, now)  # another call took what was granted
 
     def started(self, now: float) -> None:
-        """Optional: a good answer's headers arrived. Lets a breaker's probe end before the answer does."""
+        """Optional: a good answer's first byte arrived. Lets a breaker's probe end before the answer does."""
         self._now = now
         if self._flight is not None and self._tries is not None:
-            self._flight.permit = self._tries.begun(self._flight.permit, now)
+            self._flight.permit = self._tries.begun(self._flight.permit, now, streamed=self.request.stream)
 
     def observe(self, outcome: Outcome, now: float, now_unix: int, *, client_gone: bool = False) -> Step:
         """After `Attempt`: settle it, and decide whether another try is made. For a client that has left none is."""

@@ -15,9 +15,11 @@ UNPAID_FOR: frozenset[Denied] = frozenset({"budget", "cost"})
 
 
 def verdict(outcome: Outcome) -> Verdict:
-    """What an outcome says about its target: only server errors and broken connections speak against it."""
+    """What an outcome says about its target: server errors and broken connections fail, throttling fails softly."""
     if outcome.kind is Kind.SUCCESS:
         return Verdict.SUCCESS
+    if outcome.kind is Kind.THROTTLED:
+        return Verdict.SOFT_FAILURE
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         return Verdict.FAILURE
     if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING, Kind.UNWRITTEN):

@@ -34,7 +34,7 @@ class Flight(Struct, gc=False):
     priced: Priced
     booked: Booked | None
     """None: a free operation."""
-    permit: Permit | None
+    permit: Permit
     at_unix: int
 
 

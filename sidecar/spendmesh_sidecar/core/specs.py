@@ -216,10 +216,21 @@ class BudgetSpec(Spec, frozen=True, kw_only=True):
 class BreakerSpec(Spec, frozen=True, kw_only=True):
     """Ejection of one target (Envoy outlier detection names)."""
 
+    mode: Literal["Enforce", "Observe", "ForcedOpen"] = "Enforce"
+    """Observe: decides and counts, and every call goes through. ForcedOpen: no call goes through."""
     consecutive_5xx_errors: int = 5
-    """0 switches ejection off."""
+    """0 switches ejection off, whatever the other fields say."""
+    failure_percent: int = 50
+    """Of the calls in `failure_interval_ms`; 0: the share ejects nothing."""
+    failure_interval_ms: int = 30_000
+    min_requests: int = 10
+    """The share of fewer calls ejects nothing."""
+    slow_first_byte_ms: int = 0
+    """A streamed answer whose first byte takes longer counts as bad in the share; 0: none is slow."""
     base_ejection_ms: int = 5_000
     max_ejection_ms: int = 300_000
+    on_all_ejected: Literal["Serve", "Deny"] = "Serve"
+    """What becomes of a call whose every target is ejected: it goes to one of them all the same, or is refused."""
 
 
 class WeightSpec(Spec, frozen=True, kw_only=True):
