@@ -7,6 +7,7 @@ Only holds things together; deciding is `core`'s and doing is the pipeline's.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from random import Random
@@ -92,7 +93,7 @@ class DataPlane:
         self.ledger.set_budgets(installed.policy.budgets, self.clock.monotonic())
 
     def gauges(self) -> dict[str, list[tuple[Labels, int]]]:
-        """What is read at the moment of a scrape."""
+        """What is read at the moment of a scrape; names that end in `_total` only grow."""
         now = self.clock.monotonic()
         return {
             "spendmesh_breaker_state": [
@@ -101,10 +102,28 @@ class DataPlane:
             "spendmesh_account_unpaid": [
                 ((("provider", alias),), int(bool(code))) for alias, code in self._accounts().items()
             ],
+            **self._breaker_counts(),
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],
         }
+
+    def _breaker_counts(self) -> dict[str, list[tuple[Labels, int]]]:
+        """What breakers did, by target as `_breaker_states` names them."""
+        targets = self.installed.policy.targets if self.installed else frozenset()
+        counted: dict[str, Counter[Labels]] = {
+            "spendmesh_breaker_ejections_total": Counter(),
+            "spendmesh_breaker_probes_total": Counter(),
+            "spendmesh_breaker_bypasses_total": Counter(),
+        }
+        ejections, probes, bypasses = counted.values()
+        for key, breaker in self.breakers.items():
+            target = ("target", key if key in targets else "other")
+            for reason, times in breaker.ejected_for.items():
+                ejections[target, ("reason", reason)] += times
+            probes[target,] += breaker.probes
+            bypasses[target,] += breaker.bypasses
+        return {name: [(labels, count) for labels, count in each.items() if count] for name, each in counted.items()}
 
     def _breaker_states(self, now: float) -> dict[str, State]:
         """By target of the policy. Other names come from clients: together they are `other`, as bad as the worst."""

@@ -35,6 +35,9 @@ _HELP = {
     "spendmesh_spans_dropped_total": "Spans lost, by reason. Money is never lost with them.",
     "spendmesh_breaker_state": "0 serving, 1 probing, 2 ejected.",
     "spendmesh_account_unpaid": "1 while the account behind a provider's key is out of money.",
+    "spendmesh_breaker_ejections_total": "Ejections of a target by reason, those that are only observed included.",
+    "spendmesh_breaker_probes_total": "Calls that were sent to find out whether an ejected target works again.",
+    "spendmesh_breaker_bypasses_total": "Calls to an ejected target because no other was left, or mode is Observe.",
     "spendmesh_requests_active": "Client requests in progress.",
     "spendmesh_leases_reachable": "1 while the coordinator answers.",
     "spendmesh_request_duration_seconds": "From the request's head to the answer's end.",
@@ -187,7 +190,7 @@ class Metrics:
         return histogram
 
     def render(self, gauges: Mapping[str, Iterable[tuple[Labels, int]]]) -> bytes:
-        """Prometheus text format 0.0.4 of all counters and of the gauges that the caller reads now."""
+        """Prometheus text format 0.0.4 of all counters and of what the caller reads now."""
         lines: list[str] = []
         seen = ""
         counted = ((name, labels, counter.count) for (name, labels), counter in self._counters.items() if counter.count)
@@ -197,7 +200,7 @@ class Metrics:
                 seen = name
             lines.append(f"{name}{_braces(labels)} {count}")
         for name, values in gauges.items():
-            lines += _head(name, "gauge")
+            lines += _head(name, "counter" if name.endswith("_total") else "gauge")
             lines += [f"{name}{_braces(labels)} {value}" for labels, value in values]
         seen = ""
         for (name, labels), histogram in sorted(self._histograms.items(), key=lambda item: item[0]):

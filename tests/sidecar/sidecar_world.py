@@ -22,6 +22,7 @@ from spendmesh_operator.clock import SystemClock
 from spendmesh_operator.control.hub import PolicyView
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.local import LocalControl, LocalPod
+from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.core.ledger_view import AccountStatus, status as ledger_status
 from spendmesh_sidecar.keys import KeySource, StaticKeys
 from spendmesh_sidecar.policy import Policy, digest, encode
@@ -123,7 +124,9 @@ class World:
 
     # --- sidecar ------------------------------------------------------------------------------------------
 
-    async def start_sidecar(self, *, keys: KeySource | None = None, **settings: Any) -> None:
+    async def start_sidecar(
+        self, *, keys: KeySource | None = None, clock: Clock | None = None, **settings: Any
+    ) -> None:
         chosen: dict[str, Any] = {
             "control_url": self.control_url,
             "listen": Address("127.0.0.1", 0),
@@ -132,7 +135,7 @@ class World:
             **settings,
         }
         keys = keys or StaticKeys({"openai": OPENAI_KEY, "backup": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
-        self.sidecar = await Sidecar.start(Settings(**chosen), keys=keys, token=POD.token, rng=Random(7))
+        self.sidecar = await Sidecar.start(Settings(**chosen), keys=keys, token=POD.token, clock=clock, rng=Random(7))
         self._sidecar_runs = True
         await self.use(f"http://{self.sidecar.address}", f"http://{self.sidecar.admin_address}")
 
