@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from spendmesh_sidecar.core.breaker import (
     FORCED_RETRY_SECONDS,
     MAX_BREAKERS,
-    PROBE_LEASE_SECONDS,
     Breaker,
     BreakerError,
     Breakers,
@@ -133,44 +132,6 @@ def test_failing_soon_after_the_way_back_ejects_longer() -> None:
     assert breaker.reopens_in(9.9) == pytest.approx(10.0)
 
 
-def test_a_neutral_probe_leaves_the_place_to_the_next_call() -> None:
-    """resilience4j #544: an ignored result on the last probe kept the breaker half open for ever."""
-    breaker = ejected()
-    breaker.settle(probe(breaker, 5.0), Verdict.NEUTRAL, 5.0, NONE)
-    assert breaker.state(5.0) == "probing" and probe(breaker, 5.0)
-
-
-def test_a_probe_that_never_ends_is_given_up() -> None:
-    """OmniRoute #13836: a probe that was never settled rejected calls for six days."""
-    breaker = ejected()
-    lost = probe(breaker, 5.0)
-    assert breaker.permit(5.0 + PROBE_LEASE_SECONDS - 0.1) is None
-    second = probe(breaker, 5.0 + PROBE_LEASE_SECONDS)
-    breaker.settle(lost, Verdict.FAILURE, 66.0, NONE)
-    assert breaker.state(66.0) == "probing", "the lost probe's late result decides nothing"
-    breaker.settle(second, Verdict.SUCCESS, 66.0, NONE)
-    assert breaker.state(66.0) == "serving"
-
-
-def test_results_from_before_an_ejection_do_not_decide_a_probe() -> None:
-    """Polly #216: slow answers that began before the ejection arrived while probing and decided it."""
-    breaker = Breaker(SPEC)
-    slow = breaker.permit(0.0)
-    assert slow is not None
-    for _ in range(3):
-        result(breaker, Verdict.FAILURE, 0.0)
-    probe(breaker, 5.0)
-    breaker.settle(slow, Verdict.SUCCESS, 5.0, NONE)
-    assert breaker.state(5.0) == "probing"
-
-
-def test_a_cancelled_probe_does_not_close_the_breaker() -> None:
-    """Polly #1979: a client's cancel counted as a success."""
-    breaker = ejected()
-    breaker.settle(probe(breaker, 5.0), Verdict.NEUTRAL, 5.0, NONE)
-    assert breaker.state(5.0) != "serving"
-
-
 def test_a_begun_probe_serves_at_once_and_a_broken_end_still_counts() -> None:
     breaker = ejected()
     rest = breaker.begun(probe(breaker, 5.0), 5.0, NONE)
@@ -228,16 +189,6 @@ def test_the_table_is_what_the_documentation_of_breakers_says() -> None:
     assert {(state, event): after for state, row in rows.items() for event, after in row.items()} == TRANSITIONS
 
 
-def test_an_event_that_is_not_in_the_table_raises_and_changes_nothing() -> None:
-    """resilience4j #674: two threads moved a breaker from half open to half open."""
-    breaker = ejected()
-    probe(breaker, 5.0)
-    before = breaker.generation
-    with pytest.raises(BreakerError, match="due cannot happen to a target that is probing"):
-        breaker._move(Event.DUE)
-    assert (breaker.state(5.0), breaker.generation) == ("probing", before)
-
-
 # --- the share of bad calls -----------------------------------------------------------------------------------
 
 
@@ -286,12 +237,6 @@ def test_throttling_never_counts_in_a_row() -> None:
     for verdict in (BAD, BAD, SOFT, SOFT, SOFT, SOFT):
         result(breaker, verdict, 0.0)
     assert breaker.state(0.0) == "serving"
-
-
-def test_a_throttled_probe_brings_nothing_back() -> None:
-    breaker = ejected()
-    breaker.settle(probe(breaker, 5.0), SOFT, 5.0, NONE)
-    assert breaker.state(5.0) == "ejected"
 
 
 def test_a_target_that_came_back_begins_with_an_empty_count() -> None:
