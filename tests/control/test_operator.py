@@ -1,17 +1,13 @@
 """
 The whole operator on a real API server: installed by Helm, two replicas, exactly the chart's rights.
 
-There is no node here; what pods do is in tests/cluster. The tests run in this order on one installation.
+There is no node here; what pods do is in tests/cluster.
 """
 
 from __future__ import annotations
 
 import base64
-import http.client
 import json
-import signal
-import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,95 +15,41 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster_samples import POLICIES
-from control_plane import ControlPlane
 from kube_api import ApiRefused
-from operator_replicas import CHART, NAMESPACE, RELEASE, WEBHOOK, Installation, Replica, installed
+from operator_cluster import (
+    TEAM,
+    acquire,
+    authority,
+    call,
+    conditions,
+    create_pod,
+    governed_pod,
+    is_true,
+    pod,
+    stored_leases,
+    two_replicas,
+)
+from operator_replicas import NAMESPACE, RELEASE, WEBHOOK, Installation
 from part_process import wait_until
-from parts_fixtures import programs_or_skip
 from spendmesh_cli.__main__ import main as spendmesh
 from spendmesh_sidecar import protocol
 from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
 
 Json = dict[str, Any]
-TEAM = "team-a"
 
 
 @pytest.fixture(scope="module")
 def cluster(helm: Path) -> Iterator[Installation]:
-    """Two replicas of the installed chart, ready; a namespace that has opted in; no policies yet."""
-    with ControlPlane(programs_or_skip("control-plane")) as plane, installed(plane, helm) as installation:
-        for name in ("spendmesh-1", "spendmesh-2"):
-            installation.start(name)
-        installation.wait_ready()
-        leader = installation.leader()
-        assert leader is not None
-        installation.lead_webhook_to(installation.follower())
-        plane.create_namespace(TEAM, {"spendmesh.io/inject": "enabled"})
+    """One installation for all tests. What they did needed no right that the chart does not give."""
+    with two_replicas(helm) as installation:
         yield installation
-
-
-def pod(name: str, **spec: Any) -> Json:
-    body = {"containers": [{"name": "app", "image": "app:1"}], "terminationGracePeriodSeconds": 0, **spec}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "support"}}, "spec": body}
-
-
-def create_pod(cluster: Installation, body: Json, namespace: str = TEAM) -> Json:
-    """Create a pod; a Service that has just moved may take a moment to be known."""
-    created: list[Json] = []
-
-    def attempt() -> bool:
-        try:
-            created.append(cluster.plane.api.call("POST", f"/api/v1/namespaces/{namespace}/pods", body))
-        except ApiRefused as refused:
-            if "failed calling webhook" in str(refused):
-                return False
-            raise
-        return True
-
-    wait_until(attempt, "the webhook is reached", 90)
-    return created[0]
-
-
-def conditions(cluster: Installation, plural: str, name: str) -> dict[str, Json]:
-    found = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{TEAM}/{plural}/{name}")
-    return {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
-
-
-def is_true(cluster: Installation, plural: str, name: str, *types: str) -> bool:
-    found = conditions(cluster, plural, name)
-    return all(found.get(one, {}).get("status") == "True" for one in types)
-
-
-def call(
-    cluster: Installation, replica: Replica, token: str, path: str, message: protocol.Message | None = None
-) -> tuple[int, bytes]:
-    """One request to a replica's control server, as a sidecar makes it: with the CA that injection gives."""
-    context = ssl.create_default_context(cadata=authority(cluster))
-    plain = socket.create_connection(("127.0.0.1", replica.control), timeout=60)
-    with context.wrap_socket(plain, server_hostname=f"{RELEASE}-control.{NAMESPACE}.svc") as secured:
-        connection = http.client.HTTPConnection("127.0.0.1", replica.control)
-        connection.sock = secured
-        body = None if message is None else msgspec.json.encode(message)
-        connection.request("GET" if body is None else "POST", path, body, {"authorization": f"Bearer {token}"})
-        with connection.getresponse() as response:
-            is_stream = path.startswith(protocol.PATH_STREAM) and response.status == 200
-            return response.status, response.readline() if is_stream else response.read()
-
-
-def authority(cluster: Installation) -> str:
-    secret = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")
-    return base64.b64decode(secret["data"]["ca.crt"]).decode()
+        assert installation.denied() == 0, [line for one in installation.replicas.values() for line in one.log()]
 
 
 @pytest.fixture(scope="module")
 def app(cluster: Installation) -> tuple[Json, str]:
     """A pod that was injected under the team's policies, and its sidecar's token."""
-    cluster.plane.kubectl("apply", "-n", TEAM, "-f", "-", stdin=POLICIES)
-    wait_until(lambda: is_true(cluster, "routingpolicies", "support", "Accepted"), "the policy is accepted", 90)
-    created = create_pod(cluster, pod("app-0"))
-    token = cluster.plane.token(TEAM, "default", "spendmesh.io", pod=("app-0", created["metadata"]["uid"]))
-    return created, token
+    return governed_pod(cluster)
 
 
 def test_helm_installs_what_becomes_ready(cluster: Installation) -> None:
@@ -247,13 +189,6 @@ def test_nobody_but_the_operator_writes_the_books(cluster: Installation, app: tu
     assert cluster.plane.kubectl("get", "budgetledger", "default", "-n", NAMESPACE, "-o", "name").returncode == 0
 
 
-def stored_leases(cluster: Installation) -> list[Json]:
-    """All leases of the books, in whichever object they are."""
-    items = cluster.get(f"/apis/spendmesh.io/v1alpha1/namespaces/{NAMESPACE}/budgetledgers")["items"]
-    sections = [one["document"] for ledger in items for one in ledger["spec"]["books"].values()]
-    return [lease for one in sections for lease in one.get("leases", [])]
-
-
 @pytest.mark.parametrize("audience", ["", "vault"])
 def test_another_audience_opens_nothing(cluster: Installation, app: tuple[Json, str], audience: str) -> None:
     token = cluster.plane.token(TEAM, "default", audience, pod=("app-0", app[0]["metadata"]["uid"]))
@@ -354,16 +289,6 @@ spec:
     cluster.plane.kubectl("delete", "routingpolicy", "-n", TEAM, "broken")
 
 
-def test_helm_upgrade_keeps_authority_and_ca_bundle(cluster: Installation) -> None:
-    """Running sidecars carry the authority: an upgrade must not take it away."""
-    before = authority(cluster)
-    cluster.set_webhook_port(443)  # Helm insists on its own fields
-    cluster.helm("upgrade", RELEASE, str(CHART), "--set", "operator.podAnnotations.a=b")
-    assert authority(cluster) == before
-    where = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
-    assert all(one["clientConfig"].get("caBundle") for one in cluster.get(where)["webhooks"])
-
-
 def test_a_debug_container_may_not_reach_the_keys(cluster: Installation, app: tuple[Json, str]) -> None:
     """`kubectl debug` changes a pod that runs: the webhook for new pods does not see it."""
     cluster.lead_webhook_to(cluster.follower())
@@ -384,56 +309,8 @@ def test_a_debug_container_may_not_reach_the_keys(cluster: Installation, app: tu
 
 
 def test_metrics_are_told_and_hold_no_user_value(cluster: Installation, app: tuple[Json, str]) -> None:
+    acquire(cluster, cluster.follower(), app[1], "r3")
     leader = cluster.leader()
     assert leader is not None
-    text = leader.metrics()
-    assert 'spendmesh_budget_held{budget="team-a/team"' in text
-    assert "spendmesh_injections_total" in cluster.follower().metrics()
-
-
-def test_a_stopped_leader_hands_over_at_once_and_nothing_is_given_back(
-    cluster: Installation, app: tuple[Json, str]
-) -> None:
-    """Rolling update: the Lease is given back, the other replica opens the same books."""
-    leader, follower = cluster.leader(), cluster.follower()
-    assert leader is not None
-
-    def granted() -> int:
-        return sum(int(lease["granted"]) for lease in stored_leases(cluster))
-
-    before = granted()
-    assert before > 0
-    leader.running.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: cluster.leader() is follower, "the follower leads", 90, [follower.running])
-    leader.running.process.wait(90)
-    assert leader.running.process.returncode == 0, leader.running.tail()
-    account = protocol.AccountRef(budget=f"{TEAM}/team", limit="monthly")
-    want = protocol.Want(account=account, need=1_000_000, want=1_000_000)
-    request = protocol.AcquireRequest(id="r2", nonce="n1", wants=(want,))
-
-    def granted_again() -> bool:
-        return call(cluster, follower, app[1], protocol.PATH_ACQUIRE, request)[0] == 200
-
-    wait_until(granted_again, "the new leader grants", 90, [follower.running])
-    assert granted() >= before
-
-
-def test_no_request_was_denied_to_the_operator(cluster: Installation, app: tuple[Json, str]) -> None:
-    """All of the above ran under exactly the chart's RBAC: every right that is used is given."""
-    assert cluster.denied() == 0, [line for one in cluster.replicas.values() for line in one.log()]
-    nobody = cluster.plane.kubeconfig_for("operator-nobody")
-    cluster.plane.kubectl("get", "pods", "-n", TEAM, kubeconfig=nobody, check=False)
-    assert cluster.denied() > 0, "the measure itself must work"
-
-
-def test_logs_hold_no_token(cluster: Installation, app: tuple[Json, str]) -> None:
-    text = "".join(replica.running.log.read_text() for replica in cluster.replicas.values())
-    assert app[1] not in text and "Traceback" not in text
-    assert all(token.read_text() not in text for token in cluster.plane.folder.glob("*.token"))
-
-
-def test_helm_uninstall_keeps_kinds_and_books(cluster: Installation) -> None:
-    """What was spent survives an uninstall, and so does the authority that running sidecars trust."""
-    cluster.helm("uninstall", RELEASE)
-    assert stored_leases(cluster)
-    assert cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-tls")["data"]["ca.crt"]
+    wait_until(lambda: 'spendmesh_budget_held{budget="team-a/team"' in leader.metrics(), "the budget's metrics", 90)
+    wait_until(lambda: "spendmesh_injections_total" in cluster.follower().metrics(), "the webhook's metrics", 90)
