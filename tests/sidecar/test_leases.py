@@ -133,7 +133,7 @@ class Desk:
         await starting
         self.counter.asked.clear()
 
-    async def call(self, amount: int, wait: float = 5.0, account: AccountRef = MONTH) -> str:
+    async def call(self, amount: int, wait: float = 60.0, account: AccountRef = MONTH) -> str:
         """Reserve, asking as often as there is time; how it went."""
         self._calls += 1
         name, until = f"call-{self._calls}", self.clock.monotonic() + wait
@@ -350,11 +350,12 @@ async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk)
     desk = generous_desk
     desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())
     await eventually(lambda: desk.counter.asked)
-    [call] = desk.calls(USD)
+    [call] = desk.calls(USD, wait=1.0)
     await eventually(lambda: len(desk.counter.asked) == 2)
     desk.counter.refuses = ControlRefused(409, "fenced")
     desk.counter.answer(0)
     desk.counter.answer(1)
+    desk.clock.ahead += 2.0
     assert await call == "silence"
     assert desk.ledger.nonce == "second"
 
