@@ -77,7 +77,14 @@ def test_a_field_that_goes_with_another_is_never_written_without_it(committed_cr
     """The API server writes defaults into every stored object, where an older operator would not know the field."""
     fields = dict(properties(schemas(committed_crds["ModelBudget"])["spec"]))
     companions = (".limits[].maxValues", ".limits[].survivalPercent", ".limits[].allowCap", ".limits[].per")
-    assert [name for name in companions if "default" in fields[name]] == []
+    younger = {
+        ".inheritance": "Override",
+        ".unpricedModels": "Deny",
+        ".limits[].onUnverifiable": "Deny",
+        ".limits[].window.anchorDay": "1",
+    }
+    assert [name for name in (*companions, *younger) if "default" in fields[name]] == []
+    assert all(fields[name]["description"].endswith(f"Default: {value}") for name, value in younger.items())
 
 
 def test_every_rule_has_a_message(committed_crds: dict[str, dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from spendmesh_operator.manifests.common import ObjectName
-from spendmesh_operator.manifests.rules import ATOMIC, SET, Node, Rule, list_map, text_rule
+from spendmesh_operator.manifests.rules import ATOMIC, SET, UNSTORED, Node, Rule, list_map, text_rule
 
 Mode = Literal["Enforce", "Observe"]
 
@@ -157,7 +157,7 @@ class OrganisationAttachment(Attachment):
             "namespaceSelector and targetRefs exclude each other: select pods of other namespaces with podSelector",
         ),
         Rule(
-            "self.inheritance == 'Override' || has(self.namespaceSelector)",
+            "!has(self.inheritance) || self.inheritance == 'Override' || has(self.namespaceSelector)",
             lambda spec: spec.inheritance == "Override" or spec.namespace_selector is not None,
             "inheritance: Default is what namespaces start with: add namespaceSelector ({} for all), or take it out",
             ".inheritance",
@@ -170,6 +170,6 @@ class OrganisationAttachment(Attachment):
     """Namespaces that it applies to, by their labels; {} selects all. Only in the operator's namespace, where the
     platform writes. With podSelector, only the pods there that it selects. Not together with targetRefs.
     Example: {matchLabels: {department: research}}"""
-    inheritance: Literal["Override", "Default"] = "Override"
+    inheritance: Annotated[Literal["Override", "Default"], UNSTORED] = "Override"
     """With namespaceSelector. Override: it always applies. Default: a starting value; a namespace's own budget with a
     limit of the same unit (and currency) replaces that limit on the pods that it applies to. Example: Default"""

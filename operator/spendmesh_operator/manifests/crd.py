@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from spendmesh_operator.manifests.common import GROUP, VERSION, CrdNames, Manifest
 from spendmesh_operator.manifests.parsing import KINDS
+from spendmesh_operator.manifests.rules import UNSTORED_MARK
 
 CATEGORY: Final = "spendmesh"
 EXACT_MAX: Final = 2**53
@@ -122,7 +123,7 @@ def _convert(node: Mapping[str, Any], definitions: Mapping[str, Any], path: str)
     source = _without_null(_inlined(node, definitions, path), definitions, path)
     schema: dict[str, Any] = {}
     for key, value in source.items():
-        if key in _DROPPED or (key, value) == ("default", []):
+        if key in _DROPPED or key == UNSTORED_MARK or (key, value) == ("default", []):
             continue  # an absent list is an empty one: storing it would only be noise in what people wrote
         if key in _COPIED or key.startswith("x-kubernetes-"):
             schema[key] = value
@@ -178,6 +179,8 @@ def _property(node: Mapping[str, Any], definitions: Mapping[str, Any], path: str
         schema["description"] += (
             f". Default: {yaml.safe_dump(schema['default'], default_flow_style=True).split('...')[0].strip()}"
         )
+    if UNSTORED_MARK in node:
+        del schema["default"]
     return schema
 
 

@@ -23,8 +23,8 @@ from spendmesh_operator.manifests.conditions import ModelBudgetStatus
 from spendmesh_operator.manifests.division import Per
 from spendmesh_operator.manifests.override import COUNT_MAX, Override
 from spendmesh_operator.manifests.quantities import TOKENS_MAX, WHOLE, DecimalText, nanos
-from spendmesh_operator.manifests.rules import SET, Node, Rule, TransitionRule, list_map
-from spendmesh_operator.manifests.windows import Window
+from spendmesh_operator.manifests.rules import SET, UNSTORED, Node, Rule, TransitionRule, list_map, unchanged
+from spendmesh_operator.manifests.windows import SAME_WINDOW, Window
 
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 
@@ -68,10 +68,6 @@ class Threshold(Node):
     """What is done from there on until the period ends. Example: [{type: Downgrade, maxTier: economy}]"""
 
 
-def _unchanged(field: str) -> str:
-    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-
-
 class Limit(Node):
     """One amount in one period."""
 
@@ -95,12 +91,12 @@ class Limit(Node):
             ".amount",
         ),
         Rule(
-            "(self.onUnverifiable == 'Survival') == has(self.survivalPercent)",
+            "(has(self.onUnverifiable) && self.onUnverifiable == 'Survival') == has(self.survivalPercent)",
             lambda limit: (limit.on_unverifiable == "Survival") == (limit.survival_percent is not None),
             "survivalPercent goes with onUnverifiable Survival and with nothing else: add one, or take it out",
         ),
         Rule(
-            "(self.onUnverifiable == 'Allow') == has(self.allowCap)",
+            "(has(self.onUnverifiable) && self.onUnverifiable == 'Allow') == has(self.allowCap)",
             lambda limit: (limit.on_unverifiable == "Allow") == (limit.allow_cap is not None),
             "allowCap goes with onUnverifiable Allow and with nothing else: add one, or take it out",
         ),
@@ -123,23 +119,23 @@ class Limit(Node):
             ".unit",
         ),
         TransitionRule(
-            _unchanged("currency"),
+            unchanged("currency"),
             lambda old, new: old.currency == new.currency,
             "currency of a limit never changes: add a limit with a new name",
         ),
         TransitionRule(
-            "self.window == oldSelf.window",
+            SAME_WINDOW,
             lambda old, new: old.window == new.window,
             "window of a limit never changes: add a limit with a new name",
             ".window",
         ),
         TransitionRule(
-            _unchanged("models"),
+            unchanged("models"),
             lambda old, new: set(old.models) == set(new.models),
             "models of a limit never change: add a limit with a new name",
         ),
         TransitionRule(
-            _unchanged("providers"),
+            unchanged("providers"),
             lambda old, new: set(old.providers) == set(new.providers),
             "providers of a limit never change: add a limit with a new name",
         ),
@@ -173,7 +169,7 @@ class Limit(Node):
     on_exhausted: Literal["Deny"] = "Deny"
     """What becomes of a call that does not fit any more: Deny refuses it with budget_exceeded. Example: Deny"""
 
-    on_unverifiable: Literal["Deny", "Survival", "Allow"] = "Deny"
+    on_unverifiable: Annotated[Literal["Deny", "Survival", "Allow"], UNSTORED] = "Deny"
     """What becomes of a call that lacks rights while nobody answers. Deny refuses it with budget_unverifiable. Survival
     lets sidecars keep survivalPercent of the amount between them for that time. Allow lets each spend up to allowCap
     without rights, which is booked afterwards and can exceed the limit. The strictest limit of a call decides.
@@ -233,7 +229,7 @@ class ModelBudgetSpec(OrganisationAttachment):
     Example: [{name: launch, limit: monthly, increase: 1000, from: "2026-12-01T00:00:00Z",
     until: "2026-12-03T00:00:00Z", reason: launch week}]"""
 
-    unpriced_models: Literal["Deny", "Allow"] = "Deny"
+    unpriced_models: Annotated[Literal["Deny", "Allow"], UNSTORED] = "Deny"
     """What becomes of a call without a price in the currency of a Cost limit. Deny refuses it. Allow lets it pass that
     limit uncounted; condition Priced and the metric spendmesh_uncounted_attempts_total tell of it. Example: Allow"""
 

@@ -119,6 +119,28 @@ ATOMIC = _ListType("atomic")
 """A list whose order means something: it is replaced as a whole."""
 
 
+def unchanged(field: str) -> str:
+    """CEL: an optional field is what it was."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
+UNSTORED_MARK = "x-default-unstored"
+
+
+class _Unstored:
+    """A mark in the model's schema, which `crd` reads and takes out."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {UNSTORED_MARK: True}
+
+
+UNSTORED = _Unstored()
+"""
+A field that is younger than its kind: the code alone applies its default. An API server would write a default of the
+schema into every object that is applied, and an operator from before the field refuses such an object after a rollback.
+"""
+
+
 def unique(attribute: str, what: str) -> Rule:
     """In an ordered list (which cannot be a list-map) no two items have the same `attribute`."""
     alias = to_camel(attribute)

@@ -2,13 +2,13 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
 from spendmesh_operator.manifests.quantities import WHOLE, DurationText
-from spendmesh_operator.manifests.rules import Node, Rule
+from spendmesh_operator.manifests.rules import UNSTORED, Node, Rule, unchanged
 
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
 
@@ -55,7 +55,8 @@ class Window(Node):
             "Calendar, or duration: 24h (or another) with Rolling",
         ),
         Rule(
-            "self.anchorDay == 1 || (has(self.period) && self.period in ['Month', 'Quarter', 'Year'])",
+            "!has(self.anchorDay) || self.anchorDay == 1 || "
+            "(has(self.period) && self.period in ['Month', 'Quarter', 'Year'])",
             lambda window: window.anchor_day == 1 or window.period in ("Month", "Quarter", "Year"),
             "anchorDay goes with period Month, Quarter or Year: take it out, or write one of these periods",
             ".anchorDay",
@@ -79,6 +80,15 @@ class Window(Node):
     it, so under steady demand up to 4 % of the amount stays unused. Example: 24h"""
     time_zone: TimeZone = "Etc/UTC"
     """With Calendar: zone of the calendar, from the IANA database. Example: Europe/Berlin"""
-    anchor_day: Annotated[int, Field(ge=1, le=31), WHOLE] = 1
+    anchor_day: Annotated[int, Field(ge=1, le=31), WHOLE, UNSTORED] = 1
     """With Month, Quarter and Year: the day of its first month on which it begins; where that month is shorter, its
     last day. Example: 15"""
+
+
+SAME_WINDOW: Final = (
+    "self.window.type == oldSelf.window.type && self.window.timeZone == oldSelf.window.timeZone"
+    f" && {unchanged('window.period')} && {unchanged('window.duration')}"
+    " && (has(self.window.anchorDay) ? self.window.anchorDay : 1)"
+    " == (has(oldSelf.window.anchorDay) ? oldSelf.window.anchorDay : 1)"
+)
+"""CEL: a window is what it was, whether its defaults are stored or not."""
