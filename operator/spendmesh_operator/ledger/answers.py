@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from msgspec.structs import replace
-
 from spendmesh_operator.ledger.accounts import Account, Holder, Lease as HeldLease, LimitInForce
 from spendmesh_operator.ledger.holdings import Holdings
 from spendmesh_operator.ledger.ladder import account_state
@@ -74,7 +72,7 @@ def refused(
     asked = {want.account for want in request.wants}
     held = []
     for account, lease in holdings.leases_of([holder.uid]):
-        ref = replace(ref_of(account), override="")
+        ref = ref_of(account).own
         if lease.holder.nonce == holder.nonce and not lease.quarantined and ref in asked:
             in_force = in_force_for(limits(ref), account.key.override)
             held.append(told(holdings, account, lease, in_force, now_ms))

@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from msgspec.structs import replace as replace_in
-
 from spendmesh_operator.ledger.accounts import Account, Holder, Lease, LimitInForce
 from spendmesh_operator.ledger.asking import account_for
 from spendmesh_operator.ledger.granting import Refused
@@ -84,7 +82,7 @@ def _account(
 ) -> Account:
     if report.account is None:
         raise Refused("unknown")
-    ref, name = replace_in(report.account, override=""), report.account.override
+    ref, name = report.account.own, report.account.override
     # Rights that were granted count, however clusters differ since.
     in_force = replace(in_force, differs="")
     account = account_for(holdings, {}, domain, holder.uid, ref, report.period, in_force, now_ms)

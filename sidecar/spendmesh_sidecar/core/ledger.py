@@ -12,8 +12,6 @@ import hashlib
 from collections.abc import Collection, Iterable
 from itertools import chain
 
-from msgspec.structs import replace
-
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
@@ -212,7 +210,7 @@ class Ledger:
         if lease.nonce != self.nonce or self._reports.named_closed(lease.id):
             return False
         ref = lease.account
-        account = self._named(replace(ref, override="") if ref.override else ref, now)
+        account = self._named(ref.own, now)
         usable = account.meaning is not None and account.meaning.pays(lease)
         book = account.leases.get(lease.id)
         if book is not None:

@@ -119,11 +119,11 @@ def restore(ledger: Ledger, recovered: Recovered, now: float) -> None:
     An account's meaning is that of its newest lease; leases of another one only close.
     """
     for book, meaning in recovered.leases.values():
-        account = _account(ledger, _base(book.account), now)
+        account = _account(ledger, book.account.own, now)
         account.meaning = meaning or account.meaning
         account.add(book)
     for book, meaning in recovered.leases.values():
-        if meaning != ledger.accounts[_base(book.account)].meaning:
+        if meaning != ledger.accounts[book.account.own].meaning:
             book.supersede()
     for ref in recovered.unleased:
         _account(ledger, ref, now)
@@ -249,11 +249,6 @@ def _shift(header: Header, here: Here) -> float:
     """
     elapsed = max(0.0, here.unix - header.unix)
     return here.monotonic - elapsed - header.monotonic
-
-
-def _base(ref: AccountRef) -> AccountRef:
-    """The account that keeps a lease: an override's is the limit's own."""
-    return replace(ref, override="") if ref.override else ref
 
 
 def _account(ledger: Ledger, ref: AccountRef, now: float) -> Account:

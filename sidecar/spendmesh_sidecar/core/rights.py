@@ -34,6 +34,11 @@ class AccountRef(Message, order=True, frozen=True, kw_only=True):
     override: str = ""
     """In a lease: the override that it is of. Rights are asked for on the limit itself."""
 
+    @property
+    def own(self) -> AccountRef:
+        """The limit's own account, beside which an override runs; itself where it is of none."""
+        return msgspec.structs.replace(self, override="") if self.override else self
+
 
 class Meaning(Message, frozen=True, kw_only=True):
     """
