@@ -308,6 +308,33 @@ def test_what_ends_during_a_shutdown_is_told_in_a_lease_that_is_about_to_close()
     assert (told.used, told.unheld, told.closed) == (450, 350, True)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ALLOWED, window=WindowSpec(period="Day")),
+        replace(ALLOWED, currency="EUR"),
+        replace(ALLOWED, unit="Requests", currency=""),
+    ],
+    ids=["window", "currency", "unit"],
+)
+def test_of_a_limit_with_another_meaning_nothing_is_owed_and_the_cap_is_whole(other: LimitSpec) -> None:
+    """It is another limit. What is owed is part of what waits for a lease, so neither is left without the other."""
+    ledger, log = logged("me", (budget(ALLOWED),), 0.0)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(350), "a", 0.0) == ()
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+    ledger.set_budgets((budget(other),), 1.0)
+    assert (ledger.accounts[MONTH].unleased, ledger.accounts[MONTH].owed) == (0, 0)
+    assert ledger.shortfalls((Charge(MONTH, other.unit, 500),), 1.0) == ()
+    log.flush()
+    successor, _ = again(log.crash(), (budget(other),), 1.5)
+    assert (successor.accounts[MONTH].unleased, successor.accounts[MONTH].owed) == (0, 0)
+
+    ledger.merge(lease(100, unit=other.unit, currency=other.currency), 2.0)
+    [told] = ledger.reports(2.0)
+    assert (told.used, told.overrun, told.unheld) == (0, 0, 0)
+
+
 def test_a_cap_that_is_used_up_stays_so_though_its_budget_is_taken_away_and_applied_again() -> None:
     """Its lease is told and closed meanwhile: in the same period there is no second cap."""
     ledger = holding(ALLOWED, 0)

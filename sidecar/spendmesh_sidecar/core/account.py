@@ -76,7 +76,9 @@ class Account:
             for lease in self.leases.values():
                 lease.supersede()
             self.demand = Demand(now)
-            self.unleased = self.would_block = 0
+            self.unleased = self.would_block = self.owed = 0
+            self.credit_used, self._credit_until = 0, inf
+            self.lent, self.lent_until = 0, 0.0
             self._granted_when_asked = self._told = None
             self._leased = False
         self.limit, self.meaning, self.enforced = limit, meaning, enforced

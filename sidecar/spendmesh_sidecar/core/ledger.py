@@ -62,7 +62,10 @@ class Ledger:
         in_force = self._partitions.limits_of(self.accounts) | limits_of(budgets)
         for ref, (limit, enforced) in in_force.items():
             account = self._account(ref, now)
+            waited = account.unleased_record
             account.put_in_force(limit, enforced=enforced, now=now)
+            if account.unleased_record != waited:
+                self.journal.append(account.unleased_record)
             if not self.draining:
                 account.revive()
         for ref, account in self.accounts.items():
