@@ -15,13 +15,12 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "control"))
 
 from findings import Findings, Goal, table
-from ledger_fleet import Fleet, Pod, fleet_of
+from ledger_fleet import fleet_of
 
 SIDECARS = (1, 10, 100, 500)
 FILES = ("utilisation.csv", "utilisation.svg")
 RATIOS = (100, 1_000, 10_000)
 """The limit is so many times one call's worst case."""
-PATIENCE_SECONDS = 45.0
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 56, 40, 150, 48
 COLOURS = ("#0b6e99", "#b5541c", "#4a7a2c")
 
@@ -42,28 +41,9 @@ def measure(sidecars: int, ratio: int, rng: Random) -> Point:
     worst = 1_000_000
     fleet = fleet_of(worst * ratio)
     pods = [fleet.start(f"Deployment bench/w{number // 20}") for number in range(sidecars)]
-    _exhaust(fleet, pods, worst, rng)
+    fleet.exhaust(pods, worst, rng)
     share = 100 * fleet.account.settled / fleet.account.limit.amount
     return Point(sidecars, ratio, share, max(0.0, 100 * (1 - sidecars / ratio)))
-
-
-def _exhaust(fleet: Fleet, pods: list[Pod], worst: int, rng: Random) -> None:
-    tried_at = dict.fromkeys(pods, 0.0)
-    served_at = 0.0
-
-    def work() -> None:
-        nonlocal served_at
-        for pod in pods:
-            if fleet.now >= tried_at[pod]:
-                if pod.call(worst, rng.randrange(worst // 2, worst + 1)):
-                    served_at = fleet.now
-                else:
-                    tried_at[pod] = fleet.now + rng.uniform(0.5, 2.0)
-
-    while fleet.now - served_at < PATIENCE_SECONDS:
-        fleet.run(1.0, work)
-    for pod in pods:
-        pod.report()
 
 
 def utilisation(sidecars: tuple[int, ...], ratios: tuple[int, ...], rng: Random, folder: Path) -> Findings:

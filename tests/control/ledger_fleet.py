@@ -6,8 +6,9 @@ Only time and the wire are made: a message arrives at once or, while the coordin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from ledger_samples import REF, START_MS, acquire, budget, limits_of
 from spendmesh_operator.ledger.accounts import Account, Holder, LimitInForce
@@ -20,6 +21,8 @@ from spendmesh_sidecar.protocol import AccountRef, ReportRequest, Want
 STEP_SECONDS = 0.25
 REPORT_STEPS = 8
 SWEEP_STEPS = 4
+PATIENCE_SECONDS = 45.0
+"""Nobody was served for so long, though idle rights come back within 30 s: the budget is at its end."""
 
 
 @dataclass
@@ -76,6 +79,25 @@ class Fleet:
             if self._steps % SWEEP_STEPS == 0 and not self.away:
                 self.books.sweep(self.now_ms, round(SWEEP_STEPS * STEP_SECONDS * 1000))
             each_step()
+
+    def exhaust(self, racers: Sequence[Pod], worst: int, rng: Random) -> None:
+        """All call as often as they are served, at half to all of their worst case, until nobody is any more."""
+        tried_at = dict.fromkeys(racers, 0.0)
+        served_at = 0.0
+
+        def race() -> None:
+            nonlocal served_at
+            for racer in racers:
+                if self.now >= tried_at[racer]:
+                    if racer.call(worst, rng.randrange(worst // 2, worst + 1)):
+                        served_at = self.now
+                    else:
+                        tried_at[racer] = self.now + rng.uniform(0.5, 2.0)  # a client that heeds Retry-After
+
+        while self.now - served_at < PATIENCE_SECONDS:
+            self.run(1.0, race)
+        for racer in racers:
+            racer.report()
 
 
 class Pod:

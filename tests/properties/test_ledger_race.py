@@ -12,9 +12,6 @@ import pytest
 
 from ledger_fleet import fleet_of
 
-PATIENCE_SECONDS = 45.0
-"""Nobody was served for so long, though idle rights come back within 30 s: the budget is at its end."""
-
 
 @pytest.mark.parametrize(("sidecars", "requests"), [(1, 20), (2, 40), (10, 150), (50, 600), (200, 2500), (500, 5000)])
 def test_sidecars_that_race_to_the_end_stop_exactly_and_leave_less_than_one_request_each(
@@ -27,24 +24,8 @@ def test_sidecars_that_race_to_the_end_stop_exactly_and_leave_less_than_one_requ
     worst = 1_000_000
     amount = worst * requests
     fleet = fleet_of(amount)
-    rng = Random(sidecars)
     racers = [fleet.start("Deployment team-a/racers") for _ in range(sidecars)]
-    tried_at = dict.fromkeys(racers, 0.0)
-    served_at = 0.0
-
-    def race() -> None:
-        nonlocal served_at
-        for racer in racers:
-            if fleet.now >= tried_at[racer]:
-                if racer.call(worst, rng.randrange(worst // 2, worst + 1)):
-                    served_at = fleet.now
-                else:
-                    tried_at[racer] = fleet.now + rng.uniform(0.5, 2.0)  # a client that heeds Retry-After
-
-    while fleet.now - served_at < PATIENCE_SECONDS:
-        fleet.run(1.0, race)
-    for racer in racers:
-        racer.report()
+    fleet.exhaust(racers, worst, Random(sidecars))
 
     assert fleet.account.charged <= amount
     assert amount - sidecars * worst <= fleet.account.settled <= amount
