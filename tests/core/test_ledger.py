@@ -7,46 +7,23 @@ from msgspec.structs import replace
 
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
+from lease_samples import charge, lease, state
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
 from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
 from spendmesh_sidecar.core.lease import LedgerError
 from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, Lease, LeaseState, Want
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, LeaseState, Want
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 
-HOUR = 3_600_000
 BUDGETS = (MONTHLY,)
 ANY = Subject("small-1", "team-a/openai")
 
 
-def charge(amount: int, account: AccountRef = MONTH) -> tuple[Charge, ...]:
-    return (Charge(account, "Cost", amount),)
-
-
 def cost(nanos: int) -> Quantities:
     return Quantities(nanos, "USD")
-
-
-def state(**changes: object) -> AccountState:
-    parts = {"amount": 10 * USD, "settled": 0, "charged": 0, "resets_in_ms": HOUR}
-    return AccountState(**{**parts, **changes})  # type: ignore[arg-type]
-
-
-def lease(granted: int, **changes: object) -> Lease:
-    parts: dict[str, object] = {
-        "id": "one",
-        "nonce": "me",
-        "account": MONTH,
-        "unit": "Cost",
-        "currency": "USD",
-        "granted": granted,
-        "ends_in_ms": HOUR,
-        "state": state(),
-    }
-    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
 
 
 def funded(granted: int = 1_000, **changes: object) -> Ledger:

@@ -6,31 +6,25 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, budget, limit
+from lease_samples import HOUR, charge, lease as sample, state
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import tightest_left
-from spendmesh_sidecar.core.rights import AccountState, Lease, LeaseState
+from spendmesh_sidecar.core.rights import Lease, LeaseState
 from spendmesh_sidecar.core.specs import OverrideSpec
 
 LAUNCH = OverrideSpec(name="launch", amount=USD, starts=0, ends=10**10)
 BUDGETS = (budget(replace(limit("monthly", 10 * USD), overrides=(LAUNCH,))),)
-HOUR = 3_600_000
+
+
+WHOLE = state(amount=11 * USD, settled=2 * USD, charged=2 * USD)
 
 
 def lease(granted: int, override: str = "", **changes: object) -> Lease:
-    whole = AccountState(amount=11 * USD, settled=2 * USD, charged=2 * USD, resets_in_ms=HOUR)
-    parts: dict[str, object] = {
-        "id": override or "own",
-        "nonce": "me",
-        "account": replace(MONTH, override=override),
-        "unit": "Cost",
-        "currency": "USD",
-        "granted": granted,
-        "ends_in_ms": HOUR,
-        "state": whole,
-    }
-    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
+    """Of the limit itself, or of an override of it."""
+    ref = replace(MONTH, override=override)
+    return sample(granted, **{"id": override or "own", "account": ref, "state": WHOLE, **changes})
 
 
 def funded(own: int, launch: int, **changes: object) -> Ledger:
@@ -38,10 +32,6 @@ def funded(own: int, launch: int, **changes: object) -> Ledger:
     for message in (lease(own), lease(launch, "launch", **changes)):
         assert ledger.merge(message, 0.0)
     return ledger
-
-
-def charge(amount: int) -> tuple[Charge, ...]:
-    return (Charge(MONTH, "Cost", amount),)
 
 
 def held(ledger: Ledger) -> dict[str, tuple[int, int, int]]:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, MONTHLY, USD, budget, limit
+from lease_samples import lease, state
 from memory_log import HERE, MemoryLog, again, logged
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.journal import (
@@ -22,32 +23,16 @@ from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import status
 from spendmesh_sidecar.core.recovery import Abandoned, Here, recover
-from spendmesh_sidecar.core.rights import AccountState, Lease, LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.rights import LeaseReport, LeaseState, report_digest
 from spendmesh_sidecar.core.specs import BudgetSpec, ThresholdSpec, WindowSpec
 
 BUDGETS = (MONTHLY,)
-HOUR = 3_600_000
-STATE = AccountState(amount=10 * USD, settled=0, charged=0, resets_in_ms=HOUR, max_tier="economy")
 OTHER_DAY = budget(replace(limit("monthly", USD), window=WindowSpec(period="Day")))
-
-
-def message(granted: int, **changes: object) -> Lease:
-    parts: dict[str, object] = {
-        "id": "one",
-        "nonce": "me",
-        "account": MONTH,
-        "unit": "Cost",
-        "currency": "USD",
-        "granted": granted,
-        "ends_in_ms": HOUR,
-        "state": STATE,
-    }
-    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
 
 
 def funded(granted: int = 1_000, budgets: tuple[BudgetSpec, ...] = BUDGETS) -> tuple[Ledger, MemoryLog]:
     ledger, log = logged("me", budgets, 0.0)
-    ledger.merge(message(granted), 0.0)
+    ledger.merge(lease(granted), 0.0)
     return ledger, log
 
 
@@ -134,8 +119,8 @@ def test_reports_go_on_where_they_were_so_that_the_coordinator_sees_one_holder()
 
 def test_what_was_given_back_is_not_spent_by_the_next_process() -> None:
     ledger, log = funded()
-    for lease in ledger.accounts[MONTH].leases.values():
-        lease.give_back(700)
+    for book in ledger.accounts[MONTH].leases.values():
+        book.give_back(700)
     ledger.reports(0.0)
     log.flush()
     successor, _ = again(log.crash(), BUDGETS, 1.0)
@@ -165,7 +150,8 @@ def test_a_fence_outlives_the_process_that_heard_of_it() -> None:
 def test_a_downgrade_stays_in_force_while_the_coordinator_is_away() -> None:
     steps = (ThresholdSpec(percent=90, max_tier="economy"),)
     budgets = (budget(limit("monthly", 10 * USD, steps=steps)),)
-    ledger, log = funded(budgets=budgets)
+    ledger, log = logged("me", budgets, 0.0)
+    ledger.merge(lease(1_000, state=state(max_tier="economy")), 0.0)
     log.flush()
     successor, _ = again(log.crash(), budgets, 1.0)
     assert status(ledger, 1.0) == status(successor, 1.0)
@@ -185,7 +171,7 @@ def test_leases_of_an_earlier_meaning_only_close() -> None:
     ledger, log = funded()
     reserve(ledger, 10, "r")
     ledger.set_budgets((OTHER_DAY,), 0.0)
-    ledger.merge(message(500, id="two"), 0.0)
+    ledger.merge(lease(500, id="two"), 0.0)
     log.flush()
     successor, _ = again(log.crash(), (OTHER_DAY,), 1.0)
     assert rights(successor)[2] == 500
@@ -202,7 +188,7 @@ def test_use_under_an_observe_limit_without_a_lease_is_not_lost() -> None:
     log.flush()
     successor, log = again(log.crash(), watched, 1.0)
     assert successor.accounts[MONTH].unleased == 420
-    successor.merge(message(0), 1.0)
+    successor.merge(lease(0), 1.0)
     log.flush()
     third, _ = again(log.crash(), watched, 2.0)
     assert (third.accounts[MONTH].unleased, rights(third)[0]) == (0, 420)
@@ -221,7 +207,7 @@ def test_a_new_nonce_begins_a_new_log_and_late_ends_of_old_attempts_do_not_break
     ledger, log = funded()
     reserve(ledger, 400, "old")
     ledger.adopt("new")
-    ledger.merge(message(500, id="two", nonce="new"), 0.0)
+    ledger.merge(lease(500, id="two", nonce="new"), 0.0)
     reserve(ledger, 100, "young")
     ledger.settle("old", Quantities(50, "USD"), 0.0)
     log.flush()
@@ -345,7 +331,7 @@ def test_what_was_spent_without_rights_and_is_told_in_a_closed_lease_stays_part_
     ledger.unanswered(0.0)
     reserve(ledger, 300, "r")
     ledger.settle("r", Quantities(300, "USD"), 0.0)
-    ledger.merge(message(100), 1.0)
+    ledger.merge(lease(100), 1.0)
     ledger.set_budgets((), 1.0)
     (told,) = ledger.reports(1.0)
     assert (told.closed, told.unheld) == (True, 300)
@@ -366,7 +352,7 @@ def test_what_was_spent_without_rights_and_is_told_in_a_closed_lease_stays_part_
 def test_rights_that_were_kept_for_silence_and_spent_in_it_are_continued() -> None:
     """The log knows what silence had opened: a crash in it costs the worst case, not all rights of the pod."""
     ledger, log = logged("me", (KEPT,), 0.0)
-    ledger.merge(message(1_000, survival=300), 0.0)
+    ledger.merge(lease(1_000, survival=300), 0.0)
     ledger.unanswered(0.0)
     reserve(ledger, 900, "r")
     successor, _ = again(log.crash(), (KEPT,), 1.0)
@@ -378,7 +364,7 @@ def test_rights_that_were_kept_for_silence_and_spent_in_it_are_continued() -> No
 def test_rights_that_are_kept_no_longer_are_continued_when_they_were_spent() -> None:
     """The coordinator says with each report how much is to be kept; that word is not in the log."""
     ledger, log = logged("me", (KEPT,), 0.0)
-    ledger.merge(message(1_000, survival=300), 0.0)
+    ledger.merge(lease(1_000, survival=300), 0.0)
     (told,) = ledger.reports(0.0)
     ledger.acknowledged((LeaseState(lease="one", sequence=told.sequence, survival=0),), 0.0)
     reserve(ledger, 900, "r")
@@ -394,7 +380,7 @@ def test_crashes_do_not_renew_what_may_be_spent_without_rights() -> None:
     successor, log = again(log.crash(), (ALLOWED,), 1.0)
     successor.unanswered(1.0)
     assert successor.shortfalls((Charge(MONTH, "Cost", 1),), 1.0)
-    successor.merge(message(100), 2.0)
+    successor.merge(lease(100), 2.0)
     log.flush()
     (told,) = successor.reports(2.0)
     assert (told.used, told.overrun, told.unheld) == (500, 500, 500)

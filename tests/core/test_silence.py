@@ -6,41 +6,21 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
+from lease_samples import HOUR, charge, lease
 from memory_log import again, logged
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountState, Denial, Lease, LeaseState, report_digest
+from spendmesh_sidecar.core.rights import Denial, LeaseState, report_digest
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode, WindowSpec
 
-HOUR = 3_600_000
 ALLOWED = replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500)
 KEPT = replace(limit("monthly", 10 * USD), on_unverifiable="Survival", survival_percent=5)
 
 
-def lease(granted: int, survival: int = 0, **changes: object) -> Lease:
-    whole = AccountState(amount=10 * USD, settled=0, charged=granted, resets_in_ms=HOUR)
-    parts: dict[str, object] = {
-        "id": "one",
-        "nonce": "me",
-        "account": MONTH,
-        "unit": "Cost",
-        "currency": "USD",
-        "granted": granted,
-        "survival": survival,
-        "ends_in_ms": HOUR,
-        "state": whole,
-    }
-    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
-
-
 def holding(spec: LimitSpec, granted: int, survival: int = 0) -> Ledger:
     ledger = Ledger("me", (budget(spec),), 0.0)
-    assert ledger.merge(lease(granted, survival), 0.0)
+    assert ledger.merge(lease(granted, survival=survival), 0.0)
     return ledger
-
-
-def charge(amount: int) -> tuple[Charge, ...]:
-    return (Charge(MONTH, "Cost", amount),)
 
 
 def fits(ledger: Ledger, amount: int, now: float = 0.0) -> bool:
@@ -55,7 +35,7 @@ def test_what_is_kept_for_silence_is_spent_in_silence_only() -> None:
     assert fits(ledger, 700) and not fits(ledger, 701)
     ledger.unanswered(0.0)
     assert fits(ledger, 1_000) and not fits(ledger, 1_001)
-    ledger.merge(lease(1_000, 300), 1.0)
+    ledger.merge(lease(1_000, survival=300), 1.0)
     assert fits(ledger, 700) and not fits(ledger, 701)
 
 
@@ -71,7 +51,7 @@ def test_any_word_of_the_coordinator_ends_the_silence(word: str) -> None:
     elif word == "denial":
         ledger.denied([Denial(account=MONTH, reason="exhausted")], 3_000.0)
     else:
-        ledger.merge(lease(1_000, 300), 3_000.0)
+        ledger.merge(lease(1_000, survival=300), 3_000.0)
     assert not fits(ledger, 701, 3_000.0)
 
 
@@ -95,7 +75,7 @@ def test_what_was_spent_of_it_is_no_longer_kept() -> None:
     [report] = ledger.reports(0.0)
     ledger.acknowledged([LeaseState(lease="one", sequence=report.sequence, survival=100)], 0.0)
     assert not fits(ledger, 1)
-    ledger.merge(lease(1_250, 300), 0.0)
+    ledger.merge(lease(1_250, survival=300), 0.0)
     assert fits(ledger, 50) and not fits(ledger, 51)
 
 
