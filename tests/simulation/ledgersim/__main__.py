@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ledgersim import campaign, mutants
+from ledgersim import campaign, hunt
 from ledgersim.run import failure
 from ledgersim.shrink import only, read
 from ledgersim.workload import draw
@@ -17,7 +17,9 @@ def main(arguments: list[str]) -> int:
     """Answers 0 when every promise held and everything occurred often enough."""
     options = _options(arguments)
     if options.mutants:
-        return mutants.hunt(options.jobs, options.seeds or mutants.SEEDS, options.match, _say)
+        found = hunt.hunt(options.jobs, options.seeds or hunt.SEEDS, options.match, _say)
+        print(found.table())
+        return int(found.failed)
     if options.seed is not None:
         return _replay(options.seed, options.only, options.verbose)
     seeds, minutes = options.seeds, options.minutes

@@ -1,0 +1,197 @@
+"""
+A changed line of the product, put in place in this process: the first history or law that fails has noticed it.
+
+The process is thrown away afterwards. Where the line is in a function, that function gets the changed code, whoever
+has imported it; else the module is imported anew with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import pytest
+
+from ledgersim.mutants import ROOT, SIDECAR, Mutant, all_mutants
+from ledgersim.run import play
+from ledgersim.workload import draw
+
+FIRST_SEEDS = 12
+"""Most mutants are noticed by these; the laws come next, and then the other seeds."""
+LAWS = {
+    "operator": (
+        "tests/control/test_books_grants.py",
+        "tests/control/test_books_limits.py",
+        "tests/control/test_books_quarantine.py",
+        "tests/control/test_books_reports.py",
+        "tests/control/test_books_rolling.py",
+        "tests/control/test_books_partitions.py",
+        "tests/control/test_books_overrides.py",
+        "tests/control/test_books_restored.py",
+        "tests/control/test_books_silence.py",
+        "tests/control/test_correcting.py",
+        "tests/control/test_milestones.py",
+        "tests/control/test_ledger_document.py",
+        "tests/properties/test_periods.py",
+        "tests/properties/test_rolling_window.py",
+        "tests/properties/test_ledger_race.py",
+    ),
+    "sidecar": (
+        "tests/core/test_lease.py",
+        "tests/core/test_ledger.py",
+        "tests/core/test_exchange_budgets.py",
+        "tests/core/test_override_leases.py",
+        "tests/core/test_rolling_account.py",
+        "tests/core/test_partitions.py",
+        "tests/core/test_silence.py",
+        "tests/core/test_recovery.py",
+        "tests/properties/test_ledger_properties.py",
+        "tests/properties/test_ledger_race.py",
+    ),
+}
+"""The narrow tests of the modules that mutants are made of."""
+FAST = "not 500-5000 and not 200-2500 and not ten_thousand and not steady_demand"
+CPU_SECONDS = 120
+"""What takes longer waits for something that never comes."""
+
+
+def judge(number: int, seeds: int) -> str:
+    """Who noticed: `seed 7: …`, `law: …`, or "" for nobody. To be called in a process that ends with it."""
+    mutant = all_mutants()[number]
+    return noticed(mutant, seeds) if replace_code(mutant) else _imported_anew(mutant, seeds)
+
+
+def noticed(mutant: Mutant, seeds: int) -> str:
+    """With the mutant in place: who notices."""
+    first = min(FIRST_SEEDS, seeds)
+    signal.signal(signal.SIGPROF, _never_ends)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        return _histories(range(first)) or _laws(mutant) or _histories(range(first, seeds))
+    except _NeverEnds:
+        return "nothing ends any more"
+
+
+def _histories(seeds: range) -> str:
+    for seed in seeds:
+        try:
+            play(draw(seed))
+        except Exception as error:  # noqa: BLE001  # whatever it breaks, it was noticed
+            return f"seed {seed}: {str(error)[:150]}"
+    return ""
+
+
+def _laws(mutant: Mutant) -> str:
+    laws = LAWS["sidecar" if mutant.file.startswith(SIDECAR) else "operator"]
+    failed = _Failed()
+    quiet = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-k", FAST, "-m", "not real"]
+    status = pytest.main([*quiet, *(str(ROOT / law) for law in laws)], plugins=[failed])
+    return f"law: {failed.name}" if status else ""
+
+
+class _Failed:
+    """A pytest plugin that remembers who failed, and has no other chance than the seed's."""
+
+    name = "they cannot be run"
+
+    def pytest_sessionstart(self) -> None:
+        from hypothesis import settings  # pytest must have begun
+
+        settings.register_profile("mutants", derandomize=True, database=None)
+        settings.load_profile("mutants")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = report.nodeid.rpartition("/")[2]
+
+
+class _NeverEnds(BaseException):
+    """Nobody catches it on the way."""
+
+
+def _never_ends(*_: object) -> None:
+    raise _NeverEnds
+
+
+# --- putting it in place ------------------------------------------------------------------------------------
+
+
+def replace_code(mutant: Mutant) -> bool:
+    """Give the changed functions of a module their new code. False: the change is not in a function."""
+    before = compile((ROOT / mutant.file).read_text(encoding="utf-8"), mutant.file, "exec", dont_inherit=True)
+    old, new = dict(_functions(before)), dict(_functions(mutant.code()))
+    changed = {name: code for name, code in new.items() if _shown(code) != _shown(old[name])}
+    __import__(mutant.module)
+    found = [each for each in gc.get_objects() if isinstance(each, FunctionType) and each.__module__ == mutant.module]
+    places = [(each, changed[each.__qualname__]) for each in found if each.__qualname__ in changed]
+    if not places or len({each.__qualname__ for each, _ in places}) < len(changed):
+        return False
+    for function, code in places:
+        function.__code__ = code
+    return True
+
+
+def _functions(code: CodeType) -> Iterator[tuple[str, CodeType]]:
+    """Outermost functions of a module or class by qualified name, what is nested in them left inside."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if constant.co_flags & _OPTIMIZED:
+                yield constant.co_qualname, constant
+            else:
+                yield from _functions(constant)
+
+
+_OPTIMIZED = 1
+"""CO_OPTIMIZED: a function, and not the body of a class."""
+
+
+def _shown(code: CodeType) -> tuple[object, ...]:
+    constants = tuple(_shown(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
+    return code.co_code, constants, code.co_names
+
+
+class _Serve(MetaPathFinder, Loader):
+    """Answers the import of one module with changed code."""
+
+    def __init__(self, name: str, file: Path, code: CodeType) -> None:
+        self._name, self._file, self._code = name, file, code
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self, origin=str(self._file)) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__file__ = str(self._file)
+        exec(self._code, module.__dict__)
+
+
+def _imported_anew(mutant: Mutant, seeds: int) -> str:
+    for name in [name for name, module in sys.modules.items() if _is_ours(module)]:
+        del sys.modules[name]  # whoever forked us may have imported them, laws included, with the line unchanged
+    sys.meta_path.insert(0, _Serve(mutant.module, ROOT / mutant.file, mutant.code()))
+    try:
+        from ledgersim import judging
+    except Exception as error:  # noqa: BLE001  # it cannot even be imported
+        return f"import: {error!r}"
+    return judging.noticed(mutant, seeds)
+
+
+def _is_ours(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    ours = (ROOT / "operator", ROOT / "sidecar", ROOT / "cli", ROOT / "tests")
+    return file is not None and any(Path(file).is_relative_to(folder) for folder in ours)
+
+
+def quietly() -> None:
+    """For the process that judges: what mutants break is no news."""
+    os.nice(5)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
