@@ -7,10 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ledgersim.durable import DurableChecks, Track, Violation as Violation
+from ledgersim.durable import DurableChecks, Track
+from ledgersim.rows import Violation as Violation
 from spendmesh_operator.ledger.accounts import AccountKey
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.exchange import LEASE_WAIT_SECONDS
+from spendmesh_sidecar.core.partitions import OTHER
 from spendmesh_sidecar.protocol import AcquireReply
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ class Checker(DurableChecks):
     # --- what sidecars do ---------------------------------------------------------------------------------
 
     def heard(self, reply: AcquireReply) -> None:
-        """A sidecar hears of grants: they are durable (I3)."""
+        """A sidecar hears of grants: they are durable (I3). And of values that share an account."""
+        for each in reply.assigned:
+            self.shared(each.asked, each.account)
         for denial in reply.denials:
             self.world.happened[f"ledger: denied, {denial.reason}"] += 1
         for lease in reply.leases:
@@ -55,6 +59,8 @@ class Checker(DurableChecks):
         if reservation in self.reservations:
             raise self.violated("settle once", f"{reservation} was reserved twice")
         self.reservations[reservation] = _Reservation(parts)
+        for lease, charge in parts:
+            self.check_value(self.key_of.get(lease), charge.account)
         self.world.trace("reserve", reservation, [(lease, charge.amount) for lease, charge in parts])
 
     def resolved(self, reservation: str, actual: Quantities | None) -> None:
@@ -136,10 +142,7 @@ class Checker(DurableChecks):
         for budget in sidecar.policy.budgets:
             for limit in budget.limits:
                 need = worst if limit.unit == "Cost" else 1
-                noted = self._free_since[budget.name, limit.name]
-                window = [free for at, free in noted if at >= began - 2.0]
-                earlier = [free for at, free in noted if at < began - 2.0][-1:]
-                least = min(window + earlier, default=limit.amount)
+                least = self.least_free(budget.name, limit, call.user or OTHER, began - 2.0)
                 if budget.mode == "Enforce" and least < need * (1 + others):
                     return
         if not world.history.fast_store and world.scheduler.now - began >= 0.99 * LEASE_WAIT_SECONDS:
@@ -198,7 +201,7 @@ class Checker(DurableChecks):
 
 def budget_of(world: World, pod: int) -> str:
     """The team's budget that a pod spends from."""
-    return world.replicas.policy(world.terms, pod).policy.budgets[-1].name
+    return world.policy(world.terms, pod).policy.budgets[-1].name
 
 
 def _in_unit(bill: Bill, unit: str) -> int:

@@ -9,24 +9,18 @@ allowed, never more.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ledgersim.workload import budgets
+from ledgersim.rows import RowChecks, granted_of
 from spendmesh_operator.ledger.accounts import Account, AccountKey, Lease
 from spendmesh_operator.ledger.books import Books
+from spendmesh_sidecar.core.partitions import OTHER
+from spendmesh_sidecar.core.specs import LimitSpec
 
 if TYPE_CHECKING:
+    from ledgersim.disk import Written
     from ledgersim.world import World
-
-
-class Violation(AssertionError):
-    """A promise of the ledger does not hold in this history; `check` says which one."""
-
-    def __init__(self, check: str, sentence: str) -> None:
-        super().__init__(f"{check}: {sentence}")
-        self.check = check
 
 
 @dataclass(slots=True)
@@ -45,17 +39,11 @@ class Track:
     observed: bool = False
 
 
-def _granted(charged: int, leases: Mapping[str, Lease], account: Account | None) -> int:
-    """What of the charge is there by grants: copies, breaches and what a restored backup forgot come on top."""
-    beyond = sum(lease.charge - lease.rights for lease in leases.values())
-    return charged - beyond - (account.taken_back if account is not None else 0)
-
-
-class DurableChecks:
+class DurableChecks(RowChecks):
     """Hears of each commit, and raises Violation."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        super().__init__(world)
         self.accounts: dict[AccountKey, Track] = defaultdict(Track)
         self.key_of: dict[str, AccountKey] = {}
         """Of every lease that was ever durable."""
@@ -63,31 +51,29 @@ class DurableChecks:
         """What each lease has settled, by the sidecar's own calls."""
         self.copies: set[str] = set()
         """Nonces that two processes speak under."""
-        self.violation: Violation | None = None
-        self.epoch = 0
+        self._epochs: dict[str, int] = {}
+        """The newest of each cluster."""
         self._restored = False
-        self._free_since: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+        self._free_since: dict[tuple[str, str, tuple[str, ...]], list[tuple[float, int]]] = defaultdict(list)
 
-    def violated(self, check: str, sentence: str) -> Violation:
-        """Kept, because what is raised inside of a process is the process's to catch."""
-        self.violation = self.violation or Violation(check, sentence)
-        return self.violation
-
-    def committed(self, books: Books) -> None:
+    def committed(self, written: Written) -> None:
         """The store holds new books."""
-        world = self.world
-        if books.epoch > self.epoch:
+        world, before = self.world, self._epochs.get(written.member, 0)
+        if written.epoch > before:
             world.happened["ledger: epoch raised"] += 1
-        elif books.epoch < self.epoch and not self._restored:
-            raise self.violated("epoch", f"{books.epoch} after {self.epoch}")
-        self.epoch = books.epoch
-        found = books.holdings.accounts
-        for key, track in self.accounts.items():
-            if track.account is not None and key not in found:
-                self._dropped(key, track)
-        for key, account in found.items():
+        elif written.epoch < before and not self._restored:
+            raise self.violated("epoch", f"{written.epoch} after {before}")
+        self._epochs[written.member] = written.epoch
+        for key in sorted(written.dropped):
+            self._dropped(key, self.accounts[key])
+        for key, account in written.accounts.items():
             self._compare(key, account)
-        world.trace("commit", books.epoch, [(key, account.charged) for key, account in found.items()])
+        self.check_rows(written)
+        self.check_values(written)
+        for account in written.accounts.values():
+            self._note_free(account)
+        charged = [(key, account.charged) for key, account in written.accounts.items()]
+        world.trace("commit", written.member, written.epoch, charged)
 
     def restored(self, lost: Books, back: Books) -> None:
         """The store went back in time: what was known since may be lacking in the books, and no more than that."""
@@ -109,11 +95,19 @@ class DurableChecks:
             track.leases = dict(older.leases) if older is not None else {}
             track.charged = older.charged if older is not None else 0
             track.closed_used = older.closed_used if older is not None else 0
+        self.forget_rows(back)
 
     def _dropped(self, key: AccountKey, track: Track) -> None:
-        """An ended period is forgotten: what it came to stays as it was."""
+        """
+        An ended period is forgotten: what it came to stays as it was. A value's account on which nothing was ever
+        spent is forgotten at once, and may be opened again.
+        """
         self.world.happened["ledger: account dropped"] += 1
         assert track.account is not None
+        if key.per and not track.closed_used and not any(self.settled_in[lease] for lease in track.leases):
+            self.world.happened["ledger: blank account dropped"] += 1
+            track.charged, track.account, track.leases = 0, None, {}
+            return
         if any(not lease.quarantined for lease in track.leases.values()) and not self._long_ended(key, track.account):
             raise self.violated("drop", f"{key.budget}/{key.limit} was dropped with open leases before its time")
         track.forgiven += sum(lease.granted for lease in track.leases.values() if lease.holder.nonce in self.copies)
@@ -130,14 +124,13 @@ class DurableChecks:
         elif account.closed_used != track.closed_used and not self._restored:
             raise self.violated("conservation", f"{key.budget}: closed use moved without a lease that closed")
         if charged > before and not track.observed:
-            cap = self._cap(key)
-            granted = _granted(charged, account.leases, account)
-            if cap is not None and granted > max(cap, _granted(before, track.leases, track.account)):
+            cap = self.cap(key)
+            granted = granted_of(charged, account.leases, account)
+            if cap is not None and granted > max(cap, granted_of(before, track.leases, track.account)):
                 raise self.violated("charged <= limit", f"{key.budget}/{key.limit}: {before} -> {charged} of {cap}")
         track.charged, track.closed_used, track.account = charged, account.closed_used, account
         track.leases = dict(account.leases)
         self.check_invoice(key, track)
-        self._note_free(key, account)
 
     def _check_sums(self, key: AccountKey, account: Account) -> None:
         charge = sum(lease.charge for lease in account.leases.values())
@@ -146,15 +139,6 @@ class DurableChecks:
         for lease in account.leases.values():
             if lease.charge < lease.rights or lease.rights < 0 or lease.released > lease.granted:
                 raise self.violated("sums", f"lease {lease.id}: charge {lease.charge}, rights {lease.rights}")
-
-    def _cap(self, key: AccountKey) -> int | None:
-        """The largest amount that any living policy says; None: nobody says any."""
-        found = []
-        for terms in self.world.replicas.terms_in_force():
-            spec = budgets(terms, self.world.history.zone).get(key.budget)
-            if spec is not None:
-                found += [limit.amount for limit in spec.limits if limit.name == key.limit]
-        return max(found, default=None)
 
     def _compare_leases(self, key: AccountKey, account: Account, track: Track) -> None:
         for name, lease in account.leases.items():
@@ -219,8 +203,8 @@ class DurableChecks:
 
     def _long_ended(self, key: AccountKey, account: Account) -> bool:
         """By the clock of some coordinator the period may be dropped: who is silent then closes at its charge."""
-        newest = max(replica.process.unix() for replica in self.world.replicas.all)
-        return newest >= 2 * account.end - key.start
+        newest = max(replica.process.unix() for replica in self.world.replicas())
+        return newest >= 2 * account.counts_until - key.start
 
     def check_invoice(self, key: AccountKey, track: Track) -> None:
         """No loss: what was billed is charged, at every instant."""
@@ -234,6 +218,15 @@ class DurableChecks:
                 "invoice <= ledger", f"{key.budget}/{key.limit}: billed {track.billed}, charged {track.charged}"
             )
 
-    def _note_free(self, key: AccountKey, account: Account) -> None:
-        noted = self._free_since[key.budget, key.limit]
-        noted.append((self.world.scheduler.now, account.limit.amount - account.charged))
+    def _note_free(self, account: Account) -> None:
+        key = account.key
+        noted = self._free_since[key.budget, key.limit, key.per]
+        noted.append((self.world.scheduler.now, account.limit.amount - account.charged - self.charged_beside(account)))
+
+    def least_free(self, budget: str, limit: LimitSpec, user: str, since: float) -> int:
+        """What the accounts that a user's calls may be counted on had at least left, since a true time."""
+        found = []
+        for per in {(user,), (OTHER,)} if limit.per else {()}:
+            noted = self._free_since[budget, limit.name, per]
+            found += [free for at, free in noted if at >= since] + [free for at, free in noted if at < since][-1:]
+        return min(found, default=limit.amount)

@@ -25,17 +25,19 @@ class Kind:
     act: Callable[[World, Fault], bool]
 
 
-def _kill_coordinator(world: World, _: Fault) -> bool:
-    replica = world.replicas.leading()
-    return replica is not None and world.replicas.kill(replica)
+def _kill_coordinator(world: World, fault: Fault) -> bool:
+    cluster = world.cluster(fault.who)
+    replica = cluster.leading()
+    return replica is not None and cluster.kill(replica)
 
 
 def _pause_coordinator(world: World, fault: Fault) -> bool:
-    replica = world.replicas.leading()
+    cluster = world.cluster(fault.who)
+    replica = cluster.leading()
     if replica is None:
         return False
     replica.process.pause()
-    world.replicas.elect_another(replica)
+    cluster.elect_another(replica)
     world.scheduler.after(fault.seconds, replica.process.resume)
     return True
 
@@ -71,15 +73,16 @@ def _partition_pod(world: World, fault: Fault) -> bool:
 
 
 def _partition_store(world: World, fault: Fault) -> bool:
-    replica = world.replicas.leading()
+    replica = world.cluster(fault.who).leading()
     return replica is not None and _apart(world, f"{replica.process.name}|store", fault.seconds)
 
 
 def _partition_replica(world: World, fault: Fault) -> bool:
-    replica = world.replicas.leading()
+    cluster = world.cluster(fault.who)
+    replica = cluster.leading()
     if replica is None:
         return False
-    world.replicas.elect_another(replica)
+    cluster.elect_another(replica)
     return _apart(world, replica.process.name, fault.seconds)
 
 
@@ -89,6 +92,10 @@ def _kill_sidecar(world: World, fault: Fault) -> bool:
 
 def _restart_sidecar(world: World, fault: Fault) -> bool:
     return world.pods.restart(world.pods.at(fault.who), keep_log=True)
+
+
+def _lose_power(world: World, fault: Fault) -> bool:
+    return world.pods.lose_power(world.pods.at(fault.who))
 
 
 def _stop_sidecar(world: World, fault: Fault) -> bool:
@@ -112,7 +119,7 @@ def _copy_state(world: World, fault: Fault) -> bool:
 
 def _jump(seconds: float) -> Callable[[World, Fault], bool]:
     def act(world: World, fault: Fault) -> bool:
-        replica = world.replicas.leading()
+        replica = world.cluster(fault.who).leading()
         if replica is None:
             return False
         replica.process.wall_skew += seconds * (0.05 + fault.amount)
@@ -143,7 +150,7 @@ def _scale(least: float, most: float) -> Callable[[World, Fault], bool]:
         index = fault.who % len(amounts)
         name, amount = amounts[index]
         amounts[index] = (name, max(1, int(amount * (least + fault.amount * (most - least)))))
-        world.replicas.change_terms(replace(world.terms, amounts=tuple(amounts)))
+        world.change_terms(replace(world.terms, amounts=tuple(amounts)))
         return True
 
     return act
@@ -151,21 +158,21 @@ def _scale(least: float, most: float) -> Callable[[World, Fault], bool]:
 
 def _delete_budget(world: World, fault: Fault) -> bool:
     name = ("org/all", "team-a/team", "team-b/team")[fault.who % 3]
-    world.replicas.change_terms(replace(world.terms, deleted=world.terms.deleted | {name}))
+    world.change_terms(replace(world.terms, deleted=world.terms.deleted | {name}))
     world.scheduler.after(
-        fault.seconds, lambda: world.replicas.change_terms(replace(world.terms, deleted=world.terms.deleted - {name}))
+        fault.seconds, lambda: world.change_terms(replace(world.terms, deleted=world.terms.deleted - {name}))
     )
     return True
 
 
 def _move(world: World, fault: Fault) -> bool:
-    world.replicas.change_terms(replace(world.terms, moved=world.terms.moved ^ {fault.who % len(world.pods.all)}))
+    world.change_terms(replace(world.terms, moved=world.terms.moved ^ {fault.who % len(world.pods.all)}))
     return True
 
 
 def _reprice(world: World, fault: Fault) -> bool:
     factor = 1 + int(fault.amount * 4)
-    world.replicas.change_terms(replace(world.terms, input_price=factor, output_price=2 * factor + 1))
+    world.change_terms(replace(world.terms, input_price=factor, output_price=2 * factor + 1))
     return True
 
 
@@ -189,6 +196,7 @@ FAULTS: dict[str, Kind] = {
     "sidecar cut off": Kind(3, _partition_pod),
     "sidecar killed, its log lost": Kind(4, _kill_sidecar),
     "sidecar killed and restarted from its log": Kind(5, _restart_sidecar),
+    "node without power": Kind(4, _lose_power),
     "sidecar stopped": Kind(2, _stop_sidecar),
     "sidecar paused": Kind(2, _pause_sidecar),
     "pod deleted": Kind(4, _delete_pod),

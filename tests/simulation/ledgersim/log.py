@@ -1,12 +1,15 @@
 """
-A sidecar's write-ahead log in memory: what was written survives a kill, what only waited to be written does not.
+A sidecar's write-ahead log in memory: what was written survives a kill, what only waited to be written does not; and of
+that the loss of the node's power leaves what was synced, and perhaps a part of the rest.
 
 Records become the product's own bytes, and are read back by its own recovery.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from random import Random
 
 from ledgersim.loop import ProcessLoop
 from spendmesh_sidecar.core.journal import Record
@@ -15,17 +18,19 @@ from spendmesh_sidecar.core.recovery import Here
 
 GROUP_SECONDS = 0.05
 """Longer than the product waits: more is lost."""
+SYNC_SECONDS = 0.01
 
 
 class SimLog:
     """A `Journal`, and the `Log` of `Leases`."""
 
     problem = ""
-    waits = False
     syncs = 0
 
     def __init__(self, process: ProcessLoop, here: Here) -> None:
+        self.waits = here.durability == "Node"
         self.written = b""
+        self.synced = b""
         self._process, self._here = process, here
         self._content: Callable[[], tuple[str, tuple[Record, ...]]] = lambda: ("", ())
         self._buffer: list[bytes] = []
@@ -55,11 +60,24 @@ class SimLog:
         """A new file in place of the old one."""
         nonce, records = self._content()
         self.written = b"".join((MAGIC, encode_frame(self._here.header(nonce)), *map(encode_frame, records)))
+        if self.waits:
+            self.synced = self.written
         self._buffer.clear()
 
     async def durable(self) -> None:
-        """What was appended is written."""
+        """What was appended is written, and with durability Node on the disk."""
         self.hurry()
+        if self.waits:
+            data = self.written
+            await asyncio.sleep(SYNC_SECONDS)
+            if self.written.startswith(data) and len(data) > len(self.synced):  # else another file was begun
+                self.synced = data
+
+    def after_power_loss(self, rng: Random) -> bytes:
+        """What is found at the next boot: of what was not synced some, or something else."""
+        rest = self.written[len(self.synced) :]
+        kept = rest[: rng.randint(0, len(rest))]
+        return self.synced + (rng.randbytes(len(kept)) if rng.random() < 0.2 else kept)
 
     def close(self, *, settled: bool) -> None:
         """Nothing is held open."""

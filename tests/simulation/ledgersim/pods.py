@@ -13,7 +13,7 @@ from ledgersim.log import SimLog
 from ledgersim.loop import ProcessLoop
 from ledgersim.sidecar import Sidecar
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_sidecar.core.recovery import Here, records_of, restore
+from spendmesh_sidecar.core.recovery import Abandoned, Here, Recovered, records_of, restore
 
 if TYPE_CHECKING:
     from ledgersim.world import World
@@ -27,6 +27,8 @@ class Pod:
     identity: PodIdentity
     machine: ProcessLoop
     """Whose clocks all processes of the pod have."""
+    boots: int = 1
+    """Of the node's kernel."""
     sidecars: list[Sidecar] = field(default_factory=list)
 
     @property
@@ -72,9 +74,9 @@ class Pods:
         world = self._world
         process = world.process(f"sidecar-{pod.place}", pod.machine)
         now = process.monotonic()
-        here = Here(pod.identity.uid, "boot", "Process", now, process.unix())
+        here = Here(pod.identity.uid, f"boot-{pod.boots}", world.history.durability, now, process.unix())
         new_log = SimLog(process, here)
-        recovered = world.broken.recover(log, here) if log else None
+        recovered = self._recover(log, here) if log else None
         nonce = recovered.nonce if recovered is not None else self.new_nonce(pod.identity)
         ledger = world.broken.ledger(world.checker, nonce, now, new_log)
         if recovered is not None:
@@ -87,13 +89,21 @@ class Pods:
         sidecar.start()
         return sidecar
 
+    def _recover(self, log: bytes, here: Here) -> Recovered | None:
+        try:
+            return self._world.broken.recover(log, here)
+        except Abandoned:
+            self._world.happened["log abandoned"] += 1
+            return None
+
     def at(self, who: int) -> Pod:
         """One of the pods."""
         return self.all[who % len(self.all)]
 
-    def known(self) -> Collection[str]:
-        """As the informer says."""
-        return tuple(sorted(self._living))
+    def known(self, member: str) -> Collection[str]:
+        """As the informer of a cluster says."""
+        members = self._world.members
+        return tuple(sorted(uid for uid in self._living if members[self.place_of[uid] % len(members)] == member))
 
     def restart(self, pod: Pod, *, keep_log: bool) -> bool:
         """Kill -9, and the kubelet starts it again."""
@@ -103,14 +113,34 @@ class Pods:
             return False
         self._world.happened["killed in flight"] += old.ledger.open_reservations > 0
         old.process.kill()
-        if not keep_log:
-            self._world.checker.abandoned(pod.identity.uid, old.ledger.nonce)
-        new = self._start(pod, old.log.written if keep_log else b"")
-        if keep_log:
-            self._world.checker.forgotten(old.process.name)
+        self._succeed(pod, old, old.log.written if keep_log else b"")
+        return True
+
+    def lose_power(self, pod: Pod) -> bool:
+        """The node stops and starts again: other clocks, another boot, and of the log what had reached the disk."""
+        old = pod.sidecars[0]
+        if old.process.dead or len(pod.sidecars) > 1:
+            return False
+        world = self._world
+        pod.sidecars.clear()
+        old.process.kill()
+        skew, pod.boots = pod.machine.wall_skew, pod.boots + 1
+        pod.machine = world.process(f"machine-{pod.place}")
+        pod.machine.wall_skew = skew
+        continued = self._succeed(pod, old, old.log.after_power_loss(world.scheduler.rng))
+        world.happened["log continued after a power loss"] += continued
+        return True
+
+    def _succeed(self, pod: Pod, old: Sidecar, log: bytes) -> bool:
+        """Start again with this log. Answers whether it was continued."""
+        new, checker = self._start(pod, log), self._world.checker
         pod.sidecars.remove(new)
         pod.sidecars.insert(0, new)
-        return True
+        if continued := new.ledger.nonce == old.ledger.nonce:
+            checker.forgotten(old.process.name)
+        else:
+            checker.abandoned(pod.identity.uid, old.ledger.nonce)
+        return continued
 
     def stop(self, pod: Pod) -> bool:
         """A graceful restart."""

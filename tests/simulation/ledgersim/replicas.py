@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ledgersim.disk import DOMAIN, DiskClient
 from ledgersim.loop import ProcessLoop
-from ledgersim.workload import Terms, budgets, group_of, policy_of
+from ledgersim.terms import Terms, budgets
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.accounts import LedgerError
 from spendmesh_operator.ledger.coordinator import CoordinatorSettings
@@ -23,6 +23,8 @@ from spendmesh_sidecar.policy import Policy
 if TYPE_CHECKING:
     from ledgersim.world import World
 
+INTERVAL_SECONDS = {(False, True): 0.0, (False, False): 1.0, (True, True): 0.02, (True, False): 0.02}
+"""Between two commits: to a file, to BudgetLedger objects, and to PostgreSQL."""
 RETRY_SECONDS = 1.0
 RETELL_SECONDS = 3.0
 VIEW_LAG_SECONDS = 1.0
@@ -43,23 +45,24 @@ class InForce:
 class Replica:
     """One process of the operator."""
 
-    def __init__(self, world: World, number: int, process: ProcessLoop) -> None:
-        self.world, self.number, self.process = world, number, process
+    def __init__(self, world: World, member: str, process: ProcessLoop) -> None:
+        self.world, self.member, self.process = world, member, process
         self.elected = False
         self.terms = world.terms
         rng = Random(world.scheduler.rng.getrandbits(32))
         self.coordinator = world.broken.coordinator(
-            DiskClient(world.disk, process, world.history.fast_store),
+            DiskClient(world.disk, process, member, fast=world.history.fast_store),
             process,
             rng,
             self._policy_of,
             DOMAIN,
             CoordinatorSettings(
-                commit_interval_seconds=0.0 if world.history.fast_store else 1.0,
+                commit_interval_seconds=INTERVAL_SECONDS[world.disk.shared, world.history.fast_store],
                 silence_seconds=6.0,
                 store_timeout_seconds=1.0,
                 recover_seconds=2.0,
                 restored_seconds=5.0,
+                member=member,
             ),
         )
         process.create_task(self._keep_books(), name="books")
@@ -94,29 +97,27 @@ class Replica:
         exist = set(known) | {"org/all", "team-a/team", "team-b/team"} - self.terms.deleted
         try:
             await self.coordinator.remember(known, exist)
-            await self.coordinator.pods_are(self.world.pods.known())
+            await self.coordinator.pods_are(self.world.pods.known(self.member))
         except LedgerError:
             pass  # told again soon
 
     def _policy_of(self, pod: PodIdentity) -> InForce | None:
         place = self.world.pods.place_of.get(pod.uid)
-        return None if place is None else self.world.replicas.policy(self.terms, place)
+        return None if place is None else self.world.policy(self.terms, place)
 
 
 class Replicas:
-    """All of them, dead ones too."""
+    """All of one cluster, dead ones too."""
 
-    def __init__(self, world: World) -> None:
-        self._world, self._scheduler = world, world.scheduler
-        self._policies: dict[tuple[Terms, str], InForce] = {}
-        self._replaced: list[tuple[float, Terms]] = []
+    def __init__(self, world: World, member: str = "") -> None:
+        self._world, self._scheduler, self.member = world, world.scheduler, member
         self.all = [self._new(number) for number in range(world.history.replicas)]
         self.elect(self.all[0])
 
     # --- who leads ----------------------------------------------------------------------------------------
 
     def _new(self, number: int) -> Replica:
-        return Replica(self._world, number, self._world.process(f"replica-{number}"))
+        return Replica(self._world, self.member, self._world.process(f"replica-{self.member}{number}"))
 
     def elect(self, replica: Replica) -> None:
         """It leads from now on; another one that believes the same is not asked."""
@@ -172,23 +173,8 @@ class Replicas:
 
     # --- what they know -----------------------------------------------------------------------------------
 
-    def policy(self, terms: Terms, place: int) -> InForce:
-        """Compiled once for each group."""
-        key = (terms, group_of(terms, place))
-        if key not in self._policies:
-            self._policies[key] = InForce(policy_of(terms, self._world.history.zone, key[1]))
-        return self._policies[key]
-
-    def terms_in_force(self) -> set[Terms]:
-        """What some replica may still decide by: its own view, and the one that a waiting commit was decided by."""
-        now = self._scheduler.now
-        self._replaced = [(until, terms) for until, terms in self._replaced if now < until]
-        return {self._world.terms, *(replica.terms for replica in self.all), *(terms for _, terms in self._replaced)}
-
-    def change_terms(self, terms: Terms) -> None:
+    def hear(self, terms: Terms) -> None:
         """Somebody applies other manifests; replicas hear of it one after the other."""
-        self._replaced.append((self._scheduler.now + VIEW_LAG_SECONDS + DECIDED_SECONDS, self._world.terms))
-        self._world.terms = terms
         for replica in self.all:
             self._scheduler.after(self._scheduler.rng.random() * VIEW_LAG_SECONDS, self._tell, replica, terms)
 

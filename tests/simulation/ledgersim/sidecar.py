@@ -16,7 +16,8 @@ import msgspec
 from ledgersim.log import SimLog
 from ledgersim.loop import ProcessLoop
 from ledgersim.network import Broken
-from ledgersim.workload import Call, Terms, group_of, policy_of
+from ledgersim.terms import Terms, group_of, policy_of
+from ledgersim.workload import Call
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, NotYours
 from spendmesh_operator.ledger.serving import NotServing
@@ -33,6 +34,7 @@ from spendmesh_sidecar.core.types import (
     Acquire,
     Attempt,
     Bounds,
+    Hints,
     Operation,
     Outcome,
     ParsedRequest,
@@ -86,6 +88,7 @@ class ControlWire:
 
     def __init__(self, world: World, process: ProcessLoop, pod: PodIdentity) -> None:
         self._world, self._process, self._pod = world, process, pod
+        self._cluster = world.cluster(world.pods.place_of[pod.uid])
 
     async def acquire(self, request: protocol.AcquireRequest) -> protocol.AcquireReply:
         body = msgspec.json.encode(request)
@@ -119,7 +122,7 @@ class ControlWire:
         return await self._ask(stamp)
 
     async def _ask(self, serve: Callable[[Any], Any]) -> Any:
-        replica = self._world.replicas.route()
+        replica = self._cluster.route()
         try:
             return await self._world.network.call(self._process, replica.process, lambda: serve(replica), CALL_SECONDS)
         except (Broken, NotServing) as error:
@@ -181,7 +184,8 @@ class Sidecar:
     async def call(self, call: Call, name: str) -> None:
         """One client request from admission to settlement, as the pipeline drives it."""
         bounds = Bounds(call.input_tokens, max_output_tokens=call.max_output_tokens, output_field="max_tokens")
-        request = ParsedRequest(CHAT, b"{}", {}, "auto", stream=False, bounds=bounds)
+        hints = Hints(user=call.user)
+        request = ParsedRequest(CHAT, b"{}", {}, "auto", stream=False, bounds=bounds, hints=hints)
         exchange = Exchange(
             request,
             self.policy,
@@ -220,6 +224,8 @@ class Sidecar:
 
     async def _attempt(self, step: Attempt, call: Call) -> Outcome | None:
         world = self.world
+        if self.log.waits:
+            await self.log.durable()
         answer = world.provider.send(step, call)
         await asyncio.sleep(answer.seconds)
         return answer.outcome

@@ -10,23 +10,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from ledgersim.faults import FAULTS
-from spendmesh_sidecar.core.specs import (
-    BudgetSpec,
-    LimitSpec,
-    ModelPattern,
-    ModelPrice,
-    PriceRow,
-    ProviderSpec,
-    RetrySpec,
-    RoutingSpec,
-    TargetSpec,
-    TierSpec,
-    TokenPrices,
-    WindowSpec,
-)
-from spendmesh_sidecar.policy import Policy
+from ledgersim.terms import MAX_OUTPUT_TOKENS, Terms
+from spendmesh_sidecar.core.recovery import Durability
 
-HOUR = 3600
 BOUNDARIES = (
     ("Etc/UTC", 1_767_607_200),  # 2026-01-05T10:00Z, a full hour
     ("Etc/UTC", 1_767_225_600),  # 2026-01-01T00:00Z, a new year
@@ -37,9 +23,9 @@ BOUNDARIES = (
     ("Asia/Kathmandu", 1_772_302_500),  # 2026-02-28T18:15Z, a month begins
 )
 """Zone, and an instant at which a period of it begins."""
-MODEL, PROVIDER = "m", "p"
-MAX_OUTPUT_TOKENS = 600
-GROUPS = ("a", "b")
+ROLLING_SECONDS = {"calm": (120, 240, 1200), "storm": (24, 24, 48, 240), "race": (0,)}
+"""A part is a 24th. Without faults it is longer than a call waits for rights: what was granted ended, else."""
+USERS = ("", "ann", "bob", "eve", "zoe", "mallory")
 ENDINGS = {
     "ok": 40,
     "slow": 3,
@@ -73,6 +59,8 @@ class Call:
     """Of the output maximum that the attempt was sent with."""
     ending: str
     seconds: float
+    user: str = ""
+    """What the client says; where no limit is divided it means nothing."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +72,6 @@ class Fault:
     who: int
     seconds: float
     amount: float
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What policy says at a moment: amounts, prices, and which budgets there are."""
-
-    amounts: tuple[tuple[str, int], ...]
-    input_price: int = 1
-    output_price: int = 3
-    deleted: frozenset[str] = frozenset()
-    moved: frozenset[int] = frozenset()
-    """Pods that were moved to the other group."""
-    observed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -115,6 +90,9 @@ class History:
     terms: Terms
     calls: tuple[Call, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
+    durability: Durability = "Process"
+    members: int = 1
+    """Clusters that share the store, each with replicas and pods of its own."""
 
     def keep(self, calls: frozenset[int], faults: frozenset[int]) -> History:
         """The same seed with some of its calls and faults only; the others never happen."""
@@ -132,21 +110,63 @@ def draw(seed: int) -> History:
     zone, boundary = rng.choice(BOUNDARIES)
     pods = rng.choice((1, 2, 2, 2, 3, 3, 4, 8)) if kind != "race" else rng.choice((1, 2, 3, 4))
     seconds = rng.uniform(7.0, 18.0)
+    scenario = _scenario(seed, kind, pods)
+    if scenario.rolling_seconds == min(ROLLING_SECONDS["storm"]):
+        seconds += 20.0  # so that what was spent first comes free while it is still asked for
     crosses = kind != "race" and rng.random() < 0.5
     base = boundary - rng.uniform(0.2, 0.9) * seconds if crosses else boundary + rng.uniform(1, 1500)
-    calls = _race(rng, pods) if kind == "race" else _traffic(rng, pods, seconds)
+    calls = _race(rng, pods) if kind == "race" else scenario.users(_traffic(rng, pods, seconds))
     return History(
         seed=seed,
         kind=kind,
         pods=pods,
         replicas=rng.choice((1, 2, 2, 3)) if kind == "storm" else 1,
+        durability=scenario.durability,
+        members=scenario.members,
         seconds=seconds,
         base_unix=base,
         zone=zone,
         fast_store=rng.random() < 0.3,
-        terms=_terms(rng, kind, pods, calls),
+        terms=scenario.terms(_terms(rng, kind, pods, calls)),
         calls=calls,
         faults=_faults(rng, pods, seconds) if kind == "storm" else (),
+    )
+
+
+@dataclass(frozen=True)
+class _Scenario:
+    """What a history has besides the two budgets of every history: drawn apart, so that it moves nothing else."""
+
+    rng: Random
+    rolling_seconds: int = 0
+    max_values: int = 0
+    durability: Durability = "Process"
+    members: int = 1
+
+    def users(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        """Who calls: some say nothing of it."""
+        if not self.max_values:
+            return calls
+        return tuple(replace(call, user=self.rng.choice(USERS)) for call in calls)
+
+    def terms(self, terms: Terms) -> Terms:
+        """The limits of it."""
+        if self.max_values:
+            team_a = dict(terms.amounts)["team-a"]
+            amount = max(1, int(team_a * self.rng.choice((0.2, 0.6, 1.5))))
+            terms = replace(terms, amounts=(*terms.amounts, ("each", amount)), max_values=self.max_values)
+        return replace(terms, rolling_seconds=self.rolling_seconds)
+
+
+def _scenario(seed: int, kind: str, pods: int) -> _Scenario:
+    rng = Random(f"scenario-{seed}")
+    rolling, divided, shared = (rng.random() < part for part in (0.2, 0.2, 0.2))
+    return _Scenario(
+        rng,
+        rolling_seconds=rng.choice(ROLLING_SECONDS[kind]) if rolling and kind != "race" else 0,
+        max_values=rng.choice((1, 2, 3, 6)) if divided and kind != "race" else 0,
+        durability="Node" if rng.random() < 0.3 else "Process",
+        members=min(pods, rng.choice((2, 2, 3))) if shared else 1,
     )
 
 
@@ -213,68 +233,3 @@ def _faults(rng: Random, pods: int, seconds: float) -> tuple[Fault, ...]:
         for _ in range(rng.randint(1, 8))
     ]
     return tuple(sorted(drawn, key=lambda fault: fault.at))
-
-
-# --- policy ------------------------------------------------------------------------------------------------
-
-
-def budgets(terms: Terms, zone: str) -> dict[str, BudgetSpec]:
-    """All budgets that there are, by name."""
-    amounts = dict(terms.amounts)
-    day, hour = WindowSpec(period="Day", time_zone=zone), WindowSpec(period="Hour", time_zone=zone)
-
-    def money(amount: int, window: WindowSpec) -> LimitSpec:
-        return LimitSpec(name="money", currency="USD", amount=amount, window=window)
-
-    found = {"org/all": BudgetSpec(name="org/all", limits=(money(amounts["org"], day),), mode=_mode(terms, "org"))}
-    calls = LimitSpec(name="calls", unit="Requests", amount=amounts["calls"], window=hour)
-    for group in GROUPS:
-        name = f"team-{group}/team"
-        limits = (money(amounts[f"team-{group}"], hour), calls) if group == "a" else (money(amounts["team-b"], hour),)
-        found[name] = BudgetSpec(name=name, limits=limits)
-    return {name: spec for name, spec in found.items() if name not in terms.deleted}
-
-
-def _mode(terms: Terms, name: str) -> str:
-    return "Observe" if name in terms.observed else "Enforce"
-
-
-def group_of(terms: Terms, pod: int) -> str:
-    """Which team's budget a pod matches."""
-    return GROUPS[(pod + (pod in terms.moved)) % 2]
-
-
-def policy_of(terms: Terms, zone: str, group: str) -> Policy:
-    """The compiled policy of a group's pods."""
-    known = budgets(terms, zone)
-    matching = tuple(known[name] for name in ("org/all", f"team-{group}/team") if name in known)
-    million = 10**6
-    per_input = terms.input_price * million
-    prices = TokenPrices(
-        input=per_input,
-        output=terms.output_price * million,
-        cache_read=per_input,
-        cache_write=per_input,
-        cache_write_long=per_input,
-    )
-    price = ModelPrice(
-        model=MODEL, currency="USD", rows=(PriceRow(prices=prices),), max_output_tokens=MAX_OUTPUT_TOKENS
-    )
-    provider = ProviderSpec(
-        alias=PROVIDER, ref="sim/p", dialect="OpenAI", base_url="https://p.example/v1", prices=(price,)
-    )
-    target = TargetSpec(name="only", provider=PROVIDER, model=MODEL)
-    return Policy(
-        cluster="sim",
-        namespace=f"team-{group}",
-        price_table="0" * 64,
-        providers=(provider,),
-        routing=RoutingSpec(
-            name="sim/routing@1",
-            tiers=(TierSpec(name="only", targets=(target,)),),
-            default_tier="only",
-            models=(ModelPattern(pattern="auto"),),
-        ),
-        budgets=matching,
-        retry=RetrySpec(name="sim/retry", budget_percent=100, min_retry_count=10, backoff_ms=50, max_backoff_ms=500),
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 from ledgersim.broken import Broken
@@ -21,8 +21,9 @@ from ledgersim.loop import ProcessLoop, Scheduler
 from ledgersim.network import Network
 from ledgersim.pods import Pods
 from ledgersim.provider import Provider
-from ledgersim.replicas import Replicas
+from ledgersim.replicas import DECIDED_SECONDS, VIEW_LAG_SECONDS, InForce, Replica, Replicas
 from ledgersim.sidecar import Sidecar
+from ledgersim.terms import Terms, group_of, policy_of
 from ledgersim.workload import Call, Fault, History
 from spendmesh_sidecar.core.exchange import Exchange
 
@@ -44,7 +45,7 @@ class World:
         self.terms = history.terms
         self.checker = Checker(self)
         self.network = Network(self.scheduler, self.happened)
-        self.disk = Disk(self.scheduler, self.network, self.happened)
+        self.disk = Disk(self.scheduler, self.network, self.happened, shared=history.members > 1)
         self.disk.on_commit, self.disk.on_restore = self.checker.committed, self.checker.restored
         self.provider = Provider(self.scheduler, self.happened, self.checker.billed)
         self.processes: list[ProcessLoop] = []
@@ -52,9 +53,11 @@ class World:
         self._numbers = Counter[str]()
         self._refusals = Counter[Call]()
         self._digest = hashlib.blake2b(digest_size=16)
-        self.replicas = Replicas(self)
-        self.disk.kill = self.replicas.kill_by_name
+        self._policies: dict[tuple[Terms, str], InForce] = {}
+        self._replaced: list[tuple[float, Terms]] = []
+        self.clusters = [Replicas(self, member) for member in self.members]
         self.pods = Pods(self)
+        self.disk.kill = self._kill
         self.pods.start(history.pods)
 
     # --- running ------------------------------------------------------------------------------------------
@@ -112,8 +115,9 @@ class World:
         for process in self.processes:
             if process.paused:
                 process.resume()
-        if not any(replica.elected and not replica.process.dead for replica in self.replicas.all):
-            self.replicas.elect(self.replicas.new_leader(None))
+        for cluster in self.clusters:
+            if not any(replica.elected and not replica.process.dead for replica in cluster.all):
+                cluster.elect(cluster.new_leader(None))
 
     def _stop_all(self) -> list[asyncio.Task[None]]:
         return [
@@ -137,6 +141,46 @@ class World:
             process.same_machine(machine)
         self.processes.append(process)
         return process
+
+    # --- clusters and policy ------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the clusters that share the store; one that has it for itself needs none."""
+        number = self.history.members
+        return ("",) if number == 1 else tuple(f"c{each}" for each in range(number))
+
+    def cluster(self, place: int) -> Replicas:
+        """The operator that serves the pods of a place."""
+        return self.clusters[place % len(self.clusters)]
+
+    def replicas(self) -> Iterator[Replica]:
+        """Of all clusters."""
+        return (replica for cluster in self.clusters for replica in cluster.all)
+
+    def _kill(self, name: str) -> None:
+        for cluster in self.clusters:
+            cluster.kill_by_name(name)
+
+    def policy(self, terms: Terms, place: int) -> InForce:
+        """Compiled once for each group."""
+        key = (terms, group_of(terms, place))
+        if key not in self._policies:
+            self._policies[key] = InForce(policy_of(terms, self.history.zone, key[1]))
+        return self._policies[key]
+
+    def terms_in_force(self) -> set[Terms]:
+        """What some replica may still decide by: its own view, and the one that a waiting commit was decided by."""
+        now = self.scheduler.now
+        self._replaced = [(until, terms) for until, terms in self._replaced if now < until]
+        return {self.terms, *(replica.terms for replica in self.replicas()), *(terms for _, terms in self._replaced)}
+
+    def change_terms(self, terms: Terms) -> None:
+        """Somebody applies other manifests, the same to every cluster."""
+        self._replaced.append((self.scheduler.now + VIEW_LAG_SECONDS + DECIDED_SECONDS, self.terms))
+        self.terms = terms
+        for cluster in self.clusters:
+            cluster.hear(terms)
 
     # --- calls --------------------------------------------------------------------------------------------
 
