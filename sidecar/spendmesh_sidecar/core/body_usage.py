@@ -91,9 +91,12 @@ class BodyScanner:
         if body.error:
             answer.fail(body.error)
         _take_usage(tally, body.usage, body.service_tier)
-        answer.finish(0, body.stop_reason)
-        _count_blocks(answer, body.content)
-        _count_choices(answer, body.choices)
+        if body.stop_reason is not None:
+            answer.finish(0, body.stop_reason)
+        if body.content is not None:
+            _count_blocks(answer, body.content)
+        if body.choices is not None:
+            _count_choices(answer, body.choices)
         return body.data is not None or body.content is not None or body.choices is not None
 
     def _read_ends(self, answer: Answer, tally: Tally) -> bool:

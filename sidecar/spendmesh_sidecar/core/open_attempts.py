@@ -61,7 +61,7 @@ class OpenAttempts:
         if reservation in self._entries:
             raise LedgerError(f"reservation {reservation} is open already")
         if entries:
-            self._journal.commit(AttemptRecord(reservation, tuple(_live_part(entry) for entry in entries)))
+            self._journal.commit(AttemptRecord(reservation, tuple([_live_part(entry) for entry in entries])))
         self._entries[reservation] = entries
 
     def settle(self, reservation: str, actual: Quantities) -> tuple[tuple[Entry, int], ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge
@@ -12,7 +13,7 @@ from spendmesh_sidecar.core.open_attempts import Entry
 from spendmesh_sidecar.core.types import Shortfall
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True):
     """Where a charge would be held: what overrides have first, then the limit's own lease."""
 
     charge: Charge
@@ -29,15 +30,15 @@ def place_of(charge: Charge, account: Account, now: float) -> Place:
 
 def parts_of(account: Account, place: Place) -> tuple[Entry, ...]:
     """The parts of a charge that fits, or of what fits of an observed one. Nothing is held yet."""
-    charge, lease, extras, credit = place
+    charge, lease = place.charge, place.lease
     left, parts = charge.amount, []
-    for extra in extras:
+    for extra in place.extras:
         part = min(left, extra.free)
         if part:
             left -= part
             parts.append(Entry(account, extra, part, part, charge.unit, charge.dearer, partial=True))
     held = min(left, lease.free) if lease else 0
-    owed = left - held if credit and not charge.observed else 0
+    owed = left - held if place.credit and not charge.observed else 0
     if lease is not None or not owed:
         parts.append(Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0))
     if owed:
@@ -57,11 +58,12 @@ def hold(entries: Iterable[Entry]) -> None:
 def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:
     """What enforced charges lack in the leases that they would be held in."""
     lacking: list[Shortfall] = []
-    for charge, lease, extras, credit in places:
+    for place in places:
+        charge, lease = place.charge, place.lease
         need = charge.amount - (lease.free if lease is not None else 0)
-        if extras:
-            need -= sum(extra.free for extra in extras)
-        if need > credit and not charge.observed:
+        if place.extras:
+            need -= sum(extra.free for extra in place.extras)
+        if need > place.credit and not charge.observed:
             account = charge.account
             lacking.append(Shortfall(account.budget, account.limit, need, need, account.per))
     return tuple(lacking)

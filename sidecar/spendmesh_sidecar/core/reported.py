@@ -58,7 +58,9 @@ class Tally:
                 continue
             if not isinstance(name, str):
                 reported = (isinstance(value, dict) and self._take(value, name)) or reported
-            elif (count := _count(value)) is not None:
+                continue
+            count = value if type(value) is int and 0 <= value <= MAX_TOKENS else _count(value)
+            if count is not None:
                 if count >= self._counts.get(name, 0):
                     self._counts[name] = count
                 reported = True

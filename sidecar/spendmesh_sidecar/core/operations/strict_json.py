@@ -31,11 +31,11 @@ Kind = Literal["object", "array", "string", "number", "boolean", "null"]
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _STRING = msgspec.json.Decoder(str)
-_NULL = ord("n")
+_BRACE, _BRACKET, _QUOTE, _NULL = b'{["n'
 _KINDS: dict[int, Kind] = {
-    ord("{"): "object",
-    ord("["): "array",
-    ord('"'): "string",
+    _BRACE: "object",
+    _BRACKET: "array",
+    _QUOTE: "string",
     ord("t"): "boolean",
     ord("f"): "boolean",
     _NULL: "null",
@@ -77,24 +77,25 @@ def read_body(body: bytes) -> dict[str, Raw]:
 
 def read_object(raw: Raw, path: str) -> dict[str, Raw]:
     """Members of an object, none of them twice. Raises RequestError naming `path`."""
-    if kind_of(raw) != "object":
+    text = memoryview(raw)
+    if text[0] != _BRACE:
         raise invalid(f"{path}: must be an object, not {article(kind_of(raw))}", path)
     members = _decode_object(raw, path)
-    if len(memoryview(raw)) != _compact_size(members):
+    if len(text) != _compact_size(members):
         _refuse_duplicates(bytes(raw), members, path)
     return members
 
 
 def read_array(raw: Raw, path: str) -> list[Raw]:
     """Items of an array. Raises RequestError naming `path`."""
-    if kind_of(raw) != "array":
+    if memoryview(raw)[0] != _BRACKET:
         raise invalid(f"{path}: must be an array, not {article(kind_of(raw))}", path)
     return _ARRAY.decode(raw)
 
 
 def read_string(raw: Raw, path: str) -> str:
     """Raises RequestError naming `path`."""
-    if kind_of(raw) != "string":
+    if memoryview(raw)[0] != _QUOTE:
         raise invalid(f"{path}: must be a string, not {article(kind_of(raw))}", path)
     return _STRING.decode(raw)
 
@@ -119,8 +120,13 @@ def kind_of(raw: Raw) -> Kind:
     return _KINDS[memoryview(raw)[0]]
 
 
+def is_null(raw: Raw) -> bool:
+    """Whether a member is `null`, which is the same as absent in every API that we speak."""
+    return memoryview(raw)[0] == _NULL
+
+
 def given(members: Mapping[str, Raw]) -> dict[str, Raw]:
-    """The members that are not `null`, which is the same as absent in every API that we speak."""
+    """The members that are not `null`."""
     return {name: raw for name, raw in members.items() if memoryview(raw)[0] != _NULL}
 
 
@@ -149,8 +155,9 @@ def _compact_size(members: dict[str, Raw]) -> int:
     """
     names = "".join(members)
     size = len(names) if names.isascii() else len(names.encode())
-    values = sum([len(memoryview(raw)) for raw in members.values()])
-    return size + values + 4 * len(members) + (1 if members else 2)
+    for raw in members.values():
+        size += len(memoryview(raw))
+    return size + 4 * len(members) + (1 if members else 2)
 
 
 def _refuse_duplicates(text: bytes, members: dict[str, Raw], path: str) -> None:
