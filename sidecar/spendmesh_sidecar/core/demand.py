@@ -42,10 +42,13 @@ class Demand:
 
     def note(self, amount: int, now: float) -> None:
         """A reservation of `amount` was asked for, whether it fitted or not."""
-        self._rate = self._rate_at(now) + amount / TIME_CONSTANT_SECONDS
+        # Of several calls at one time nothing is forgotten in between.
+        rate = self._rate if now == self._noted_at else self._rate_at(now)
+        self._rate = rate + amount / TIME_CONSTANT_SECONDS
         if now - self._peak_since > PEAK_SECONDS:
             self._peak_before, self._peak, self._peak_since = self._peak, 0, now
-        self._peak = max(self._peak, amount)
+        if amount > self._peak:
+            self._peak = amount
         self._noted_at = now
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from itertools import chain
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
@@ -20,7 +19,7 @@ from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
 from spendmesh_sidecar.core.open_attempts import OpenAttempts
 from spendmesh_sidecar.core.partitions import Partitions, fading, limits_of
-from spendmesh_sidecar.core.placing import hold, lacking_in, parts_of, place_of
+from spendmesh_sidecar.core.placing import again, entries_of, hold, lacking_in, place_of
 from spendmesh_sidecar.core.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -143,17 +142,17 @@ class Ledger:
         Check and booking are one synchronous step. An observed charge never lacks: what does not fit is counted.
         Raises LedgerError for an id that is open already, and LedgerUnwritable; then nothing is booked.
         """
-        accounts = [self._account(charge.account, now) for charge in charges]
-        places = [place_of(charge, account, now) for charge, account in zip(charges, accounts, strict=True)]
+        places = [place_of(charge, self._account(charge.account, now), now) for charge in charges]
         if lacking := lacking_in(places):
             return lacking
-        for account, charge in zip(accounts, charges, strict=True):
+        for number, place in enumerate(places):
+            account, charge = place.account, place.charge
             account.demand.note(charge.amount, now)
             if charge.observed:
                 account.note_would_block(charge.amount, now)
                 self._carry_over(account, now)
-        parts = [parts_of(account, place) for account, place in zip(accounts, places, strict=True)]
-        entries = parts[0] if len(parts) == 1 else tuple(chain.from_iterable(parts))
+                places[number] = again(place)
+        entries = entries_of(places)
         self.open_attempts.add(reservation, entries)
         hold(entries)
         return ()
@@ -164,8 +163,9 @@ class Ledger:
 
         Raises LedgerError unless the reservation is open: each resolves exactly once.
         """
-        settled = self.open_attempts.settle(reservation, actual)
-        for entry, amount in settled:
+        above = False
+        for entry, amount in self.open_attempts.settle(reservation, actual):
+            above = above or amount > entry.worst
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
                 if not entry.lease.fenced or entry.lease.id in entry.account.leases:
@@ -177,7 +177,7 @@ class Ledger:
             else:
                 entry.account.unleased += amount
             self._carry_over(entry.account, now)
-        if any(amount > entry.worst for entry, amount in settled):
+        if above:
             self.journal.hurry()
 
     def void(self, reservation: str) -> None:

@@ -17,7 +17,7 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.partitions import account_ref
 from spendmesh_sidecar.core.refusals import format_amount
-from spendmesh_sidecar.core.rights import AccountState, Denial
+from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.router import Ceiling
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ThresholdSpec
 from spendmesh_sidecar.core.types import Hints, Shortfall
@@ -185,23 +185,34 @@ def tightest_left(
 
     Empty when nothing is known: an answer that was not checked against a budget carries no figure.
     """
-    best: tuple[int, int, BudgetSpec, LimitSpec] | None = None
-    for budget in budgets:
-        if budget.mode != "Enforce":
+    best: tuple[int, int, str, LimitSpec] | None = None
+    for budget, limit, undivided in _enforced(budgets):
+        if subject is not None and (limit.models or limit.providers) and not counts(limit, subject):
             continue
-        for limit in budget.limits:
-            if subject is not None and not counts(limit, subject):
-                continue
-            account = ledger.find(account_ref(budget.name, limit, hints), now)
-            standing = account.standing(now) if account else None
-            if standing is None:
-                continue
-            amount, settled = standing
-            left = max(0, amount - settled)
-            # left / amount compared without division: a/b < c/d is a*d < c*b
-            if best is None or left * best[1] < best[0] * max(1, amount):
-                best = left, max(1, amount), budget, limit
+        if undivided is not None:
+            account = ledger.accounts.get(undivided)
+        else:
+            account = ledger.find(account_ref(budget, limit, hints), now)
+        standing = account.standing(now) if account else None
+        if standing is None:
+            continue
+        amount, settled = standing
+        left = max(0, amount - settled)
+        # left / amount compared without division: a/b < c/d is a*d < c*b
+        if best is None or left * best[1] < best[0] * max(1, amount):
+            best = left, max(1, amount), budget, limit
     if best is None:
         return ""
     left, _, budget, limit = best
-    return f"{format_amount(left, limit)}; {budget.name}/{limit.name}"
+    return f"{format_amount(left, limit)}; {budget}/{limit.name}"
+
+
+@once
+def _enforced(budgets: tuple[BudgetSpec, ...]) -> tuple[tuple[str, LimitSpec, AccountRef | None], ...]:
+    """Budget's name and limit of those that are enforced, and the account where hints do not choose it."""
+    return tuple(
+        (budget.name, limit, None if limit.per else account_ref(budget.name, limit, Hints()))
+        for budget in budgets
+        if budget.mode == "Enforce"
+        for limit in budget.limits
+    )

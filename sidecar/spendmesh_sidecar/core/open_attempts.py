@@ -18,7 +18,7 @@ from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import Unit
 
 
-class Entry(Struct):
+class Entry(Struct, gc=False):
     """One attempt's part on one account. It is settled in the lease, and so the period, it was made in."""
 
     account: Account
@@ -35,8 +35,8 @@ class Entry(Struct):
 
     @property
     def counts(self) -> bool:
-        """Use without a lease waits for one, unless the account has taken on another unit since."""
-        return self.lease is not None or self.account.meaning is None or self.account.meaning.unit == self.unit
+        """Of one without a lease: its use waits for one, unless the account has taken on another unit since."""
+        return self.account.meaning is None or self.account.meaning.unit == self.unit
 
 
 class OpenAttempts:
@@ -67,9 +67,9 @@ class OpenAttempts:
     def settle(self, reservation: str, actual: Quantities) -> tuple[tuple[Entry, int], ...]:
         """Take an attempt out; what it cost in each entry's unit. Raises LedgerError unless it is open."""
         entries = self._take(reservation)
-        amounts = tuple(_amounts(entries, actual))
+        amounts = _amounts(entries, actual)
         if entries:
-            self._journal.append(SettledRecord(reservation, amounts))
+            self._journal.append(SettledRecord(reservation, tuple(amounts)))
         return tuple(zip(entries, amounts, strict=True))
 
     def void(self, reservation: str) -> tuple[Entry, ...]:
@@ -103,15 +103,17 @@ class OpenAttempts:
             raise LedgerError(f"reservation {reservation} is not open: never made, or resolved before") from None
 
 
-def _amounts(entries: tuple[Entry, ...], actual: Quantities) -> Iterator[int]:
+def _amounts(entries: tuple[Entry, ...], actual: Quantities) -> list[int]:
     """What each entry cost: parts are filled in their order, the rest and any overrun is the last one's."""
-    filled = 0
+    filled, amounts = 0, []
     for entry in entries:
-        amount = actual.in_unit(entry.unit, dearer=entry.dearer) - filled if entry.counts else 0
+        leased = entry.lease is not None
+        amount = actual.in_unit(entry.unit, dearer=entry.dearer) - filled if leased or entry.counts else 0
         if entry.partial:
             amount = min(amount, entry.held)
         filled = filled + amount if entry.partial else 0
-        yield amount
+        amounts.append(amount)
+    return amounts
 
 
 def _live_part(entry: Entry) -> Part:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge
@@ -13,11 +14,14 @@ from spendmesh_sidecar.core.open_attempts import Entry
 from spendmesh_sidecar.core.types import Shortfall
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Where a charge would be held: what overrides have first, then the limit's own lease."""
 
+    account: Account
     charge: Charge
     lease: LeaseBook | None
+    free: int
+    """In that lease."""
     extras: tuple[LeaseBook, ...]
     credit: int
     """What may go without rights."""
@@ -25,25 +29,46 @@ class Place(Struct, frozen=True):
 
 def place_of(charge: Charge, account: Account, now: float) -> Place:
     """Where a charge on an account would be held now."""
-    return Place(charge, account.current(now), account.extras(now), account.credit(now))
+    lease = account.current(now)
+    free = lease.free if lease is not None else 0
+    extras = account.extras(now) if account.limit is not None and account.limit.overrides else ()
+    return Place(account, charge, lease, free, extras, account.credit(now) if account.silent else 0)
 
 
-def parts_of(account: Account, place: Place) -> tuple[Entry, ...]:
+def again(place: Place) -> Place:
+    """The same place after use was booked on its lease."""
+    return replace(place, free=place.lease.free) if place.lease is not None else place
+
+
+def entries_of(places: Iterable[Place]) -> tuple[Entry, ...]:
+    """The parts of all charges."""
+    entries: list[Entry] = []
+    for place in places:
+        charge, lease = place.charge, place.lease
+        amount = charge.amount
+        if lease is not None and not place.extras and amount <= place.free:  # nearly always: whole, in one lease
+            entries.append(Entry(place.account, lease, amount, amount, charge.unit, charge.dearer))
+        else:
+            entries += parts_of(place)
+    return tuple(entries)
+
+
+def parts_of(place: Place) -> list[Entry]:
     """The parts of a charge that fits, or of what fits of an observed one. Nothing is held yet."""
-    charge, lease = place.charge, place.lease
+    account, charge, lease = place.account, place.charge, place.lease
     left, parts = charge.amount, []
     for extra in place.extras:
         part = min(left, extra.free)
         if part:
             left -= part
             parts.append(Entry(account, extra, part, part, charge.unit, charge.dearer, partial=True))
-    held = min(left, lease.free) if lease else 0
+    held = min(left, place.free)
     owed = left - held if place.credit and not charge.observed else 0
     if lease is not None or not owed:
         parts.append(Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0))
     if owed:
         parts.append(Entry(account, None, owed, owed, charge.unit, charge.dearer, borrowed=True))
-    return tuple(parts)
+    return parts
 
 
 def hold(entries: Iterable[Entry]) -> None:
@@ -59,8 +84,8 @@ def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:
     """What enforced charges lack in the leases that they would be held in."""
     lacking: list[Shortfall] = []
     for place in places:
-        charge, lease = place.charge, place.lease
-        need = charge.amount - (lease.free if lease is not None else 0)
+        charge = place.charge
+        need = charge.amount - place.free
         if place.extras:
             need -= sum(extra.free for extra in place.extras)
         if need > place.credit and not charge.observed:
