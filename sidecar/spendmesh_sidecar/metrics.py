@@ -139,7 +139,7 @@ class Metrics:
             settlement.provider,
             self.model_label(settlement.model),
             settlement.tier,
-            settlement.kind.value,
+            settlement.kind.word,
             settlement.currency,
             settlement.source,
         )

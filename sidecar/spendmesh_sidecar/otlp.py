@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from json.encoder import encode_basestring as quoted
 from urllib.parse import urlsplit
 
-from spendmesh_sidecar.core.types import Settlement
+from spendmesh_sidecar.core.types import Kind, Settlement
 from spendmesh_sidecar.spans import AttemptSpan, ExchangeSpan, TraceContext
 
 MAX_KEPT = 512
@@ -99,7 +99,7 @@ class Encoder:
             attributes += f',{{"key":"gen_ai.response.time_to_first_chunk","value":{{"doubleValue":{seconds!r}}}}}'
         name, failed = attempt.operation.genai_name, False
         if settled is not None:
-            failed = settled.kind.value != "success"
+            failed = settled.kind is not Kind.SUCCESS
             name = f"{name} {settled.model}" if settled.model else name
             attributes += f",{self._terms(settled, failed)}{_amounts(settled)}"
         times = (attempt.start_unix, attempt.end_unix)
@@ -146,7 +146,7 @@ class Encoder:
             settled.number,
             settled.usage.service_tier,
             settled.status,
-            failed and (settled.error_code or settled.kind.value),
+            failed and (settled.error_code or settled.kind.word),
         )
         if (known := self._kept.get(same)) is not None:
             return known
@@ -162,7 +162,7 @@ class Encoder:
         if settled.status is not None:
             attributes["http.response.status_code"] = settled.status
         if failed:
-            attributes["error.type"] = settled.error_code or settled.kind.value
+            attributes["error.type"] = settled.error_code or settled.kind.word
         return self._keep(same, attributes)
 
     def _keep(self, same: tuple[object, ...], attributes: dict[str, Value]) -> str:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from spendmesh_sidecar.core.charges import Subject
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import Clamp, ceilings, clamp, stepped
+from spendmesh_sidecar.core.ledger_view import ceilings, clamp, stepped
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.operations.fields import refused
@@ -51,14 +51,9 @@ class Priced(Struct, frozen=True, gc=False):
     """Where the maximum is sent, if it is ours."""
 
 
-def subject_at(candidate: Candidate, hints: Hints = Hints()) -> Subject:
+def subject_of(candidate: Candidate, hints: Hints = Hints()) -> Subject:
     """What the limits are asked about an attempt at a target."""
     return Subject(candidate.target.model, candidate.provider.ref, hints)
-
-
-def subject_of(priced: Priced, request: ParsedRequest) -> Subject:
-    """What the limits are asked about a call's attempt at a target."""
-    return subject_at(priced.candidate, request.hints)
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -78,12 +73,12 @@ def admit(
     request: ParsedRequest, policy: PolicyView, ledger: Ledger, pricing: Pricing, now: float, now_unix: int
 ) -> Plan | Refusal:
     """Check a call against policy and prices, and list its targets; nothing is booked."""
-    downgrades = ceilings(ledger, policy.budgets, now, request.hints)
+    steps = stepped(policy.budgets)
+    downgrades = ceilings(ledger, policy.budgets, now, request.hints) if steps else ()
     plan = _plans.plan(shape_of(request), policy, pricing, downgrades, now_unix)
-    if isinstance(plan, Refusal) or not stepped(policy.budgets):
+    if isinstance(plan, Refusal) or not steps:
         return plan
-    found = ((each, clamp(ledger, policy.budgets, now, subject_of(each, request))) for each in plan.targets)
-    return replace(plan, targets=tuple(_clamped(priced, limit) for priced, limit in found))
+    return replace(plan, targets=tuple(_clamped(priced, request, policy, ledger, now) for priced in plan.targets))
 
 
 class Plans:
@@ -91,6 +86,7 @@ class Plans:
 
     def __init__(self) -> None:
         self._of: tuple[PolicyView, Pricing] | None = None
+        self._compares_prices = False
         self._known: dict[tuple[Shape, tuple[Ceiling, ...], int], Plan] = {}
 
     @property
@@ -104,7 +100,8 @@ class Plans:
         """Of calls of one shape under one policy the same, for as long as no price has begun in between."""
         if self._of is None or self._of[0] is not policy or self._of[1] is not pricing:
             self._of, self._known = (policy, pricing), {}
-        key = shape, downgrades, now_unix if _compares_prices(policy) else 0
+            self._compares_prices = _compares_prices(policy)
+        key = shape, downgrades, now_unix if self._compares_prices else 0
         known = self._known.get(key)
         if known is not None:
             return known
@@ -119,7 +116,6 @@ class Plans:
 _plans = Plans()
 
 
-@once
 def _compares_prices(policy: PolicyView) -> bool:
     """Whether a route depends on prices, which change with time."""
     patterns = (
@@ -172,7 +168,7 @@ def _priced(shape: Shape, chosen: Route, policy: PolicyView, pricing: Pricing) -
     refusal: Refusal | None = None
     for candidate in chosen.candidates:
         price = pricing.resolve(candidate.provider, candidate.target.model) if shape.model else None
-        needs = needs_of(policy.budgets, subject_at(candidate), price.currency if price else "")
+        needs = needs_of(policy.budgets, subject_of(candidate), price.currency if price else "")
         why = _inadmissible(shape, candidate, price, needs, policy.unbudgeted) if shape.operation.billed else None
         if why is None:
             priced = _bounded(shape, candidate, price, needs, pricing)
@@ -263,8 +259,9 @@ def _listed(candidate: Candidate, price: ModelPrice | None, pricing: Pricing) ->
     return listed if listed is not None and listed is not price and listed.currency == price.currency else None
 
 
-def _clamped(priced: Priced, limit: Clamp | None) -> Priced:
+def _clamped(priced: Priced, request: ParsedRequest, policy: PolicyView, ledger: Ledger, now: float) -> Priced:
     """The target with no more output than a Clamp allows."""
+    limit = clamp(ledger, policy.budgets, now, subject_of(priced.candidate, request.hints))
     maximum = priced.max_output_tokens
     if limit is None or maximum is None or maximum <= limit.max_output_tokens:
         return priced

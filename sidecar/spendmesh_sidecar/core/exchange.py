@@ -173,7 +173,8 @@ class Exchange:
 
     def response_headers(self, final: bool) -> list[tuple[str, str]]:
         """Our headers for the client. Not `final`: a stream is about to begin, so its cost is not known yet."""
-        subject = subject_of(self._tries.last, self.request) if self._tries and self._tries.last else None
+        sent = self._tries.last if self._tries else None
+        subject = subject_of(sent.candidate, self.request.hints) if sent else None
         known = () if self._unverified else self.policy.budgets  # what nobody verified says nothing of a budget
         left = tightest_left(self._ledger, known, self._now, self.request.hints, subject)
         return response_headers(self.request_id, self.decision, self.refusal, left, final=final)

@@ -168,13 +168,14 @@ def estimate(outcome: Outcome, bounds: Bounds) -> Usage:
 
 
 def _reported(outcome: Outcome, usage: Usage, bounds: Bounds, worst: Usage) -> Actual:
-    no_input = usage.total_input_tokens == 0 and bounds.input_tokens > 0
+    input_tokens = usage.total_input_tokens
+    no_input = input_tokens == 0 and bounds.input_tokens > 0
     proven = -(-outcome.output_bytes // MAX_TOKEN_BYTES)
     if no_input or usage.output_tokens < proven:
         # Output that nobody sees (reasoning, rejected predictions) is billed too, and only this report would tell it.
         dearest = _dearest_class(worst.input_tokens, bounds)
         return Actual(replace(dearest, output_tokens=worst.output_tokens), "estimated", deficit=True)
-    excess = usage.total_input_tokens > bounds.input_tokens or usage.output_tokens > worst.output_tokens
+    excess = input_tokens > bounds.input_tokens or usage.output_tokens > worst.output_tokens
     return Actual(usage, "exact", excess)
 
 

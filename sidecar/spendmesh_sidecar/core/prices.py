@@ -130,16 +130,23 @@ def worst_tokens(price: ModelPrice | None, bounds: Bounds, max_output_tokens: in
 
 
 def worst_cost(
-    price: ModelPrice, bounds: Bounds, max_output_tokens: int, now_unix: int, lasting_seconds: int = LASTING_SECONDS
+    price: ModelPrice,
+    bounds: Bounds,
+    max_output_tokens: int,
+    now_unix: int,
+    lasting_seconds: int = LASTING_SECONDS,
+    *,
+    tokens: Usage | None = None,
 ) -> int:
     """
     The dearest that a call can become, in nano-units: the maximum over all that it leaves open.
 
     That is: the service tiers that may serve it, cache classes, long-context steps, and prices that begin before its
     latest end. `max_output_tokens` is what the provider is sent (or its own maximum), for one choice. Never less
-    than `cost` of a usage within the bounds, at any moment of the call.
+    than `cost` of a usage within the bounds, at any moment of the call. `tokens`: its `worst_tokens`, where they are
+    known.
     """
-    most = worst_tokens(price, bounds, max_output_tokens)
+    most = tokens or worst_tokens(price, bounds, max_output_tokens)
     if len(price.rows) == 1:
         return _worst_row_cost(price.rows[0], most, bounds)
     rows = possible(price, bounds.service_tiers, most.input_tokens, now_unix, now_unix + lasting_seconds)

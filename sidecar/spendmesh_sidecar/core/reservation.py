@@ -41,7 +41,7 @@ def worst_case(priced: Priced, bounds: Bounds, max_output_tokens: int | None, no
     price, listed, most = priced.price, priced.listed, max_output_tokens or 0
     tokens = worst_tokens(price, bounds, most)
     return Quantities(
-        cost_nanos=worst_cost(price, bounds, most, now_unix) if price else 0,
+        cost_nanos=worst_cost(price, bounds, most, now_unix, tokens=tokens) if price else 0,
         currency=price.currency if price else "",
         input_tokens=tokens.total_input_tokens,
         output_tokens=tokens.output_tokens,
@@ -129,7 +129,7 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
-        subject = subject_of(self.priced, self.request)
+        subject = subject_of(self.priced.candidate, self.request.hints)
         lacking = self.ledger.reserve(charges(self.budgets, worst, subject), self.reservation, now)
         if lacking:
             return lacking
@@ -138,7 +138,7 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
-        return charges(self.budgets, worst, subject_of(self.priced, self.request))
+        return charges(self.budgets, worst, subject_of(self.priced.candidate, self.request.hints))
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) whose charges fit; the floor's do."""

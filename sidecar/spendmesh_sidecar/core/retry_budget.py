@@ -140,9 +140,11 @@ class RetryBudgets:
     def of(self, spec: RetrySpec) -> RetryBudget:
         """The budget of this name under `spec`. Counts are kept unless an interval changed."""
         budget = self._budgets.get(spec.name)
+        if budget is not None and budget.spec is spec:
+            return budget
         if budget is None or _intervals(budget.spec) != _intervals(spec):
             budget = self._budgets[spec.name] = RetryBudget(spec)
-        elif budget.spec is not spec:
+        else:
             budget.spec = spec
         return budget
 

@@ -138,6 +138,10 @@ class Kind(Enum):
     """The connection broke after the request was sent (before or inside the answer)."""
     CLIENT_GONE = "client_gone"
 
+    def __init__(self, word: str) -> None:
+        self.word = word
+        """As metrics and spans say it; `value` would be worked out anew each time."""
+
 
 class Outcome(Struct, frozen=True, gc=False):
     """
