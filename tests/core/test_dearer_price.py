@@ -101,7 +101,7 @@ def test_an_observed_budget_of_the_organisation_records_the_dearer_too() -> None
     mesh = world(OWN_IS["cheaper"], replace(ORG, mode="Observe"), TEAM)
     mesh.run(chat("medium-1"), [success(500, 50)])
     [observed] = [account for ref, account in mesh.ledger.accounts.items() if ref.budget == ORG.name]
-    recorded = observed.unleased + sum(lease.used for lease in observed.leases.values())
+    recorded = observed.debt.unleased + sum(lease.used for lease in observed.leases.values())
     assert recorded == cost(BUILT_IN, 500, 50)
 
 

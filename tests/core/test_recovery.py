@@ -187,11 +187,11 @@ def test_use_under_an_observe_limit_without_a_lease_is_not_lost() -> None:
     ledger.settle("settled", Quantities(120, "USD"), 0.0)
     log.flush()
     successor, log = again(log.crash(), watched, 1.0)
-    assert successor.accounts[MONTH].unleased == 420
+    assert successor.accounts[MONTH].debt.unleased == 420
     successor.merge(lease(0), 1.0)
     log.flush()
     third, _ = again(log.crash(), watched, 2.0)
-    assert (third.accounts[MONTH].unleased, rights(third)[0]) == (0, 420)
+    assert (third.accounts[MONTH].debt.unleased, rights(third)[0]) == (0, 420)
 
 
 def test_an_observed_attempt_beyond_its_rights_counts_at_its_worst() -> None:

@@ -233,7 +233,7 @@ def test_what_an_attempt_in_flight_at_a_fence_costs_beyond_the_fenced_rights_is_
     ledger.settle("a", Quantities(bill, "USD"), 0.5)
     log.flush()
     successor, _ = again(log.crash(), (budget(ALLOWED, mode="Observe"),), 0.6)
-    assert successor.accounts[MONTH].unleased == carried
+    assert successor.accounts[MONTH].debt.unleased == carried
 
     ledger.merge(lease(1_000, id="two", nonce="anew"), 1.0)
     [told] = ledger.reports(1.0)
@@ -247,7 +247,7 @@ def test_an_attempt_in_flight_at_a_fence_and_at_a_crash_costs_its_worst_beyond_t
     assert ledger.reserve((Charge(MONTH, "Cost", 350, observed=True),), "a", 0.0) == ()
     ledger.adopt("anew")
     successor, _ = again(log.crash(), watched, 1.0)
-    assert successor.accounts[MONTH].unleased == 250
+    assert successor.accounts[MONTH].debt.unleased == 250
 
 
 @pytest.mark.parametrize("mode", ["Enforce", "Observe"])
@@ -304,11 +304,11 @@ def test_of_a_limit_with_another_meaning_nothing_is_owed_and_the_cap_is_whole(ot
     assert ledger.reserve(charge(350), "a", 0.0) == ()
     ledger.settle("a", Quantities(350, "USD"), 0.0)
     ledger.set_budgets((budget(other),), 1.0)
-    assert (ledger.accounts[MONTH].unleased, ledger.accounts[MONTH].owed) == (0, 0)
+    assert (ledger.accounts[MONTH].debt.unleased, ledger.accounts[MONTH].debt.owed) == (0, 0)
     assert ledger.shortfalls((Charge(MONTH, other.unit, 500),), 1.0) == ()
     log.flush()
     successor, _ = again(log.crash(), (budget(other),), 1.5)
-    assert (successor.accounts[MONTH].unleased, successor.accounts[MONTH].owed) == (0, 0)
+    assert (successor.accounts[MONTH].debt.unleased, successor.accounts[MONTH].debt.owed) == (0, 0)
 
     ledger.merge(lease(100, unit=other.unit, currency=other.currency), 2.0)
     [told] = ledger.reports(2.0)

@@ -253,7 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for granted in self.leases.values()
             if granted.counts_on == ref and granted.id not in live and granted.reports
         )
-        return sum(live.values()) + closed + (account.unleased if account else 0)
+        return sum(live.values()) + closed + (account.debt.unleased if account else 0)
 
     def teardown(self) -> None:
         """At the end all closes: nothing is held, and the coordinator knows every unit."""
@@ -266,7 +266,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(3):
             self.report(lost=False, answer_lost=False, recall=0, fence=0)
         assert self.ledger.settled_up
-        unleased = {ref: account.unleased for ref, account in self.ledger.accounts.items()}
+        unleased = {ref: account.debt.unleased for ref, account in self.ledger.accounts.items()}
         for ref in ACCOUNTS:
             reported = sum(g.reports[-1].used for g in self.leases.values() if g.counts_on == ref and g.reports)
             assert reported + unleased.get(ref, 0) == self.used[ref]

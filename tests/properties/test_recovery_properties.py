@@ -217,7 +217,7 @@ class KilledMachine(RuleBasedStateMachine):
             for lease, granted in self.leases.items()
             if granted.account == ref and lease not in live and granted.last is not None
         )
-        return sum(live.values()) + sum(closed) + (account.unleased if account else 0)
+        return sum(live.values()) + sum(closed) + (account.debt.unleased if account else 0)
 
     def _in_flight(self, ref: AccountRef) -> int:
         alive = (sent for sent in self.invoice.attempts.values() if sent.alive)
@@ -228,7 +228,7 @@ def _books(ledger: Ledger) -> dict[str, tuple[object, ...]]:
     """What matters of a ledger: rights, use, and what the coordinator was told."""
     found: dict[str, tuple[object, ...]] = {}
     for account in ledger.accounts.values():
-        found[f"{account.ref.budget}/{account.ref.limit}"] = (account.unleased,)
+        found[f"{account.ref.budget}/{account.ref.limit}"] = (account.debt.unleased,)
         for lease in account.leases.values():
             found[lease.id] = (
                 lease.granted,

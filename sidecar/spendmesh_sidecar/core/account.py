@@ -7,10 +7,10 @@ Chooses the lease of a reservation and the rights to ask for; the ledger joins a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
 
 from msgspec.structs import replace
 
+from spendmesh_sidecar.core.debt import Debt
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.journal import UnleasedRecord
 from spendmesh_sidecar.core.lease import LeaseBook
@@ -42,22 +42,9 @@ class Account:
     """Of the limit that was last in force: what all amounts here are in."""
     enforced: bool = True
     leases: dict[str, LeaseBook] = field(default_factory=dict)
-    unleased: int = 0
-    """Use under an Observe limit for which there is no lease yet."""
-    would_block: int = 0
-    """Not yet in a lease's report."""
+    debt: Debt = field(default_factory=Debt)
     silent: bool = False
     """The coordinator did not answer when it was asked, and has not been heard since."""
-    credit_held: int = 0
-    """Of calls under way that go without rights (`onUnverifiable: Allow`)."""
-    credit_used: int = 0
-    """What such calls have cost in this period, as far as it is known which period it is."""
-    owed: int = 0
-    """Part of `unleased` that such calls have cost."""
-    lent: int = 0
-    """Part of `credit_used` that is told in leases that are closed, until `lent_until`."""
-    lent_until: float = 0.0
-    _credit_until: float = inf
     _ask_at: float = 0.0
     _ask_next_at: float = 0.0
     _granted_when_asked: int | None = None
@@ -76,9 +63,7 @@ class Account:
             for lease in self.leases.values():
                 lease.supersede()
             self.demand = Demand(now)
-            self.unleased = self.would_block = self.owed = 0
-            self.credit_used, self._credit_until = 0, inf
-            self.lent, self.lent_until = 0, 0.0
+            self.debt.forgive()
             self._granted_when_asked = self._told = None
             self._leased = False
         self.limit, self.meaning, self.enforced = limit, meaning, enforced
@@ -185,13 +170,13 @@ class Account:
         if self.limit is None:
             return []
         idle, tight = self.demand.idle(now), self._tight(now)
-        if idle and self.ref.per and not self.unbooked:
+        if idle and self.ref.per and not self.debt.waits:
             return []  # it is given up, see `partitions.fading`
         lease, free = self.current(now), self.free(now)
         target = self.demand.target(now, self.limit.amount, tight=tight)
         due = lease is None or free < self.demand.low_water(now, self.limit.amount, tight=tight)
         asked: list[Want] = []
-        if due and (self.unbooked or not (idle and self._leased)) and now >= self._ask_at:
+        if due and (self.debt.waits or not (idle and self._leased)) and now >= self._ask_at:
             granted = sum(book.granted for book in self.leases.values())
             fruitless = self._granted_when_asked == granted
             self._granted_when_asked = granted
@@ -243,34 +228,21 @@ class Account:
         """Count a call that an Observe limit would have refused, as far as its state is known."""
         state, free = self.state(now), self.free(now)
         if state is not None and amount > free and state.amount - state.charged < amount - free:
-            self.would_block += 1
-
-    @property
-    def unbooked(self) -> bool:
-        """Something waits for a lease to be reported in."""
-        return bool(self.unleased or self.would_block)
+            self.debt.would_block += 1
 
     def carry_over(self, now: float) -> LeaseBook | None:
         """Move what waited for a lease into the current one, or one that closes; answers the lease if it got use."""
-        if not self.unbooked:
+        if not self.debt.waits:
             return None
         lease = self.current(now) or self._closing(now)
-        if lease is None:
-            return None
-        carried = self.unleased
-        lease.charge_unheld(carried, self.owed)
-        lease.would_block += self.would_block
-        if self.owed:
-            self._credit_until = self._counts_until(lease)
-        self.unleased = self.would_block = self.owed = 0
-        return lease if carried else None
+        return lease if lease is not None and self.debt.tell(lease, self._counts_until(lease)) else None
 
     def _closing(self, now: float) -> LeaseBook | None:
         return next((lease for lease in self.leases.values() if lease.tells(now) and not lease.override), None)
 
     def want_to_tell(self, now: float) -> Want | None:
         """At the end: a lease without rights, for use that none has yet. Asking is remembered."""
-        if not self.unleased or self.limit is None or now < self._ask_at or self._closing(now) is not None:
+        if not self.debt.unleased or self.limit is None or now < self._ask_at or self._closing(now) is not None:
             return None
         self._ask_at = now + ASK_AGAIN_SECONDS
         return self._want(0, 0)
@@ -285,48 +257,11 @@ class Account:
         """What may be held without rights now: nothing, unless the coordinator is silent and the limit allows it."""
         if not self.silent or self.limit is None or self.limit.on_unverifiable != "Allow":
             return 0
-        if now >= self._credit_until:
-            self.credit_used, self._credit_until = 0, inf
-        return max(0, self.limit.allow_cap - self.credit_used - self.credit_held)
-
-    def borrow(self, amount: int) -> None:
-        """Hold without rights."""
-        self.credit_held += amount
-
-    def repay(self, held: int, cost: int) -> None:
-        """A call without rights has ended: what it cost waits for the next lease."""
-        self.credit_held -= held
-        self.credit_used += cost
-        self.owed += cost
-        self.unleased += cost
-
-    def keep_uncharged(self, lease: LeaseBook) -> None:
-        """A lease is reported no more: what nobody charges of it, and was not kept before, waits for the next one."""
-        if not lease.superseded:
-            kept, lease.kept = lease.kept, lease.uncharged
-            self.unleased += lease.kept - kept
-            self.owed += min(lease.kept, lease.unheld) - min(kept, lease.unheld)
-
-    @property
-    def unleased_record(self) -> UnleasedRecord:
-        """What waits for a lease, for the log."""
-        return UnleasedRecord(
-            account=self.ref, amount=self.unleased, owed=self.owed, lent=self.lent, lent_until=self.lent_until
-        )
+        return self.debt.credit(self.limit.allow_cap, now)
 
     def recall_debt(self, record: UnleasedRecord, now: float) -> None:
-        """Another process takes over: what this one let through without rights in this period is part of its cap."""
-        self.unleased, self.owed = record.amount, record.owed
-        if now < record.lent_until:
-            self.lent, self.lent_until = record.lent, record.lent_until
-        counting = [lease for lease in self.leases.values() if lease.unheld and now < self._counts_until(lease)]
-        self.credit_used = self.owed + self.lent + sum(lease.unheld for lease in counting)
-        until = [*map(self._counts_until, counting), *([self.lent_until] if self.lent else [])]
-        self._credit_until = max(until, default=inf)
-
-    def lends(self, now: float) -> bool:
-        """Whether what closed leases tell is still part of the cap."""
-        return bool(self.lent) and now < self.lent_until
+        """Another process takes over what the log says of this account."""
+        self.debt.recall(record, [(lease, self._counts_until(lease)) for lease in self.leases.values()], now)
 
     def _counts_until(self, lease: LeaseBook) -> float:
         """Until when what was spent from a lease counts: its period's end, or a rolling window after its part."""
@@ -337,12 +272,7 @@ class Account:
         """A closed lease is acknowledged. Answers whether it leaves something that waits, or counts, without it."""
         del self.leases[lease.id]
         self._told = lease.state
-        until = self._counts_until(lease)
-        if not lease.unheld or now >= until:
-            return False
-        self.lent = lease.unheld + (self.lent if now < self.lent_until else 0)
-        self.lent_until = max(self.lent_until, until)
-        return True
+        return self.debt.closed(lease, self._counts_until(lease), now)
 
     def add(self, lease: LeaseBook) -> None:
         """Take over a new lease."""

@@ -74,6 +74,6 @@ class LeaseReports:
         if lease.done:
             self._journal.append(ClosedRecord(lease.id))
             if account.forget(lease, now):
-                self._journal.append(account.unleased_record)
+                self._journal.append(account.debt.record(account.ref))
             assert lease.sent is not None  # it is done because its closing report was acknowledged
             self._closed[lease.id] = lease.sent

@@ -61,10 +61,10 @@ class Ledger:
         in_force = self._partitions.limits_of(self.accounts) | limits_of(budgets)
         for ref, (limit, enforced) in in_force.items():
             account = self._account(ref, now)
-            waited = account.unleased_record
+            waited = account.debt.record(account.ref)
             account.put_in_force(limit, enforced=enforced, now=now)
-            if account.unleased_record != waited:
-                self.journal.append(account.unleased_record)
+            if account.debt.record(account.ref) != waited:
+                self.journal.append(account.debt.record(account.ref))
             if not self.draining:
                 account.revive()
         for ref, account in self.accounts.items():
@@ -84,7 +84,7 @@ class Ledger:
         for account in self.accounts.values():
             for lease in account.leases.values():
                 lease.fenced = True
-                account.keep_uncharged(lease)
+                account.debt.keep_uncharged(lease)
             account.leases.clear()
             account.forget_denial()
         self.journal.begin()
@@ -107,7 +107,7 @@ class Ledger:
     def settled_up(self) -> bool:
         """Nothing is held, every lease is closed and acknowledged, and no use waits for one."""
         return not self.open_attempts and not any(
-            account.leases or account.unleased for account in self.accounts.values()
+            account.leases or account.debt.unleased for account in self.accounts.values()
         )
 
     @property
@@ -115,9 +115,9 @@ class Ledger:
         """Use that is in no books yet, by `budget/limit`."""
         sums: dict[str, int] = {}
         for ref, account in self.accounts.items():
-            if account.unleased:
+            if account.debt.unleased:
                 name = f"{ref.budget}/{ref.limit}"
-                sums[name] = sums.get(name, 0) + account.unleased
+                sums[name] = sums.get(name, 0) + account.debt.unleased
         return sums
 
     # --- one attempt ------------------------------------------------------------------------------------------
@@ -170,12 +170,12 @@ class Ledger:
                 entry.lease.settle(entry.held, amount)
                 if not entry.lease.fenced or entry.lease.id in entry.account.leases:
                     continue
-                entry.account.keep_uncharged(entry.lease)
-                self.journal.append(entry.account.unleased_record)
+                entry.account.debt.keep_uncharged(entry.lease)
+                self.journal.append(entry.account.debt.record(entry.account.ref))
             elif entry.borrowed:
-                entry.account.repay(entry.held, amount)
+                entry.account.debt.repay(entry.held, amount)
             else:
-                entry.account.unleased += amount
+                entry.account.debt.unleased += amount
             self._carry_over(entry.account, now)
         if above:
             self.journal.hurry()
@@ -186,7 +186,7 @@ class Ledger:
             if entry.lease is not None:
                 entry.lease.void(entry.held)
             elif entry.borrowed:
-                entry.account.repay(entry.held, 0)
+                entry.account.debt.repay(entry.held, 0)
 
     def unverified(self, reservation: str) -> bool:
         """Whether part of an open reservation goes without rights."""
@@ -200,7 +200,7 @@ class Ledger:
     def _carry_over(self, account: Account, now: float) -> None:
         if (lease := account.carry_over(now)) is not None:
             self.journal.append(lease.record(account.meaning))
-            self.journal.append(account.unleased_record)
+            self.journal.append(account.debt.record(account.ref))
 
     # --- rights from the coordinator --------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Ledger:
         for account in fading(self.accounts.values(), self.open_attempts.accounts(), now):
             if account.leases:
                 _retire(account)
-            elif not account.lends(now):
+            elif not account.debt.lends(now):
                 del self.accounts[account.ref]
         return self._reports.due(self.accounts.values(), now)
 
@@ -306,7 +306,7 @@ class Ledger:
     def _forget_accounts(self, now: float) -> None:
         busy = self.open_attempts.accounts()
         for ref, account in list(self.accounts.items()):
-            needed = account.limit or account.leases or account.unbooked or account.lends(now) or ref in busy
+            needed = account.limit or account.leases or account.debt.waits or account.debt.lends(now) or ref in busy
             if not needed:
                 del self.accounts[ref]
 

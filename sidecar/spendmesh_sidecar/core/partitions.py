@@ -114,7 +114,7 @@ def fading(accounts: Iterable[Account], busy: Collection[AccountRef], now: float
     surplus = len(divided) - PARTITIONS_KEPT
     if surplus > 0:
         divided.sort(key=lambda account: account.demand.last_use)
-    settled = (account for account in divided if account.ref not in busy and not account.unbooked)
+    settled = (account for account in divided if account.ref not in busy and not account.debt.waits)
     rank = {id(account): position for position, account in enumerate(divided)}
     return [
         account

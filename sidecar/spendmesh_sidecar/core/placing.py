@@ -77,7 +77,7 @@ def hold(entries: Iterable[Entry]) -> None:
         if entry.lease is not None:
             entry.lease.hold(entry.held)
         elif entry.borrowed:
-            entry.account.borrow(entry.held)
+            entry.account.debt.borrow(entry.held)
 
 
 def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:

@@ -136,8 +136,8 @@ def records_of(ledger: Ledger) -> tuple[Record, ...]:
     found: list[Record] = []
     for account in ledger.accounts.values():
         found += [lease.record(account.meaning) for lease in account.leases.values()]
-        if account.unleased or account.lent:
-            found.append(account.unleased_record)
+        if account.debt.unleased or account.debt.lent:
+            found.append(account.debt.record(account.ref))
     found += ledger.open_attempts.records()
     return tuple(found)
 
