@@ -43,29 +43,34 @@ def main() -> None:
             folder.mkdir()
             source = str(Path(source).resolve())
             field.append(stack.enter_context(contestants.spendmesh(port, folder, collector.url, name, source)))
-        calls: dict[str, list[float]] = {one.name: [] for one in field}
-        events: dict[str, list[float]] = {one.name: [] for one in field}
-        for one in field:
-            uvloop.run(load.closed_loop(one.port, load.request_bytes(one.path, stream=False), CONNECTIONS, CALLS))
-        for number in range(options.rounds):
-            for one in field if number % 2 else reversed(field):
-                before = one.cpu_seconds()
-                request = load.request_bytes(one.path, stream=False)
-                uvloop.run(load.closed_loop(one.port, request, CONNECTIONS, CALLS))
-                calls[one.name].append((one.cpu_seconds() - before) / CALLS * 1e6)
-                before = one.cpu_seconds()
-                uvloop.run(load.streams(one.port, load.request_bytes(one.path, stream=True), STREAMS, 1))
-                events[one.name].append((one.cpu_seconds() - before) / (STREAMS * STREAM_EVENTS) * 1e6)
-        first = field[0].name
-        print("| | CPU µs/request, median (best) | ratio | CPU µs/stream event | ratio | RSS MB |")
-        print("|---|---|---|---|---|---|")
-        for one in field:
-            cells = [one.name]
-            for found in (calls, events):
-                mine = found[one.name]
-                ratio = statistics.median(a / b for a, b in zip(mine, found[first], strict=True))
-                cells += [f"{statistics.median(mine):.0f} ({min(mine):.0f})", f"{ratio:.2f}"]
-            print(f"| {' | '.join(cells)} | {one.rss_mb():.0f} |")
+        measure(field, options.rounds, CALLS, STREAMS)
+
+
+def measure(field: list[contestants.Contestant], rounds: int, calls: int, streams: int) -> None:
+    """Print CPU per call and per stream event of each."""
+    call_us: dict[str, list[float]] = {one.name: [] for one in field}
+    event_us: dict[str, list[float]] = {one.name: [] for one in field}
+    for one in field:
+        uvloop.run(load.closed_loop(one.port, load.request_bytes(one.path, stream=False), CONNECTIONS, calls))
+    for number in range(rounds):
+        for one in field if number % 2 else reversed(field):
+            before = one.cpu_seconds()
+            request = load.request_bytes(one.path, stream=False)
+            uvloop.run(load.closed_loop(one.port, request, CONNECTIONS, calls))
+            call_us[one.name].append((one.cpu_seconds() - before) / calls * 1e6)
+            before = one.cpu_seconds()
+            uvloop.run(load.streams(one.port, load.request_bytes(one.path, stream=True), streams, 1))
+            event_us[one.name].append((one.cpu_seconds() - before) / (streams * STREAM_EVENTS) * 1e6)
+    first = field[0].name
+    print("| | CPU µs/request, median (best) | ratio | CPU µs/stream event | ratio | RSS MB |")
+    print("|---|---|---|---|---|---|")
+    for one in field:
+        cells = [one.name]
+        for found in (call_us, event_us):
+            mine = found[one.name]
+            ratio = statistics.median(a / b for a, b in zip(mine, found[first], strict=True))
+            cells += [f"{statistics.median(mine):.0f} ({min(mine):.0f})", f"{ratio:.2f}"]
+        print(f"| {' | '.join(cells)} | {one.rss_mb():.0f} |")
 
 
 if __name__ == "__main__":

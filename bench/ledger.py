@@ -1,7 +1,7 @@
 """
 `make bench-ledger`: what the ledger costs and what it leaves unspent. Prints tables, and then which goals are met.
 
-`--write` puts the tables into docs/budgets.md and the plot beside it. Figures are comparable inside one run only:
+`--write` puts the tables into docs/ and the plot beside them. Figures are comparable inside one run only:
 machines are noisy. What is measured has a core for itself, as far as the machine is free; all else shares another one.
 """
 
@@ -20,16 +20,24 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import uvloop
+
 import contestants
 import utilisation
 from findings import Findings, put, verdict
 from ledger_coordinator import capacity, round_trips
 from ledger_enforcement import CASES, enforcement
 from ledger_histories import histories
+from ledger_log import log_costs
 from ledger_memory import memory
 from ledger_places import CLUSTER_KINDS, KINDS, ROOT, Kind, Places, started
 
-DOCUMENT: Final = ROOT / "docs" / "budgets.md"
+DOCS: Final = ROOT / "docs"
+
+
+def document_of(section: str) -> str:
+    """The page of docs/ that quotes a section."""
+    return "performance.md" if section == "log" else "budgets.md"
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ class Sizes:
     accounts: tuple[int, ...]
     ledgers: int
     """Over which memory is averaged."""
+    attempts: int
+    waits: int
+    """Of the log without waiting for the disk, and with."""
     histories: int
     fleets: tuple[int, ...]
     ratios: tuple[int, ...]
@@ -71,6 +82,8 @@ FULL: Final = Sizes(
     calls=800,
     accounts=(1, 3, 10, 50),
     ledgers=100,
+    attempts=30_000,
+    waits=50,
     histories=150,
     fleets=utilisation.SIDECARS,
     ratios=utilisation.RATIOS,
@@ -87,6 +100,8 @@ QUICK: Final = Sizes(
     calls=500,
     accounts=(1, 3, 10),
     ledgers=100,
+    attempts=3_000,
+    waits=10,
     histories=50,
     fleets=(1, 10, 100),
     ratios=utilisation.RATIOS,
@@ -112,6 +127,9 @@ class Bench:
     def memory(self) -> Findings:
         return memory(self._sizes.accounts, self._sizes.ledgers)
 
+    def log(self) -> Findings:
+        return uvloop.run(log_costs(self._folder, self._sizes.attempts, self._sizes.waits))
+
     def enforcement(self) -> Findings:
         return enforcement(self._folder, self._sizes.cases, self._sizes.rounds, self._sizes.calls)
 
@@ -122,7 +140,7 @@ class Bench:
         return utilisation.utilisation(self._sizes.fleets, self._sizes.ratios, Random(1), self._folder)
 
 
-SECTIONS: Final = ("enforcement", "trips", "coordinator", "memory", "utilisation", "histories")
+SECTIONS: Final = ("enforcement", "trips", "coordinator", "memory", "log", "utilisation", "histories")
 
 
 @contextmanager
@@ -176,10 +194,10 @@ def _options() -> argparse.Namespace:
 def _write(found: list[Findings], folder: Path) -> None:
     for each in found:
         text = each.text + (f"\n\n{verdict(each.goals)}" if each.goals else "")
-        put(DOCUMENT, each.section, text)
+        put(DOCS / document_of(each.section), each.section, text)
         if each.section == "utilisation":
             for name in utilisation.FILES:
-                (DOCUMENT.parent / name).write_bytes((folder / name).read_bytes())
+                (DOCS / name).write_bytes((folder / name).read_bytes())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from findings import Findings, Goal, at, median_and_range, table
 from sink import sink
 
 CONNECTIONS = 16
-WARM_ATTEMPTS = 30
 GOAL_THROUGHPUT = 0.95
 GOAL_P99_MS = 0.2
 
@@ -56,25 +55,13 @@ def enforcement(folder: Path, cases: tuple[str, ...], rounds: int, calls: int) -
             started = contestants.spendmesh(port, own, collector.url, name, limits=_BUDGETS[name], keeps_log=True)
             field.append(stack.enter_context(started))
         for one in field:
-            _warm(one, calls)
+            contestants.warm(one, calls)
         series = {one.name: Series() for one in field}
         for number in range(rounds):
             for one in field if number % 2 else reversed(field):
                 _throughput(one, series[one.name], calls)
             _latencies(field, series, calls)
     return _findings(series, rounds, calls)
-
-
-def _warm(one: contestants.Contestant, calls: int) -> None:
-    """Also waits for the first policy and the first rights, however slow the machine is."""
-    for left in reversed(range(WARM_ATTEMPTS)):
-        try:
-            uvloop.run(load.closed_loop(one.port, load.request_bytes(one.path, stream=False), CONNECTIONS, calls))
-            return
-        except RuntimeError:
-            if not left:
-                raise
-            time.sleep(1.0)
 
 
 def _throughput(one: contestants.Contestant, series: Series, calls: int) -> None:

@@ -1,15 +1,13 @@
-"""What the sidecar's write-ahead log adds to an attempt: `python bench/ledger_log.py [FOLDER]`, no network in it."""
+"""What the sidecar's write-ahead log adds to an attempt that is reserved on two limits and settled. No network."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import uvloop
-
+from findings import Findings, at, table
 from spendmesh_sidecar.clock import boot_id
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
@@ -18,8 +16,6 @@ from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.ledger_log import LedgerLog
 
-ATTEMPTS = 30_000
-ROUNDS = 50
 WINDOW = WindowSpec(period="Month")
 LIMITS = tuple(LimitSpec(name=name, currency="USD", amount=10**15, window=WINDOW) for name in ("team", "organisation"))
 BUDGETS = (BudgetSpec(name="team-a/team", limits=LIMITS),)
@@ -56,32 +52,45 @@ async def logged(folder: Path, durability: Durability) -> tuple[Ledger, LedgerLo
     return ledger, log
 
 
-def microseconds(ledger: Ledger) -> float:
-    """Of one reservation on two limits and its end."""
-    names = [f"{number:032x}/attempt-1" for number in range(ATTEMPTS)]
-    began = time.perf_counter()
-    for name in names:
-        ledger.reserve(CHARGES, name, 0.0)
-        ledger.settle(name, COST, 0.0)
-    return (time.perf_counter() - began) / ATTEMPTS * 1e6
+async def log_costs(folder: Path, attempts: int, rounds: int) -> Findings:
+    """So many attempts one after the other, and so many rounds of several at once that wait for the folder's disk."""
+    plain, written = await _process(folder, attempts)
+    rows: list[tuple[object, ...]] = [
+        ("none", 1, f"{plain:.1f} µs", "-", "-"),
+        ("Process", 1, f"{written:.1f} µs", "-", "-"),
+    ]
+    for at_once in (1, 16, 64):
+        waits, syncs = await _node(folder, at_once, rounds)
+        p50, p99 = f"{at(waits, 0.5) * 1e3:.2f} ms", f"{at(waits, 0.99) * 1e3:.2f} ms"
+        rows.append(("Node", at_once, p50, p99, f"{len(waits) / syncs:.0f}"))
+    return Findings("log", table(("durability", "attempts at once", "median", "p99", "attempts a sync"), rows))
 
 
-async def process(folder: Path) -> None:
-    """Durability Process: one write for each attempt; the better of several turns of each."""
+async def _process(folder: Path, attempts: int) -> tuple[float, float]:
+    """µs of an attempt without a log and with one write for each; the best of several turns of each."""
     plain, written = [], []
     for _ in range(5):
         ledger = Ledger("bench")
         fund(ledger)
-        plain.append(microseconds(ledger))
+        plain.append(_microseconds(ledger, attempts))
         with tempfile.TemporaryDirectory(dir=folder) as place:
             ledger, log = await logged(Path(place), "Process")
-            written.append(microseconds(ledger))
+            written.append(_microseconds(ledger, attempts))
             log.close(settled=True)
-    print(f"Process: {min(plain):.1f} µs an attempt without a log, {min(written):.1f} µs with one")
+    return min(plain), min(written)
 
 
-async def node(folder: Path, at_once: int) -> None:
-    """Durability Node: how long attempts wait for the disk."""
+def _microseconds(ledger: Ledger, attempts: int) -> float:
+    names = [f"{number:032x}/attempt-1" for number in range(attempts)]
+    began = time.perf_counter()
+    for name in names:
+        ledger.reserve(CHARGES, name, 0.0)
+        ledger.settle(name, COST, 0.0)
+    return (time.perf_counter() - began) / attempts * 1e6
+
+
+async def _node(folder: Path, at_once: int, rounds: int) -> tuple[list[float], int]:
+    """Seconds that attempts wait for the disk, in order, and how often it was waited for."""
     waits: list[float] = []
 
     async def attempt(name: str) -> None:
@@ -93,24 +102,8 @@ async def node(folder: Path, at_once: int) -> None:
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
         ledger, log = await logged(Path(place), "Node")
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             await asyncio.gather(*(attempt(f"{turn}/{number}/attempt-1") for number in range(at_once)))
         syncs = log.syncs
         log.close(settled=True)
-    waits.sort()
-    median, p99 = (waits[int(len(waits) * share)] * 1e3 for share in (0.5, 0.99))
-    print(
-        f"Node, {at_once} at once: {median:.2f} ms median, {p99:.2f} ms p99, {len(waits) / syncs:.0f} attempts a sync"
-    )
-
-
-async def main() -> None:
-    """All figures."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())
-    await process(folder)
-    for at_once in (1, 16, 64):
-        await node(folder, at_once)
-
-
-if __name__ == "__main__":
-    uvloop.run(main())
+    return sorted(waits), syncs

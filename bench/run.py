@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -23,9 +24,18 @@ import contestants
 import load
 from sink import sink
 
-CLOSED_CALLS, CLOSED_CONNECTIONS = 3000, 16
-OPEN_RATE, OPEN_CALLS = 200.0, 1000
-STREAMS, STREAM_EVENTS = 50, 100
+CONNECTIONS = 16
+OPEN_RATE = 200.0
+STREAM_EVENTS = 100
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one round of one contestant."""
+
+    closed_calls: int = 3000
+    open_calls: int = 1000
+    streams: int = 50
 
 
 def main() -> int:
@@ -66,19 +76,19 @@ class Figures:
         self.rss_mb = 0.0
 
 
-def measure(one: contestants.Contestant, figures: Figures) -> None:
+def measure(one: contestants.Contestant, figures: Figures, sizes: Sizes = Sizes()) -> None:
     """One round: closed loop for CPU, open loop for latency, streams for CPU per event."""
     request, stream = load.request_bytes(one.path, stream=False), load.request_bytes(one.path, stream=True)
-    uvloop.run(load.closed_loop(one.port, request, CLOSED_CONNECTIONS, 200))
+    uvloop.run(load.closed_loop(one.port, request, CONNECTIONS, 200))
     before = one.cpu_seconds()
-    uvloop.run(load.closed_loop(one.port, request, CLOSED_CONNECTIONS, CLOSED_CALLS))
-    figures.cpu_us.append((one.cpu_seconds() - before) / CLOSED_CALLS * 1e6)
-    latencies = uvloop.run(load.open_loop(one.port, request, OPEN_RATE, OPEN_CALLS))
+    uvloop.run(load.closed_loop(one.port, request, CONNECTIONS, sizes.closed_calls))
+    figures.cpu_us.append((one.cpu_seconds() - before) / sizes.closed_calls * 1e6)
+    latencies = uvloop.run(load.open_loop(one.port, request, OPEN_RATE, sizes.open_calls))
     figures.p50_ms.append(latencies[len(latencies) // 2] * 1e3)
     figures.p99_ms.append(latencies[int(len(latencies) * 0.99)] * 1e3)
     before = one.cpu_seconds()
-    uvloop.run(load.streams(one.port, stream, STREAMS, 1))
-    figures.event_us.append((one.cpu_seconds() - before) / (STREAMS * STREAM_EVENTS) * 1e6)
+    uvloop.run(load.streams(one.port, stream, sizes.streams, 1))
+    figures.event_us.append((one.cpu_seconds() - before) / (sizes.streams * STREAM_EVENTS) * 1e6)
     figures.rss_mb = max(figures.rss_mb, one.rss_mb())
 
 
