@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -113,11 +114,17 @@ class Contestant:
 def spawned(
     arguments: Sequence[str], core: int, environment: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A child process pinned to one core, killed at the end."""
+    """A child process pinned to one core, killed at the end, and by the kernel if we are killed."""
     with ExitStack() as stack:
         errors = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
+        setpriv = shutil.which("setpriv")  # so that nothing goes on when a run is killed
+        with_parent = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **(environment or {})}
+            [*with_parent, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
         os.sched_setaffinity(process.pid, {core})
         try:
