@@ -1,5 +1,5 @@
 """
-What the breaker adds to an attempt: `python bench/breaker.py`, no network in it.
+What the breaker and a limit of concurrency add to an attempt: `python bench/breaker.py`, no network in it.
 
 CPU time of the process, so that neighbors do not count; the least of the rounds.
 """
@@ -12,7 +12,8 @@ from collections.abc import Callable
 from random import Random
 
 from spendmesh_sidecar.core.breaker import Breakers, Verdict
-from spendmesh_sidecar.core.specs import BreakerSpec
+from spendmesh_sidecar.core.concurrency import Limiters
+from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec
 
 CALLS = 20_000
 ROUNDS = 25
@@ -32,6 +33,17 @@ def serving(breakers: Breakers, spec: BreakerSpec, verdict: Verdict) -> Callable
         assert permit is not None
         permit = breakers.of(KEY, spec).begun(permit, now, RNG, waited_seconds=0.5)
         breakers.of(KEY, spec).settle(permit, verdict, now, RNG)
+
+    return call
+
+
+def limited(limiters: Limiters, spec: ConcurrencySpec) -> Callable[[], None]:
+    """The same of a limit: is there room, a place, and back."""
+
+    def call() -> None:
+        if not limiters.of(KEY, spec).has_room:
+            raise AssertionError("there has to be room")
+        limiters.of(KEY, spec).good(limiters.of(KEY, spec).take())
 
     return call
 
@@ -59,6 +71,7 @@ def main() -> None:
         "a call of a serving target that succeeds": serving(Breakers(), spec, Verdict.SUCCESS),
         "a call of a serving target that fails": serving(Breakers(), failing, Verdict.FAILURE),
         "a look at an ejected target": ejected(Breakers(), spec),
+        "a call under a limit of concurrency": limited(Limiters(), ConcurrencySpec()),
     }
     for name, call in rows.items():
         print(f"{microseconds(call):6.2f} µs  {name}")

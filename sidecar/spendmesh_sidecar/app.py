@@ -91,6 +91,7 @@ class _DataHandler:
             ledger=plane.ledger,
             retry_budgets=plane.retry_budgets,
             breakers=plane.breakers,
+            limiters=plane.limiters,
             restraints=plane.restraints,
             pricing=plane.pricing,
             request_id=request_id,

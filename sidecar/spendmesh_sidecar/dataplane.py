@@ -15,6 +15,7 @@ from random import Random
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.core import ledger_view
 from spendmesh_sidecar.core.breaker import Breakers, State
+from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
@@ -49,6 +50,7 @@ class DataPlane:
     limits: Limits = field(default_factory=Limits)
     retry_budgets: RetryBudgets = field(default_factory=RetryBudgets)
     breakers: Breakers = field(default_factory=Breakers)
+    limiters: Limiters = field(default_factory=Limiters)
     restraints: Restraints = field(default_factory=Restraints)
     installed: Installed | None = None
     pricing: Pricing | None = None
@@ -103,6 +105,7 @@ class DataPlane:
                 ((("provider", alias),), int(bool(code))) for alias, code in self._accounts().items()
             ],
             **self._breaker_counts(),
+            **self._concurrency(),
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],
@@ -124,6 +127,16 @@ class DataPlane:
             probes[target,] += breaker.probes
             bypasses[target,] += breaker.bypasses
         return {name: [(labels, count) for labels, count in each.items() if count] for name, each in counted.items()}
+
+    def _concurrency(self) -> dict[str, list[tuple[Labels, int]]]:
+        """Limits by target of the policy; what only clients name is not shown."""
+        targets = self.installed.policy.targets if self.installed else frozenset()
+        shown = [((("target", key),), each) for key, each in self.limiters.items() if key in targets]
+        return {
+            "spendmesh_concurrency_limit": [(labels, int(limiter.limit)) for labels, limiter in shown],
+            "spendmesh_concurrency_in_flight": [(labels, limiter.in_flight) for labels, limiter in shown],
+            "spendmesh_concurrency_full_total": [(labels, limiter.full) for labels, limiter in shown if limiter.full],
+        }
 
     def _breaker_states(self, now: float) -> dict[str, State]:
         """By target of the policy. Other names come from clients: together they are `other`, as bad as the worst."""

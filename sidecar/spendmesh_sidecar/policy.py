@@ -26,7 +26,8 @@ from spendmesh_sidecar.core.specs import (
 FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "retries/1", "retries/2"})
 """What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed.
 `budgets/2`: limits that count some calls only or are divided, and budgets that let unpriced models pass, Clamp,
-and budgets of the organisation. `retries/2`: the breaker's mode, its share of bad calls and slow first bytes."""
+and budgets of the organisation. `retries/2`: the breaker's mode, its share of bad calls and slow first bytes, and
+adaptive concurrency."""
 
 
 class Source(Spec, frozen=True, kw_only=True):

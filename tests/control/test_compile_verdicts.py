@@ -26,7 +26,7 @@ from compile_samples import (
 )
 from spendmesh_operator.compile import CompileSettings, compile_index
 from spendmesh_operator.prices import load_prices
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, ConcurrencySpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
 
 
@@ -69,6 +69,12 @@ def test_the_policy_names_its_sources_and_only_the_features_it_uses() -> None:
 def test_a_sidecar_that_would_not_obey_a_breaker_is_told_to_refuse_the_policy(breaker: Any, newer: bool) -> None:
     requires = policy_of(compiled(pod(), retries(circuitBreaker=breaker))).requires
     assert requires == (("retries/1", "retries/2") if newer else ("retries/1",))
+
+
+def test_adaptive_concurrency_is_compiled_and_required() -> None:
+    policy = policy_of(compiled(pod(), retries(adaptiveConcurrency={"min": 2, "max": 8, "onLimit": "Serve"})))
+    assert policy.retry.concurrency == ConcurrencySpec(minimum=2, maximum=8, on_limit="Serve")
+    assert policy.requires == ("retries/1", "retries/2")
 
 
 def test_nothing_applies_means_policy_missing_no_budget_and_default_retries() -> None:

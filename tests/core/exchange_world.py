@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from fake_bank import Bank
 from spendmesh_sidecar.core.breaker import Breakers
+from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
@@ -215,6 +216,7 @@ class World:
         self.retry_budgets = RetryBudgets()
         self.breakers = Breakers()
         self.restraints = Restraints()
+        self.limiters = Limiters()
         self.pricing = Pricing((), "test prices 1")
         self.rng = random.Random(self.seed)
         self.requests = 0
@@ -228,6 +230,7 @@ class World:
             retry_budgets=self.retry_budgets,
             breakers=self.breakers,
             restraints=self.restraints,
+            limiters=self.limiters,
             pricing=self.pricing,
             request_id=f"req-{self.requests}",
             rng=self.rng,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -69,13 +70,16 @@ class Main:
             await connection.send(head.encode() + ANSWER)
 
 
+def tier(*names: str) -> dict[str, Any]:
+    """One model at these providers in order of priority."""
+    targets = [{"name": name, "provider": name, "model": "medium-1", "priority": at} for at, name in enumerate(names)]
+    return {"name": "standard", "targets": targets}
+
+
 async def start(world: World, *urls: str, clock: MovedClock) -> World:
     """The targets of one tier in order of priority, at these base URLs."""
     names = ("openai", "backup")[: len(urls)]
-    targets = [
-        {"name": name, "provider": name, "model": "medium-1", "priority": place} for place, name in enumerate(names)
-    ]
-    route = routing(*names, tiers=[{"name": "standard", "targets": targets}], rules=[], bounds=[])
+    route = routing(*names, tiers=[tier(*names)], rules=[], bounds=[])
     providers = [provider(name, url) for name, url in zip(names, urls, strict=True)]
     await world.apply(*providers, route, retries(attempts=1, circuitBreaker=BREAKER))
     await world.start_sidecar(clock=clock, limits=Limits(drain_seconds=0.05))
@@ -144,6 +148,31 @@ async def test_a_probe_whose_client_leaves_lets_the_next_call_probe(empty_world:
     main.released.set()
     assert (await target_of(world), await state_of(world)) == (MAIN, "serving")
     assert main.calls == 5
+
+
+async def test_a_target_at_its_limit_passes_calls_on_and_then_refuses_them_at_once(empty_world: World) -> None:
+    main, clock = Main(), MovedClock()
+    main.failing = False
+    await empty_world.serve(main.server)
+    world = await empty_world.start(sidecar=False, standin=StandInSettings(providers={"backup": "/backup"}))
+    await start(world, f"{main.server.url}/v1", f"{world.standin.url}/backup/v1", clock=clock)
+    await world.apply(retries(adaptiveConcurrency={"max": 2}))
+    await world.programmed()
+    running = [asyncio.create_task(target_of(world)) for _ in range(2)]
+    await eventually(lambda: main.calls == 2)
+    assert await target_of(world) == BACKUP
+    assert await world.total("spendmesh_concurrency_in_flight", target=MAIN) == 2
+    await world.apply(routing("openai", tiers=[tier("openai")], rules=[], bounds=[]))
+    await world.programmed()
+    with pytest.raises(openai.InternalServerError, match="at its limit of 2 calls at once") as refused:
+        await target_of(world)
+    assert (refused.value.code, refused.value.response.headers["retry-after"]) == ("target_unavailable", "1")
+    main.released.set()
+    assert await asyncio.gather(*running) == [MAIN, MAIN]
+    assert await target_of(world) == MAIN
+    assert await world.total("spendmesh_concurrency_in_flight", target=MAIN) == 0
+    assert await world.total("spendmesh_concurrency_limit", target=MAIN) == 2
+    assert await world.total("spendmesh_concurrency_full_total", target=MAIN) > 0
 
 
 async def test_the_last_target_is_called_on_and_the_metrics_say_so(empty_world: World) -> None:

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from spendmesh_operator.compile.attachment import Contest, Placed
 from spendmesh_operator.manifests import RetryBudget
-from spendmesh_operator.manifests.retrybudget import CircuitBreaker
-from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
+from spendmesh_operator.manifests.retrybudget import AdaptiveConcurrency, CircuitBreaker
+from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec, RetrySpec
 
 
 def retry_specs(contested: Contest) -> tuple[RetrySpec, RetrySpec | None]:
@@ -37,6 +37,7 @@ def _retry_spec(placed: Placed) -> RetrySpec:
         backoff_ms=_milliseconds(retry.backoff),
         max_backoff_ms=_milliseconds(retry.max_backoff),
         breaker=_breaker_spec(spec.circuit_breaker),
+        concurrency=_concurrency_spec(spec.adaptive_concurrency),
     )
 
 
@@ -55,10 +56,22 @@ def _breaker_spec(breaker: CircuitBreaker) -> BreakerSpec:
     )
 
 
+def _concurrency_spec(limits: AdaptiveConcurrency | None) -> ConcurrencySpec | None:
+    if limits is None:
+        return None
+    return ConcurrencySpec(
+        minimum=limits.minimum,
+        maximum=limits.maximum,
+        increase=limits.increase,
+        decrease_percent=limits.decrease_percent,
+        on_limit=limits.on_limit,
+    )
+
+
 def features(spec: RetrySpec) -> Iterator[str]:
     """What a sidecar has to understand to obey this RetryBudget."""
     yield "retries/1"
-    if _newer(spec.breaker) != _newer(BreakerSpec()):
+    if spec.concurrency is not None or _newer(spec.breaker) != _newer(BreakerSpec()):
         yield "retries/2"
 
 

@@ -114,6 +114,32 @@ class CircuitBreaker(Node):
     answers 503 target_unavailable at once, with the time of the next try in Retry-After. Example: Deny"""
 
 
+class AdaptiveConcurrency(Node):
+    """How many calls of one pod a target gets at once, learned from how it throttles."""
+
+    RULES = (
+        Rule(
+            "self.max >= self.min",
+            lambda limits: limits.maximum >= limits.minimum,
+            "max is less than min: write a larger max or a smaller min",
+            ".max",
+        ),
+    )
+
+    minimum: Annotated[int, Field(ge=1, le=10_000), WHOLE] = Field(default=1, alias="min")
+    """The limit falls no lower. Example: 2"""
+    maximum: Annotated[int, Field(ge=1, le=10_000), WHOLE] = Field(default=100, alias="max")
+    """The limit begins here and grows no higher. Example: 50"""
+    increase: Annotated[int, Field(ge=1, le=100), WHOLE] = 1
+    """Calls that each round trip of good ones adds, while at least half of the limit is in use. Example: 1"""
+    decrease_percent: Annotated[int, Field(ge=1, le=90), WHOLE] = 10
+    """What throttling takes off the calls in flight, once in a round trip or in the pause that the provider asks for.
+    Example: 30"""
+    on_limit: Literal["Deny", "Serve"] = "Deny"
+    """What becomes of a call when every target of its tier is at its limit. Deny answers 503 target_unavailable at
+    once, Serve sends it all the same. Example: Serve"""
+
+
 class RetryBudgetSpec(Attachment):
     """How calls are retried. The most specific RetryBudget of a pod is taken as a whole."""
 
@@ -123,6 +149,8 @@ class RetryBudgetSpec(Attachment):
     """Which failures are retried, how often and when. Example: {codes: [429, 503], attempts: 2}"""
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker, json_schema_extra=EMPTY)
     """When a failing target is left alone. Example: {consecutive5xxErrors: 5, baseEjectionTime: 5s}"""
+    adaptive_concurrency: AdaptiveConcurrency | None = None
+    """How many calls a target gets at once. Absent: as many as are made. Example: {min: 2, max: 50}"""
 
 
 class RetryBudget(Manifest):

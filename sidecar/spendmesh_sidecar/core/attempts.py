@@ -79,13 +79,13 @@ class Attempts(Struct, gc=False):
 
     def pick(self, now: float) -> Priced | None:
         """The target to try now; the others' reasons go to `passed_over`."""
-        if self._chosen is not None and self.healthy(self._chosen, now):
+        if self._chosen is not None and self._free(self._chosen, now):
             return self._chosen
         return self._callable(now, 0.0)
 
     def stands(self, priced: Priced, now: float) -> bool:
         """Whether a target that was picked a while ago would be called now too."""
-        return self.healthy(priced, now) or self.pick(now) is priced
+        return self._free(priced, now) or self.pick(now) is priced
 
     def wait_for_pause(self, now: float) -> float | None:
         """
@@ -95,7 +95,7 @@ class Attempts(Struct, gc=False):
         """
         longest = self.spec.max_wait_ms / 1000
         open_now = [priced for priced in self.targets if not self._obstacle(priced, now)] or self._spared(now)
-        pauses = [self._pause(priced, now) for priced in open_now]
+        pauses = [pause for priced in open_now if (pause := self._pause(priced, now)) > 0]
         shortest = min(pauses, default=math.inf)
         if shortest > longest:
             return None
@@ -104,20 +104,26 @@ class Attempts(Struct, gc=False):
         return until - now if until < self.deadline and until <= self._waits_until else None
 
     def _callable(self, now: float, longest: float) -> Priced | None:
-        """The first target that may be called within so many seconds, else one that is ejected."""
+        """The first target that may be called within so many seconds, else one that the policy wants called."""
         for priced in self._order():
             why = self._obstacle(priced, now)
             if not why and (pause := self._pause(priced, now)) > longest:
                 why = f"asked not to be called for {pause:.1f} s more"
-            if not why:
+            if not (why := why or self.health.crowded(priced)):
                 return priced
             key = priced.candidate.key
             self.passed_over[key] = PassedOver(key, why)
         return next((priced for priced in self._spared(now) if self._pause(priced, now) <= longest), None)
 
     def _spared(self, now: float) -> list[Priced]:
-        """Where every target is ejected: those that the policy wants called all the same, the first due first."""
+        """
+        Those that the policy wants called where no target is free: full ones, else ejected ones, the first due first.
+        """
+        if open_now := [priced for priced in self._order() if not self._obstacle(priced, now)]:
+            return open_now if self.health.overcrowds else []
         left = [priced for priced in self.targets if self.health.spared(priced) and not self._barrier(priced, now)]
+        if not self.health.overcrowds:
+            left = [priced for priced in left if not self.health.crowded(priced)]
 
         def due(priced: Priced) -> tuple[int, float]:
             failed = self._failures.get(priced.candidate.key, 0) if self._leave else 0
@@ -149,9 +155,9 @@ class Attempts(Struct, gc=False):
     def _unpaid(self, priced: Priced, now: float) -> float:
         return self.restraints.unpaid_for(priced.candidate.provider, now)
 
-    def healthy(self, priced: Priced, now: float) -> bool:
+    def _free(self, priced: Priced, now: float) -> bool:
         """Whether a target may be tried now."""
-        return self.observed or self._reopens_in(priced, now) <= 0
+        return self.observed or (self._reopens_in(priced, now) <= 0 and not self.health.crowded(priced))
 
     def reopens_in(self, now: float) -> float:
         """Seconds until the first target may be tried again."""
@@ -240,11 +246,11 @@ class Attempts(Struct, gc=False):
     def _nowhere(self, outcome: Outcome, now: float) -> Denied:
         if outcome.kind is Kind.UNPAID:
             return ""
-        paused = any(
-            self._unpaid(each, now) <= 0 and (self.health.spared(each) or self.health.ejected_for(each, now) <= 0)
-            for each in self.targets
-        )
-        return "retry_after" if paused else "no_target"
+        left = [each for each in self.targets if not self._barrier(each, now)]
+        left = [each for each in left if self.health.spared(each) or self.health.ejected_for(each, now) <= 0]
+        if any(self._pause(each, now) <= 0 and self.health.crowded(each) for each in left):
+            return "concurrency"
+        return "retry_after" if left else "no_target"
 
     def _delay(self, outcome: Outcome, chosen: Priced, now: float) -> float:
         pause = self._pause(chosen, now)

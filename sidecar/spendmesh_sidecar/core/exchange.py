@@ -11,9 +11,10 @@ from spendmesh_sidecar.core.admission import Plan, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
+from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
-from spendmesh_sidecar.core.phases import ExchangeError as ExchangeError, Phase
+from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, unanswered
@@ -39,11 +40,6 @@ from spendmesh_sidecar.core.types import (
     Wait,
 )
 
-DEADLINE_SECONDS = 600.0
-"""For all tries and waits together: the read timeout of the official SDKs, after which nobody listens."""
-LEASE_WAIT_SECONDS = 2.0
-"""The longest a call waits for rights (contract §4)."""
-
 
 class Exchange:
     """
@@ -65,6 +61,7 @@ class Exchange:
         request_id: str,
         rng: Rng,
         restraints: Restraints | None = None,
+        limiters: Limiters | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         lease_wait_seconds: float = LEASE_WAIT_SECONDS,
     ) -> None:
@@ -74,6 +71,7 @@ class Exchange:
         self._ledger, self._pricing = ledger, pricing
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
         self._restraints = Restraints() if restraints is None else restraints
+        self._limiters = Limiters() if limiters is None else limiters
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
         self._enforced = enforced(policy.budgets)
         self._phase, self._now = Phase.NEW, 0.0
@@ -98,7 +96,8 @@ class Exchange:
         self._plan = plan
         retry = self.policy.retry
         paid_from, deadline = self._retry_budgets.of(retry), now + self._deadline_seconds
-        shared = (paid_from, TargetHealth(retry, self._breakers, self._rng), self._rng, self._restraints)
+        health = TargetHealth(retry, self._breakers, self._rng, self._limiters)
+        shared = (paid_from, health, self._rng, self._restraints)
         self._tries = Attempts(retry, *shared, plan.targets, deadline, self.request.client_retry)
         return self._next(now, now_unix)
 
@@ -191,7 +190,7 @@ class Exchange:
 
     @property
     def retry_denied(self) -> str:
-        """Why the last failure was not retried: budget, attempts, deadline, retry_after, no_target; or empty."""
+        """Why the last failure was not retried: budget, attempts, deadline, concurrency, …; or empty."""
         return self._tries.denied if self._tries else ""
 
     @property

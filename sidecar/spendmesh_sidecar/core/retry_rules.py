@@ -9,7 +9,7 @@ from spendmesh_sidecar.core.error_classes import TREATMENTS, Weight
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.core.types import Kind, Outcome
 
-Denied = Literal["", "budget", "cost", "attempts", "ambiguous", "deadline", "retry_after", "no_target"]
+Denied = Literal["", "budget", "cost", "attempts", "ambiguous", "deadline", "retry_after", "concurrency", "no_target"]
 UNPAID_FOR: frozenset[Denied] = frozenset({"budget", "cost"})
 """Another try might have helped, but the RetryBudget does not pay for it."""
 

@@ -233,6 +233,19 @@ class BreakerSpec(Spec, frozen=True, kw_only=True):
     """What becomes of a call whose every target is ejected: it goes to one of them all the same, or is refused."""
 
 
+class ConcurrencySpec(Spec, frozen=True, kw_only=True):
+    """Calls that one target gets at once, lowered by throttling and raised by success."""
+
+    minimum: int = 1
+    maximum: int = 100
+    increase: int = 1
+    """Added in each round trip of good calls."""
+    decrease_percent: int = 10
+    """Of what was in flight, taken off once in a round trip with throttling."""
+    on_limit: Literal["Deny", "Serve"] = "Deny"
+    """What becomes of a call that finds every target full: it is refused, or goes to one of them all the same."""
+
+
 class WeightSpec(Spec, frozen=True, kw_only=True):
     """What a retry takes out of the share of calls, by the class of the failure before it; at least 1 each."""
 
@@ -281,3 +294,5 @@ class RetrySpec(Spec, frozen=True, kw_only=True):
     unpaid_probe_ms: int = 300_000
     """How often one real call asks an account again that was out of money."""
     breaker: BreakerSpec = BreakerSpec()
+    concurrency: ConcurrencySpec | None = None
+    """None: no bound."""

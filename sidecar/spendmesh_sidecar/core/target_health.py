@@ -1,5 +1,5 @@
 """
-What the breakers say of the targets of one exchange, and what its tries tell them.
+What breakers and limits of concurrency say of the targets of one exchange, and what its tries tell them.
 
 Here the policy's modes meet the breakers' states: what is only observed is asked and told the same, and obeyed by
 nobody. Left out: pauses and accounts (`restraints`), and which target is tried (`attempts`).
@@ -11,9 +11,11 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.breaker import Breaker, Breakers, Permit, Rng
-from spendmesh_sidecar.core.retry_rules import verdict
+from spendmesh_sidecar.core.concurrency import Limiters, Slot
+from spendmesh_sidecar.core.restraints import MAX_PAUSE_SECONDS
+from spendmesh_sidecar.core.retry_rules import hint_of, verdict
 from spendmesh_sidecar.core.specs import RetrySpec
-from spendmesh_sidecar.core.types import Outcome
+from spendmesh_sidecar.core.types import Kind, Outcome
 
 
 class TargetHealth(Struct, gc=False):
@@ -22,8 +24,11 @@ class TargetHealth(Struct, gc=False):
     spec: RetrySpec
     breakers: Breakers
     rng: Rng
+    limiters: Limiters
     _sent: float = 0.0
     """When the try in flight was."""
+    _slot: Slot | None = None
+    """Of the try in flight."""
 
     @property
     def observed(self) -> bool:
@@ -47,6 +52,21 @@ class TargetHealth(Struct, gc=False):
             return f"RetryBudget {self.spec.name} says circuitBreaker.mode ForcedOpen"
         return f"ejected for {wait:.1f} s more"
 
+    def crowded(self, priced: Priced) -> str:
+        """Why the target takes no further call now, for people; empty: it has room, or nothing bounds it."""
+        if (spec := self.spec.concurrency) is None or self.spec.mode == "Observe":
+            return ""
+        limiter = self.limiters.of(priced.candidate.key, spec)
+        if limiter.has_room:
+            return ""
+        limiter.full += 1
+        return f"at its limit of {int(limiter.limit)} calls at once"
+
+    @property
+    def overcrowds(self) -> bool:
+        """Whether a full target may be called where no other has room."""
+        return self.spec.concurrency is not None and self.spec.concurrency.on_limit == "Serve"
+
     def spared(self, priced: Priced) -> bool:
         """Whether an ejected target may be called where no other is left."""
         return self.spec.breaker.on_all_ejected == "Serve" and not self.of(priced).hard
@@ -54,6 +74,8 @@ class TargetHealth(Struct, gc=False):
     def take(self, priced: Priced, now: float) -> Permit:
         """The try is sent now, whether the breaker would let it or not."""
         self._sent = now
+        if self.spec.concurrency is not None:
+            self._slot = self.limiters.of(priced.candidate.key, self.spec.concurrency).take()
         breaker = self.of(priced)
         return breaker.permit(now) or breaker.bypass()
 
@@ -70,5 +92,18 @@ class TargetHealth(Struct, gc=False):
         """How the try went; `trip` ejects the target at once: it reported usage that cannot be."""
         breaker = self.of(priced)
         breaker.settle(permit, verdict(outcome), now, self.rng)
+        if self._slot is not None:
+            self._give_back(priced, self._slot, outcome, now)
         if trip:
             breaker.trip(now, self.rng, "dishonest_usage")
+
+    def _give_back(self, priced: Priced, slot: Slot, outcome: Outcome, now: float) -> None:
+        self._slot = None
+        assert self.spec.concurrency is not None
+        limiter = self.limiters.of(priced.candidate.key, self.spec.concurrency)
+        if outcome.kind is Kind.SUCCESS:
+            limiter.good(slot)
+        elif outcome.kind is Kind.THROTTLED:
+            limiter.throttled(slot, now, min(hint_of(outcome), MAX_PAUSE_SECONDS))
+        else:
+            limiter.done(slot)
