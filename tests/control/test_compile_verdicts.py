@@ -26,7 +26,7 @@ from compile_samples import (
 )
 from spendmesh_operator.compile import CompileSettings, compile_index
 from spendmesh_operator.prices import load_prices
-from spendmesh_sidecar.core.specs import BudgetSpec, ConcurrencySpec, LimitSpec, WindowSpec
+from spendmesh_sidecar.core.specs import BreakerSpec, BudgetSpec, ConcurrencySpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
 
 
@@ -69,6 +69,28 @@ def test_the_policy_names_its_sources_and_only_the_features_it_uses() -> None:
 def test_a_sidecar_that_would_not_obey_a_breaker_is_told_to_refuse_the_policy(breaker: Any, newer: bool) -> None:
     requires = policy_of(compiled(pod(), retries(circuitBreaker=breaker))).requires
     assert requires == (("retries/1", "retries/2") if newer else ("retries/1",))
+
+
+def test_every_field_of_a_breaker_is_compiled() -> None:
+    rate = {"percent": 20, "interval": "15s", "minRequests": 7, "slowFirstByte": "4s"}
+    times = {"baseEjectionTime": "2s", "maxEjectionTime": "1m"}
+    breaker = {"mode": "Observe", "consecutive5xxErrors": 3, "failureRate": rate, **times, "onAllEjected": "Deny"}
+    assert policy_of(compiled(pod(), retries(circuitBreaker=breaker))).retry.breaker == BreakerSpec(
+        mode="Observe",
+        consecutive_5xx_errors=3,
+        failure_percent=20,
+        failure_interval_ms=15_000,
+        min_requests=7,
+        slow_first_byte_ms=4_000,
+        base_ejection_ms=2_000,
+        max_ejection_ms=60_000,
+        on_all_ejected="Deny",
+    )
+
+
+def test_a_breaker_of_which_nothing_is_said_is_the_built_in_one() -> None:
+    """What no RetryBudget says, and what an empty one says, are the same."""
+    assert policy_of(compiled(pod(), retries())).retry.breaker == BreakerSpec()
 
 
 def test_adaptive_concurrency_is_compiled_and_required() -> None:

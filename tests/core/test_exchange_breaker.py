@@ -69,6 +69,25 @@ def test_a_retry_where_all_are_ejected_goes_to_the_other_one() -> None:
     assert sorted(run.models) == ["backup/medium-2", "openai/medium-1"] and run.exchange.recovered
 
 
+def test_a_target_that_asked_for_a_pause_is_waited_for_and_not_left_for_an_ejected_one() -> None:
+    """It lives, and says when it takes calls again."""
+    pod = world()
+    breaker(pod, "backup/medium-2").trip(pod.now, pod.rng, "ratio")
+    pod.run(chat(), [throttled(3.0)])
+    run = pod.run(chat(), [success()])
+    assert run.models == ["openai/medium-1"] and 2.0 < run.waits[0] < 4.0
+    assert breaker(pod, "backup/medium-2").bypasses == 0
+
+
+def test_a_pause_is_kept_also_where_every_target_is_ejected() -> None:
+    pod = world()
+    pod.run(chat(model=ECONOMY), [throttled(3.0)])
+    small(pod).trip(pod.now, pod.rng, "ratio")
+    run = pod.run(chat(model=ECONOMY), [success()])
+    assert run.models == ["openai/small-1"] and 2.0 < run.waits[0] < 4.0
+    assert small(pod).bypasses == 1
+
+
 def test_deny_answers_at_once_with_the_time_of_the_next_try() -> None:
     pod = world(on_all_ejected="Deny")
     fail(pod)
