@@ -55,6 +55,17 @@ def test_an_attempt_is_in_the_log_before_it_may_be_sent_and_at_its_worst_without
     assert (successor.nonce, rights(successor)) == ("me", (400, 0, 600))
 
 
+def test_a_log_begun_anew_after_an_overrun_is_continued() -> None:
+    """A call was billed more than it held: what the others hold no longer fits into the rights, and is held still."""
+    ledger, log = funded()
+    reserve(ledger, 500, "one")
+    reserve(ledger, 500, "other")
+    ledger.settle("one", Quantities(900, "USD"), 0.0)
+    log.begin()
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert (successor.nonce, rights(successor)) == ("me", (1_400, 0, 0))
+
+
 def test_an_attempt_that_cost_nothing_costs_nothing_afterwards() -> None:
     ledger, log = funded()
     reserve(ledger, 400, "r")

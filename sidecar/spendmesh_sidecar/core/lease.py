@@ -214,6 +214,17 @@ class LeaseBook:
 
     # --- in the log -------------------------------------------------------------------------------------------
 
+    def recall_hold(self, amount: int) -> None:
+        """
+        What the log says to be held fitted when it was booked; an overrun may have taken its room since.
+
+        Raises LedgerError for what cannot have fitted.
+        """
+        if amount < 0 or self.used + self.held + amount > self.granted - self.released + self.overrun:
+            raise LedgerError(f"lease {self.id} never had room for {amount}")
+        self.held += amount
+        self.reservations += 1
+
     @property
     def sent(self) -> LeaseReport | None:
         """The last report that was made."""

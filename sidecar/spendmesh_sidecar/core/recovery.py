@@ -204,7 +204,7 @@ class _Replay:
             raise LedgerError("an attempt was begun twice")
         for part in parts:
             if part.lease:
-                self._book(part.lease).hold(part.held)
+                self._book(part.lease).recall_hold(part.held)
         self._open[reservation] = parts
 
     def _settle(self, reservation: str, amounts: tuple[int, ...]) -> None:
