@@ -23,11 +23,11 @@ from spendmesh_sidecar.core.specs import (
     Spec,
 )
 
-FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "retries/1", "retries/2"})
+FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "budgets/3", "retries/1", "retries/2"})
 """What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed.
 `budgets/2`: limits that count some calls only or are divided, and budgets that let unpriced models pass, Clamp,
-and budgets of the organisation. `retries/2`: the breaker's mode, its share of bad calls and slow first bytes, and
-adaptive concurrency."""
+and budgets of the organisation. `budgets/3`: limits that do not reserve all that a call may cost. `retries/2`: the
+breaker's mode, its share of bad calls and slow first bytes, and adaptive concurrency."""
 
 
 class Source(Spec, frozen=True, kw_only=True):

@@ -109,3 +109,13 @@ def test_equal_durations_are_one_window(part: str) -> None:
     """However they are written."""
     found = compiled_limit(budget(**limits(window={"type": "Rolling", "duration": part}))).window
     assert found.duration_seconds == 86_400
+
+
+def test_what_a_limit_reserves_travels_and_asks_for_a_sidecar_that_knows_it() -> None:
+    """An older one would hold all that calls may cost, and say nothing of it."""
+    result = compiled(pod(), budget(**limits(reservation="Expected", overshootPercent=5)))
+    (found,) = policy_of(result).budgets[0].limits
+    assert (found.reservation, found.overshoot_percent) == ("Expected", 5)
+    assert policy_of(result).requires == ("budgets/1", "budgets/3")
+    strict = compiled_limit(budget(**limits(reservation="Strict")))
+    assert (strict.reservation, strict.overshoot_percent) == ("Strict", 0)

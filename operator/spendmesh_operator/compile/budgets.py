@@ -49,6 +49,8 @@ def features(budgets: Sequence[BudgetSpec]) -> Iterator[str]:
         yield "budgets/1"
     if any(_is_newer(budget) for budget in budgets):
         yield "budgets/2"
+    if any(limit.reservation != "Strict" for budget in budgets for limit in budget.limits):
+        yield "budgets/3"
 
 
 def _is_newer(budget: BudgetSpec) -> bool:
@@ -107,6 +109,8 @@ def _limit_spec(limit: Limit, overrides: tuple[Override, ...], placed: Placed) -
         on_unverifiable=limit.on_unverifiable,
         survival_percent=limit.survival_percent or 0,
         allow_cap=limit.units(limit.allow_cap) if limit.allow_cap is not None else 0,
+        reservation=limit.reservation,
+        overshoot_percent=limit.overshoot_percent or 0,
         per=tuple(PerSpec(type=part.type, name=part.name or "") for part in limit.per),
         max_values=limit.max_values or MAX_VALUES,
         overrides=_override_specs(limit, overrides),

@@ -55,6 +55,8 @@ class Charge(Struct, frozen=True, gc=False):
     """An Observe budget: recorded, never a reason to refuse."""
     dearer: bool = False
     """A budget of the organisation: settled at the dearer cost too."""
+    least: int | None = None
+    """What is held of it where the limit's overshoot allows that; None: all of it."""
 
 
 class Subject(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.concurrency import Limiters
+from spendmesh_sidecar.core.expectation import expecting
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
@@ -277,6 +278,9 @@ class Exchange:
                 self._ledger.void(flight.reservation)
             else:
                 self._ledger.settle(flight.reservation, found.quantities, now)
+                if expecting(self.policy.budgets):
+                    subject = subject_of(flight.priced.candidate, self.request.hints)
+                    self._ledger.expectations.learn(self.policy.budgets, subject, flight.booked.worst, found.quantities)
         self._settlements.append(found.settlement)
         self._tries.settle(flight.permit, outcome, now, trip=found.excess, cost_nanos=found.settlement.cost_nanos)
 

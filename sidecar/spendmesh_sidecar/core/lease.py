@@ -52,6 +52,10 @@ class LeaseBook:
     held: int = 0
     reservations: int = 0
     """Open ones, also those that hold nothing (a price of zero, an Observe limit without rights): each may yet cost."""
+    exposed: int = 0
+    """What open reservations may cost beyond what they hold, where a limit allows that; see `exposure`."""
+    backing: int = 0
+    """Rights that stay here as long as that lasts."""
     overrun: int = 0
     unheld: int = 0
     """Part of the overrun that was spent without rights while nobody answered."""
@@ -132,7 +136,9 @@ class LeaseBook:
 
     def give_back(self, amount: int) -> int:
         """Return up to `amount` of what is free; answers how much."""
-        returned = min(max(0, amount), self.free)
+        returned = min(amount, self.free, self.granted - self.released - self.backing)
+        if returned <= 0:
+            return 0
         self.released += returned
         return returned
 

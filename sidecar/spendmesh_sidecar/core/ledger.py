@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.demand import Demand
+from spendmesh_sidecar.core.expectation import Expectations
+from spendmesh_sidecar.core.exposure import cover
 from spendmesh_sidecar.core.journal import Journal, NoJournal
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
@@ -47,6 +49,7 @@ class Ledger:
         """The coordinator knows later reports than ours: this state is a copy. Take a new nonce (`adopt`)."""
         self.draining = False
         self.open_attempts = OpenAttempts(journal)
+        self.expectations = Expectations()
         self._reports = LeaseReports(journal)
         self._partitions = Partitions()
         self._silence = Silence()
@@ -146,10 +149,10 @@ class Ledger:
         if lacking := lacking_in(places):
             return lacking
         for number, place in enumerate(places):
-            account, charge = place.account, place.charge
-            account.demand.note(charge.amount, now)
-            if charge.observed:
-                account.note_would_block(charge.amount, now)
+            account = place.account
+            account.demand.note(place.amount, now)
+            if place.charge.observed:
+                account.note_would_block(place.amount, now)
                 self._carry_over(account, now)
                 places[number] = again(place)
         entries = entries_of(places)
@@ -168,6 +171,8 @@ class Ledger:
             above = above or amount > entry.worst
             if entry.lease is not None:
                 entry.lease.settle(entry.held, amount)
+                if entry.exposed:
+                    cover(entry)
                 if not entry.lease.fenced or entry.lease.id in entry.account.leases:
                     continue
                 entry.account.debt.keep_uncharged(entry.lease)
@@ -185,6 +190,7 @@ class Ledger:
         for entry in self.open_attempts.void(reservation):
             if entry.lease is not None:
                 entry.lease.void(entry.held)
+                cover(entry)
             elif entry.borrowed:
                 entry.account.debt.repay(entry.held, 0)
 

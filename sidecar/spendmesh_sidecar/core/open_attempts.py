@@ -32,6 +32,8 @@ class Entry(Struct, gc=False):
     """The rest is in the next entry, on the same account."""
     borrowed: bool = False
     """Held without rights, while nobody answers."""
+    exposed: int = 0
+    """Part of `worst` that is not held though it is enforced."""
 
     @property
     def counts(self) -> bool:

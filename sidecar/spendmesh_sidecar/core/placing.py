@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge
+from spendmesh_sidecar.core.exposure import amount_to_hold, expose
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.open_attempts import Entry
 from spendmesh_sidecar.core.types import Shortfall
@@ -25,6 +26,8 @@ class Place(Struct, frozen=True, gc=False):
     extras: tuple[LeaseBook, ...]
     credit: int
     """What may go without rights."""
+    amount: int
+    """What has to be free for it: all that the charge may come to, or less where its limit allows that."""
 
 
 def place_of(charge: Charge, account: Account, now: float) -> Place:
@@ -32,7 +35,9 @@ def place_of(charge: Charge, account: Account, now: float) -> Place:
     lease = account.current(now)
     free = lease.free if lease is not None else 0
     extras = account.extras(now) if account.limit is not None and account.limit.overrides else ()
-    return Place(account, charge, lease, free, extras, account.credit(now) if account.silent else 0)
+    credit = account.credit(now) if account.silent else 0
+    amount = charge.amount if charge.least is None else amount_to_hold(charge, account, lease, extras, credit)
+    return Place(account, charge, lease, free, extras, credit, amount)
 
 
 def again(place: Place) -> Place:
@@ -46,7 +51,8 @@ def entries_of(places: Iterable[Place]) -> tuple[Entry, ...]:
     for place in places:
         charge, lease = place.charge, place.lease
         amount = charge.amount
-        if lease is not None and not place.extras and amount <= place.free:  # nearly always: whole, in one lease
+        # Nearly always: whole, in one lease.
+        if lease is not None and not place.extras and place.amount == amount <= place.free:
             entries.append(Entry(place.account, lease, amount, amount, charge.unit, charge.dearer))
         else:
             entries += parts_of(place)
@@ -55,8 +61,9 @@ def entries_of(places: Iterable[Place]) -> tuple[Entry, ...]:
 
 def parts_of(place: Place) -> list[Entry]:
     """The parts of a charge that fits, or of what fits of an observed one. Nothing is held yet."""
-    account, charge, lease = place.account, place.charge, place.lease
-    left, parts = charge.amount, []
+    account, charge, lease, left = place.account, place.charge, place.lease, place.amount
+    exposed = charge.amount - left
+    parts = []
     for extra in place.extras:
         part = min(left, extra.free)
         if part:
@@ -65,7 +72,8 @@ def parts_of(place: Place) -> list[Entry]:
     held = min(left, place.free)
     owed = left - held if place.credit and not charge.observed else 0
     if lease is not None or not owed:
-        parts.append(Entry(account, lease, left - owed, held, charge.unit, charge.dearer, partial=owed > 0))
+        worst, more = left - owed + exposed, owed > 0
+        parts.append(Entry(account, lease, worst, held, charge.unit, charge.dearer, more, exposed=exposed))
     if owed:
         parts.append(Entry(account, None, owed, owed, charge.unit, charge.dearer, borrowed=True))
     return parts
@@ -76,6 +84,8 @@ def hold(entries: Iterable[Entry]) -> None:
     for entry in entries:
         if entry.lease is not None:
             entry.lease.hold(entry.held)
+            if entry.exposed:
+                expose(entry)
         elif entry.borrowed:
             entry.account.debt.borrow(entry.held)
 
@@ -85,7 +95,7 @@ def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:
     lacking: list[Shortfall] = []
     for place in places:
         charge = place.charge
-        need = charge.amount - place.free
+        need = place.amount - place.free
         if place.extras:
             need -= sum(extra.free for extra in place.extras)
         if need > place.credit and not charge.observed:

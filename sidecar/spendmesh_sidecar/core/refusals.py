@@ -101,13 +101,15 @@ def budget_refusal(
         remains = f", of which {format_amount(left, limit)} is left" if left is not None else ""
         return refuse(
             "request_exceeds_budget",
-            f"This call can take {need}, more than the whole budget {name} of {format_amount(whole, limit)}{remains}."
+            f"This call {_takes(limit)} {need}, more than the whole budget {name} of "
+            f"{format_amount(whole, limit)}{remains}."
             f"{_resets(state, limit)}{smaller} Ask the budget's owner for a larger limit if it has to be this large.",
         )
     return refuse(
         "budget_exceeded",
-        f"Budget {name} has {'too little' if left is None else format_amount(left, limit)} left and this call can take "
-        f"{need}.{_resets(state, limit)}{smaller} Ask the budget's owner to raise it if that is not enough.",
+        f"Budget {name} has {'too little' if left is None else format_amount(left, limit)} left and this call "
+        f"{_takes(limit)} {need}.{_resets(state, limit)}{smaller} Ask the budget's owner to raise it if that is not "
+        "enough.",
     )
 
 
@@ -139,7 +141,7 @@ def in_flight(name: str, limit: LimitSpec, need: int, state: AccountState | None
         held = f"{format_amount(max(0, state.charged - state.settled), limit)} of it"
     return refuse(
         "budget_in_flight",
-        f"Budget {name} has {left} left, but calls in flight hold {held}, and this call can take "
+        f"Budget {name} has {left} left, but calls in flight hold {held}, and this call {_takes(limit)} "
         f"{format_amount(need, limit)}. Try again when they have settled.{_resets(state, limit)}",
         retry_after_seconds=IN_FLIGHT_RETRY_SECONDS,
     )
@@ -186,6 +188,10 @@ def find_limit(budgets: tuple[BudgetSpec, ...], budget: str, limit: str) -> Limi
         if spec.name == budget:
             return next((found for found in spec.limits if found.name == limit), None)
     return None
+
+
+def _takes(limit: LimitSpec) -> str:
+    return "can take" if limit.reservation == "Strict" else "has to reserve"
 
 
 def _resets(state: AccountState | None, limit: LimitSpec) -> str:

@@ -99,11 +99,14 @@ class Booking(Struct, frozen=True, gc=False):
         return tuple(replace(lack, need=needs.get((lack.budget, lack.limit), 0), want=lack.need) for lack in booked)
 
     def needs(self) -> dict[str, int]:
-        """The smallest form's worst case by `budget/limit`, for the words of a refusal."""
+        """What the smallest form holds at least, by `budget/limit`, for the words of a refusal."""
         smallest = self.priced.max_output_tokens
         if self.priced.injected and smallest is not None:
             smallest = min(smallest, OUTPUT_FLOOR_TOKENS)
-        return {f"{charge.account.budget}/{charge.account.limit}": charge.amount for charge in self._charges(smallest)}
+        return {
+            f"{charge.account.budget}/{charge.account.limit}": charge.amount if charge.least is None else charge.least
+            for charge in self._charges(smallest)
+        }
 
     def largest_output(self, name: str, amount: int) -> int | None:
         """
@@ -130,7 +133,8 @@ class Booking(Struct, frozen=True, gc=False):
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         subject = subject_of(self.priced.candidate, self.request.hints)
-        lacking = self.ledger.reserve(charges(self.budgets, worst, subject), self.reservation, now)
+        wanted = self.ledger.expectations.reduced(charges(self.budgets, worst, subject), self.budgets, subject)
+        lacking = self.ledger.reserve(wanted, self.reservation, now)
         if lacking:
             return lacking
         passed = uncounted(self.budgets, worst.currency, subject)
@@ -138,7 +142,8 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
         worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
-        return charges(self.budgets, worst, subject_of(self.priced.candidate, self.request.hints))
+        subject = subject_of(self.priced.candidate, self.request.hints)
+        return self.ledger.expectations.reduced(charges(self.budgets, worst, subject), self.budgets, subject)
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) whose charges fit; the floor's do."""

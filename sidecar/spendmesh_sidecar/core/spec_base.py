@@ -12,6 +12,8 @@ Dialect = Literal["OpenAI", "Anthropic"]
 Mode = Literal["Enforce", "Observe"]
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
+Reservation = Literal["Strict", "Expected"]
+"""What an attempt holds before it is sent: all that it may cost, or what such calls cost as a rule."""
 PerType = Literal["Namespace", "Workload", "Pod", "User", "Feature", "Header", "PodLabel"]
 
 

@@ -22,6 +22,7 @@ from spendmesh_sidecar.core.spec_base import (
     Mode as Mode,
     Period as Period,
     PerType as PerType,
+    Reservation as Reservation,
     Spec as Spec,
     Unit as Unit,
 )
@@ -188,6 +189,9 @@ class LimitSpec(Spec, frozen=True, kw_only=True):
     """With Survival: percent of the amount that holders keep for that time, between them."""
     allow_cap: int = 0
     """With Allow: what each sidecar may spend without rights in a period, as `amount`."""
+    reservation: Reservation = "Strict"
+    overshoot_percent: int = 0
+    """Unless Strict: what all calls together may cost above what they hold, in percent of the amount."""
     per: tuple[PerSpec, ...] = ()
     """Empty: one account for all that matches. Else `amount` is that of each combination of values."""
     max_values: int = MAX_VALUES
