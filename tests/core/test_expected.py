@@ -142,6 +142,12 @@ def test_a_call_of_which_more_is_expected_than_is_free_lacks_what_is_expected() 
     assert (lack.need, lack.want) == (30, 30)
 
 
+def test_rights_are_fetched_ahead_for_what_is_held() -> None:
+    ledger = funded()
+    booked(ledger, 100, 50, "r")
+    assert ledger.accounts[MONTH].demand.peak == 50
+
+
 def test_a_limit_that_became_strict_holds_all() -> None:
     ledger = funded()
     ledger.set_budgets((budget(replace(EXPECTED, reservation="Strict", overshoot_percent=0)),), 0.0)
@@ -185,7 +191,8 @@ def test_an_override_is_drained_by_what_is_held_and_the_rest_is_the_limits() -> 
 
 def test_what_goes_without_rights_in_a_silence_is_held_in_full() -> None:
     """`allowCap` is a cap: nothing comes on top of it."""
-    ledger = funded(10, (budget(replace(EXPECTED, on_unverifiable="Allow", allow_cap=100)),))
+    ledger = funded(budgets=(budget(replace(EXPECTED, on_unverifiable="Allow", allow_cap=100)),))
+    assert ledger.reserve((Charge(MONTH, "Cost", 990),), "large", 0.0) == ()
     ledger.unanswered(0.0)
     assert ledger.reserve(expects(111, 20), "r", 0.0) != ()
     assert booked(ledger, 110, 20, "r") == 110
