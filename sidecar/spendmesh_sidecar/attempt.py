@@ -23,16 +23,14 @@ from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, 
 from spendmesh_sidecar.core.usage import Scanner, UsageChunkFilter, scanner
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
-from spendmesh_sidecar.errors import ClientGone
+from spendmesh_sidecar.errors import ClientGone, KeyMissing
+from spendmesh_sidecar.http1 import header
+from spendmesh_sidecar.metered import StreamEnded, covered, error_event
 from spendmesh_sidecar.spans import AttemptSpan, TraceContext
 from spendmesh_sidecar.time_limit import TimeLimit
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
 Headers = list[tuple[str, str]]
-
-
-class KeyMissing(Exception):
-    """The policy's Secret is not mounted in this pod, or holds nothing that can be sent as a key."""
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -171,11 +169,22 @@ class _Passage:
         response = self._response = await self._plane.upstream.send(request)
         if response.status >= 300:
             return await self._error(response)
-        streamed = _header(response, "content-type").lower().startswith("text/event-stream")
+        streamed = header(response.headers, "content-type").lower().startswith("text/event-stream")
         self._scanner = scanner(self._request.operation, streamed, "long" in self._request.bounds.cache_writes)
-        return await (self._stream(response) if streamed else self._whole(response))
+        try:
+            return await (self._stream(response) if streamed else self._whole(response))
+        except StreamEnded as ended:
+            return await self._stopped(ended)
 
-    def broken(self, kind: Literal[Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE]) -> Outcome:
+    async def _stopped(self, ended: StreamEnded) -> Outcome:
+        """The client is told why in the stream itself, which then has a whole end."""
+        exchange = self._runner._exchange
+        exchange.stop(ended.refusal)
+        self.whole = True
+        await self._pass_on(error_event(self._dialect, ended.refusal, exchange.request_id))
+        return self.broken(Kind.STOPPED)
+
+    def broken(self, kind: Literal[Kind.CUT, Kind.TIMEOUT, Kind.STOPPED, Kind.CLIENT_GONE]) -> Outcome:
         """The attempt ended without a whole answer."""
         observation = self._scanner.observe() if self._scanner else None
         status = self._response.status if self._response else None
@@ -225,7 +234,9 @@ class _Passage:
     async def _stream(self, response: UpstreamResponse) -> Outcome:
         assert self._scanner is not None
         usage_filter = UsageChunkFilter() if self._take_out_usage else None
-        async for chunk in response.chunks():
+        meter = self._runner._exchange.meter()
+        chunks = response.chunks()
+        async for chunk in covered(chunks, self._scanner, meter, self._plane) if meter else chunks:
             if self._span.first_chunk_seconds is None:
                 self._first(chunk)
             self._scanner.feed(chunk)
@@ -290,11 +301,3 @@ class _Passage:
         plane = self._plane
         plane.draining += 1
         self._limit.shorten(0.0 if plane.draining > plane.limits.drains else plane.limits.drain_seconds)
-
-
-def _header(response: UpstreamResponse, name: str) -> str:
-    length = len(name)
-    for key, value in response.headers:
-        if len(key) == length and key.lower() == name:
-            return value
-    return ""

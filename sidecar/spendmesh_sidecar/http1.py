@@ -7,6 +7,15 @@ from collections.abc import Sequence
 Headers = Sequence[tuple[str, str]]
 
 
+def header(headers: Headers, name: str) -> str:
+    """The first value of a header, its name in lower case; empty if it is not there."""
+    length = len(name)
+    for key, value in headers:
+        if len(key) == length and key.lower() == name:
+            return value
+    return ""
+
+
 def head(first_line: str, headers: Headers, more: str = "") -> bytes:
     """
     A head with its empty line. `more` is header lines of our own, each with its line end.

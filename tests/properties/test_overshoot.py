@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from fake_bank import Bank
 from memory_log import MemoryLog, again, logged
 from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.exposure import extend
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
@@ -81,6 +82,16 @@ class OvershootMachine(RuleBasedStateMachine):
             cost = sidecar.open.pop(name) * percent // 100
             self.billed += cost
             sidecar.ledger.settle(name, Quantities(cost, "USD"), self.now)
+
+    @rule(index=HOLDERS, percent=st.integers(0, 100), count=st.integers(1, 4))
+    def a_stream_shows_more(self, index: int, percent: int, count: int) -> None:
+        """It holds more of what it exposes, or, where that does not fit, goes on or is cut: the books do not care."""
+        sidecar = self.sidecars[index]
+        for name in list(sidecar.open)[:count]:
+            entries = sidecar.ledger.open_attempts.entries(name)
+            parts = [(entry, entry.exposed * percent // 100) for entry in entries if entry.exposed]
+            lacking = extend(parts, self.now)
+            assert not lacking or all(lack.need > 0 for lack in lacking)
 
     @rule(index=HOLDERS)
     def nothing_was_billed(self, index: int) -> None:

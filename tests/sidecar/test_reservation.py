@@ -7,21 +7,22 @@ import os
 import signal
 from pathlib import Path
 
+import anthropic
 import openai
 import pytest
 
 from sidecar_beside import chat, eventually
 from sidecar_manifests import budget
 from sidecar_world import World, exhaust
-from spendmesh_standin import FaultRule
+from spendmesh_standin import FaultRule, Settings as StandInSettings
 
 pytestmark = pytest.mark.anyio
 
 AMOUNT_NANOS = 20_000_000
-"""Ten calls at their worst, of some 2 million each, and a hundred of the cheap ones."""
+"""Ten calls at their worst, of some 2 million each, and sixty of the cheap ones."""
 MOST_NANOS = AMOUNT_NANOS * 120 // 100
 EXPECTED = budget("0.02", reservation="Expected", overshootPercent=20)
-CHEAP, DEAR = "[[out=50]]", "[[out=990]]"
+CHEAP, DEAR = "[[out=150]]", "[[out=990]]"
 
 
 async def ask(world: World, text: str) -> str:
@@ -45,7 +46,7 @@ async def test_cheap_calls_go_on_where_their_worst_case_would_no_longer_fit(empt
     """Utilisation, from both sides: a strict limit stops them while a worst case is left."""
     world = await empty_world.start(EXPECTED)
     await teach(world)
-    refusal = await exhaust(world, 50, max_tokens=1_000)
+    refusal = await exhaust(world, 150, max_tokens=1_000)
     assert refusal.code == "budget_exceeded"
     left = AMOUNT_NANOS - await world.settled()
     assert left < 1_000_000, "half of a worst case"
@@ -91,3 +92,73 @@ async def test_a_killed_sidecars_calls_are_charged_at_their_worst_and_stay_withi
     account = world.account()
     assert account.quarantined == 0
     assert world.invoice_nanos <= account.state.charged <= MOST_NANOS
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+STREAMING = budget("0.02", reservation="Streaming", overshootPercent=100)
+
+
+async def stream(world: World, text: str, maximum: int = 9_000) -> tuple[int, str]:
+    """A streamed call: how many chunks came, and the code of what ended it."""
+    seen = 0
+    try:
+        async for _ in await world.openai.chat.completions.create(**chat(text, max_tokens=maximum), stream=True):
+            seen += 1
+    except openai.APIStatusError as error:
+        return seen, str(error.code)
+    except openai.APIError as error:
+        assert isinstance(error.body, dict)
+        return seen, str(error.body["code"])
+    return seen, ""
+
+
+async def test_a_stream_is_served_whose_worst_case_is_larger_than_what_is_left(empty_world: World) -> None:
+    """9,000 tokens of 2,000 nano-dollars are nine tenths of the budget: they fit once, and what is left is less."""
+    world = await empty_world.start(STREAMING, standin=StandInSettings(chunk_tokens=20))
+    for _ in range(5):
+        seen, code = await stream(world, "[[out=300]]")
+        assert code == "" and seen > 10
+    assert await world.settled() == world.invoice_nanos
+    assert world.rights.overrun == 0
+    assert world.invoice_nanos == await world.close_the_books()
+
+
+async def test_a_stream_that_outgrows_the_budget_is_ended_with_an_error_that_the_sdk_raises(
+    empty_world: World,
+) -> None:
+    """It is charged at its worst: the provider may go on and bill it, as this one does."""
+    world = await empty_world.start(STREAMING, standin=StandInSettings(chunk_tokens=20))
+    assert (await stream(world, "[[out=7000]]", 7_100))[1] == ""
+    seen, code = await stream(world, "[[out=7000]]", 7_100)
+    assert seen > 0 and code in ("budget_in_flight", "budget_exceeded")
+    await world.quiet()
+    await eventually(lambda: not world.standin.in_flight)
+    assert await world.total("spendmesh_refusals_total", code=code) == 1
+    assert await world.total("spendmesh_attempts_total", outcome="stopped") == 1
+    await world.stop_sidecar()
+    account = world.account()
+    assert (account.held, account.quarantined) == (0, 0)
+    assert world.invoice_nanos <= account.state.settled <= 2 * AMOUNT_NANOS
+    assert account.overrun > 0
+
+
+async def test_an_anthropic_stream_is_ended_in_its_own_words(empty_world: World) -> None:
+    world = await empty_world.start(STREAMING, standin=StandInSettings(chunk_tokens=20))
+
+    async def message(tokens: int) -> int:
+        seen = 0
+        text = [{"role": "user", "content": f"[[out={tokens}]]"}]
+        async for _ in await world.anthropic.messages.create(
+            model="medium-1", max_tokens=7_100, messages=text, stream=True
+        ):
+            seen += 1
+        return seen
+
+    assert await message(7_000) > 100
+    with pytest.raises(anthropic.APIStatusError, match=r"budget_(in_flight|exceeded): The answer was ended"):
+        await message(7_000)
+    await world.quiet()
+    await eventually(lambda: not world.standin.in_flight)
+    await world.stop_sidecar()
+    assert world.invoice_nanos <= world.account().state.settled <= 2 * AMOUNT_NANOS

@@ -113,7 +113,7 @@ class Limit(Node):
         Rule(
             "(self.reservation == 'Strict') != has(self.overshootPercent)",
             lambda limit: (limit.reservation == "Strict") == (limit.overshoot_percent is None),
-            "overshootPercent goes with reservation Expected, not with Strict: add one, or take it out",
+            "overshootPercent goes with reservation Streaming and Expected, not with Strict: add one, or take it out",
         ),
     )
     TRANSITIONS = (
@@ -183,13 +183,14 @@ class Limit(Node):
     """With Survival: percent of the amount, which is then not spent while the operator answers. Example: 5"""
     allow_cap: Annotated[Decimal, DecimalText(COUNT_MAX, positive=True)] | None = None
     """With Allow: what each sidecar may spend without rights in a period, in the limit's unit. Example: "1.00\""""
-    reservation: Literal["Strict", "Expected"] = "Strict"
-    """What a call holds while it runs. Strict: all that it may cost, so that the amount is never exceeded. Expected:
-    what 95 % of the calls to its model have cost lately, as far as overshootPercent allows; else all. May change.
-    Example: Expected"""
+    reservation: Literal["Strict", "Streaming", "Expected"] = "Strict"
+    """What a call holds while it runs. Strict: all that it may cost, so that the amount is never exceeded. Streaming:
+    of a stream its input and the next 1,024 tokens of its output; it is ended when no more can be held. Expected: what
+    95 % of the calls to its model have cost lately. The latter two as far as overshootPercent allows; else all. May
+    change. Example: Expected"""
     overshoot_percent: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
-    """With Expected: percent of the amount that may be spent above it, whatever clients do. Calls under way are exposed
-    to no more than that beyond what they hold. May change. Example: 5"""
+    """With Streaming and Expected: percent of the amount that may be spent above it, whatever clients do. Calls under
+    way are exposed to no more than that beyond what they hold. May change. Example: 5"""
     per: Per = ()
     """What the limit is divided by: each combination of values has the whole amount for itself. Absent: all calls share
     one. A call without a value is counted under the value other. It never changes. Example: [{type: User}]"""

@@ -49,6 +49,8 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 class BodyScanner:
     """A body that is not a stream. Complete when it is a whole JSON answer without an error in it."""
 
+    output_bytes = 0
+
     def __init__(self, dialect: Dialect, long_cache: bool) -> None:
         self._dialect = dialect
         self._long_cache = long_cache

@@ -159,5 +159,6 @@ TREATMENTS: Mapping[Kind, Treatment] = {
     Kind.KEY_MISSING: Treatment("Unsent"),
     Kind.UNWRITTEN: Treatment("Never"),  # our own disk: another target has the same one
     Kind.CUT: Treatment("Never"),  # it was sent, and nobody knows how far it came
+    Kind.STOPPED: Treatment("Never"),  # part of the answer has been passed on
     Kind.CLIENT_GONE: Treatment("Never"),  # nobody is there to take an answer
 }

@@ -15,6 +15,7 @@ from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.expectation import expecting
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
+from spendmesh_sidecar.core.metering import Meter, meter_of
 from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
@@ -84,6 +85,7 @@ class Exchange:
         self._lease_deadline: float | None = None
         self._flight: Flight | None = None
         self._last: Outcome | None = None
+        self._stopped: Refusal | None = None
         self._settlements: list[Settlement] = []
 
     # --- reports of the driver --------------------------------------------------------------------------------
@@ -130,6 +132,15 @@ class Exchange:
         self._now = now
         if self._flight is not None and self._tries is not None:
             self._flight.permit = self._tries.begun(self._flight.permit, now, streamed=self.request.stream)
+
+    def meter(self) -> Meter | None:
+        """How far the stream that has begun is covered; None: to its end."""
+        budgets = self.policy.budgets
+        return meter_of(self._ledger, budgets, self.request, self._flight, self._lease_wait_seconds)
+
+    def stop(self, refusal: Refusal) -> None:
+        """Before `observe` of a stream that its `meter` ended: what the client is told."""
+        self._stopped = refusal
 
     def observe(self, outcome: Outcome, now: float, now_unix: int, *, client_gone: bool = False) -> Step:
         """After `Attempt`: settle it, and decide whether another try is made. For a client that has left none is."""
@@ -287,7 +298,7 @@ class Exchange:
     def _finish(self) -> Step:
         """No further try: the last answer is the client's, or ours where the provider gave none."""
         assert self._last is not None and self._tries is not None
-        self.refusal = no_answer(self._last, self._tries)
+        self.refusal = self._stopped or no_answer(self._last, self._tries)
         if self.refusal is not None:
             return Respond(self.refusal)
         return Respond(None, "upstream" if self._tries.observed else "false")

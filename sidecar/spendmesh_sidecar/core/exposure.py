@@ -15,6 +15,7 @@ from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge
 from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.open_attempts import Entry
+from spendmesh_sidecar.core.types import Shortfall
 
 
 def amount_to_hold(
@@ -46,9 +47,35 @@ def expose(entry: Entry) -> None:
 
 def cover(entry: Entry) -> None:
     """An attempt has ended: it exposes its lease no more."""
-    lease = entry.lease
-    if lease is None or not entry.exposed:
-        return
-    left = lease.exposed - entry.exposed
+    if entry.lease is not None and entry.exposed:
+        _expose_less(entry.lease, entry.exposed)
+
+
+def extend(parts: Sequence[tuple[Entry, int]], now: float) -> tuple[Shortfall, ...]:
+    """Let open attempts hold so much more of what they expose, all or nothing; what lacks for it."""
+    lacking = []
+    for entry, amount in parts:
+        need, account = amount - _lease_of(entry).free, entry.account.ref
+        if need > 0:
+            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per))
+    if lacking:
+        return tuple(lacking)
+    for entry, amount in parts:
+        lease = _lease_of(entry)
+        entry.account.demand.note(amount, now)
+        lease.hold_more(amount)
+        _expose_less(lease, amount)
+        entry.held += amount
+        entry.exposed -= amount
+    return ()
+
+
+def _lease_of(entry: Entry) -> LeaseBook:
+    assert entry.lease is not None  # else nothing of it is exposed
+    return entry.lease
+
+
+def _expose_less(lease: LeaseBook, amount: int) -> None:
+    left = lease.exposed - amount
     lease.backing = -(-lease.backing * left // lease.exposed)
     lease.exposed = left

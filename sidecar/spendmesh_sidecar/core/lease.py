@@ -118,6 +118,12 @@ class LeaseBook:
         self.held += amount
         self.reservations += 1
 
+    def hold_more(self, amount: int) -> None:
+        """An open reservation grows. Raises LedgerError if it does not fit."""
+        if amount < 0 or amount > self.free:
+            raise LedgerError(f"lease {self.id} cannot hold {amount} more: {self.free} is free")
+        self.held += amount
+
     def settle(self, held: int, actual: int) -> None:
         """Replace what was held by what it cost; above the reservation is overrun, and charged all the same."""
         self._let_go(held)

@@ -63,7 +63,9 @@ def answered(
 
 
 def broken(
-    kind: Literal[Kind.CONNECT, Kind.KEY_MISSING, Kind.UNWRITTEN, Kind.CUT, Kind.TIMEOUT, Kind.CLIENT_GONE],
+    kind: Literal[
+        Kind.CONNECT, Kind.KEY_MISSING, Kind.UNWRITTEN, Kind.CUT, Kind.TIMEOUT, Kind.STOPPED, Kind.CLIENT_GONE
+    ],
     observation: Observation | None = None,
     status: int | None = None,
     committed: bool = False,

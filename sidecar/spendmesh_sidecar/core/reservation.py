@@ -12,11 +12,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.admission import Priced, subject_of
-from spendmesh_sidecar.core.charges import Charge, Quantities, charges, uncounted
+from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges, uncounted
 from spendmesh_sidecar.core.journal import LedgerUnwritable
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import worst_cost, worst_tokens
 from spendmesh_sidecar.core.refusals import unwritable
+from spendmesh_sidecar.core.slices import SLICE_TOKENS, sliced, slicing
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Bounds, ParsedRequest, Refusal, Shortfall
 
@@ -131,9 +132,9 @@ class Booking(Struct, frozen=True, gc=False):
         return next((each.amount for each in charged if f"{each.account.budget}/{each.account.limit}" == name), 0)
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
-        worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
+        worst = self._worst(max_output_tokens)
         subject = subject_of(self.priced.candidate, self.request.hints)
-        wanted = self.ledger.expectations.reduced(charges(self.budgets, worst, subject), self.budgets, subject)
+        wanted = self._wanted(worst, max_output_tokens, subject)
         lacking = self.ledger.reserve(wanted, self.reservation, now)
         if lacking:
             return lacking
@@ -141,9 +142,18 @@ class Booking(Struct, frozen=True, gc=False):
         return Booked(worst, max_output_tokens, passed, self.ledger.unverified(self.reservation))
 
     def _charges(self, max_output_tokens: int | None) -> tuple[Charge, ...]:
-        worst = worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
         subject = subject_of(self.priced.candidate, self.request.hints)
-        return self.ledger.expectations.reduced(charges(self.budgets, worst, subject), self.budgets, subject)
+        return self._wanted(self._worst(max_output_tokens), max_output_tokens, subject)
+
+    def _worst(self, max_output_tokens: int | None) -> Quantities:
+        return worst_case(self.priced, self.request.bounds, max_output_tokens, self.now_unix)
+
+    def _wanted(self, worst: Quantities, max_output_tokens: int | None, subject: Subject) -> tuple[Charge, ...]:
+        """The worst case on each limit, and what is held of it at least."""
+        wanted = self.ledger.expectations.reduced(charges(self.budgets, worst, subject), self.budgets, subject)
+        if max_output_tokens and self.request.stream and slicing(self.budgets):
+            return sliced(wanted, self.budgets, self._worst(min(max_output_tokens, SLICE_TOKENS)))
+        return wanted
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) whose charges fit; the floor's do."""

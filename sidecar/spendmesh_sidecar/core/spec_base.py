@@ -12,8 +12,11 @@ Dialect = Literal["OpenAI", "Anthropic"]
 Mode = Literal["Enforce", "Observe"]
 Unit = Literal["Cost", "InputTokens", "OutputTokens", "TotalTokens", "Requests"]
 Period = Literal["Hour", "Day", "Week", "Month", "Quarter", "Year"]
-Reservation = Literal["Strict", "Expected"]
-"""What an attempt holds before it is sent: all that it may cost, or what such calls cost as a rule."""
+Reservation = Literal["Strict", "Streaming", "Expected"]
+"""
+What an attempt holds before it is sent: all that it may cost; the beginning of its output, and more as a stream shows
+more; or what such calls cost as a rule.
+"""
 PerType = Literal["Namespace", "Workload", "Pod", "User", "Feature", "Header", "PodLabel"]
 
 

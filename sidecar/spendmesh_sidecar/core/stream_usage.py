@@ -49,6 +49,11 @@ class OpenAIStream:
         for event in self._events.feed(chunk):
             self._take(event)
 
+    @property
+    def output_bytes(self) -> int:
+        """Generated text so far, in UTF-8 bytes."""
+        return self._answer.output_bytes
+
     def observe(self) -> Observation:
         """What the bytes so far say; an event whose last newline is missing counts too."""
         if (event := self._events.flush()) is not None:
@@ -104,6 +109,11 @@ class AnthropicStream:
         """Look at the next bytes."""
         for event in self._events.feed(chunk):
             self._take(event)
+
+    @property
+    def output_bytes(self) -> int:
+        """Generated text so far, in UTF-8 bytes."""
+        return self._answer.output_bytes
 
     def observe(self) -> Observation:
         """What the bytes so far say; an event whose last newline is missing counts too."""

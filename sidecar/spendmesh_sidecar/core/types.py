@@ -136,6 +136,8 @@ class Kind(Enum):
     """Its record may not be on the disk: nothing was sent, and the target has not failed."""
     CUT = "cut"
     """The connection broke after the request was sent (before or inside the answer)."""
+    STOPPED = "stopped"
+    """We ended the stream, because what it may still cost was not covered."""
     CLIENT_GONE = "client_gone"
 
     def __init__(self, word: str) -> None:

@@ -23,6 +23,10 @@ class Scanner(Protocol):
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
 
+    @property
+    def output_bytes(self) -> int:
+        """Of a stream: generated text so far, in UTF-8 bytes; else 0."""
+
     def observe(self) -> Observation:
         """What the bytes so far say, as if they were all. May be asked more than once."""
 
@@ -43,6 +47,8 @@ def scanner(operation: Operation, streamed: bool, long_cache: bool = False) -> S
 
 class _Free:
     """An operation that is never billed: nothing to look for."""
+
+    output_bytes = 0
 
     def feed(self, chunk: bytes) -> None:
         """Nothing to see."""
