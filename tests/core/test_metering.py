@@ -104,6 +104,13 @@ def test_what_is_no_stream_or_is_short_holds_all(changes: dict[str, object]) -> 
     exchange.close(built.now)
 
 
+def test_a_stream_is_no_reason_to_hold_less_on_a_limit_that_goes_by_what_is_expected() -> None:
+    built = world(replace(STREAMING, reservation="Expected"))
+    exchange = built.sent(streamed())
+    assert held(built) == worst(MAXIMUM) and exchange.meter() is None
+    exchange.close(built.now)
+
+
 def test_every_choice_has_its_slice() -> None:
     built = world()
     request = streamed()
@@ -181,6 +188,7 @@ def test_a_stream_that_nothing_is_left_for_is_ended_and_charged_at_its_worst() -
     ("denials", "code"),
     [
         ((Denial(account=MONTH, reason="in_flight"),), "budget_in_flight"),
+        ((Denial(account=MONTH, reason="exhausted"),), "budget_exceeded"),
         ((), "budget_in_flight"),
         (None, "budget_unverifiable"),
     ],

@@ -22,7 +22,7 @@ def verdict(outcome: Outcome) -> Verdict:
         return Verdict.SOFT_FAILURE
     if outcome.kind in (Kind.CONNECT, Kind.CUT):
         return Verdict.FAILURE
-    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING, Kind.UNWRITTEN, Kind.STOPPED):
+    if outcome.kind in (Kind.CLIENT_GONE, Kind.KEY_MISSING, Kind.UNWRITTEN):
         return Verdict.NEUTRAL
     broke = outcome.kind in (Kind.TIMEOUT, Kind.TRANSIENT, Kind.AMBIGUOUS)
     if outcome.status is None or outcome.status < 400:  # no answer in time, or an error inside a 200
