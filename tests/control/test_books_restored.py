@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
-from ledger_samples import REF, budget, report, want
+from ledger_samples import BUDGET, REF, budget, report, want
+from rolling_desk import PART_MS, Rolling
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.lives import begin, granted_here
 from spendmesh_operator.ledger.restoring import Forgotten
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.protocol import AccountRef, LeaseReport, LeaseState, ReportRequest
+from spendmesh_sidecar.core.specs import BudgetSpec
+from spendmesh_sidecar.protocol import AccountRef, LeaseReport, LeaseState, ReportRequest, report_digest
 
 
 @dataclass
@@ -92,6 +94,34 @@ def test_a_lease_that_its_holder_no_longer_has_stays_charged_beside_its_newer_on
     lost.desk.tell(holder(), report("aaaaaa-1", 10, closed=1))
     assert charged(lost.desk) == 210
     assert lost.desk.grant(holder(), 5).id == "bbbbbb-2"
+
+
+@pytest.mark.parametrize("late_seconds", [0, 5])
+@pytest.mark.parametrize("ago_ms", [0, 1, 59_000, PART_MS, 5 * PART_MS + 80_000, 20 * PART_MS])
+def test_rights_in_a_part_of_a_rolling_window_are_charged_in_that_part(ago_ms: int, late_seconds: int) -> None:
+    """Not in the part that has just ended: there they would count longer than what they were spent on."""
+    rolling = Rolling()
+    desk = rolling.desk
+    desk.books.begin_life("aaaaaa-")
+    copy = encode(desk.books)
+    desk.books.begin_life("bbbbbb-")
+    [lease] = desk.ask(holder(), want(600)).leases
+    sidecar = Ledger(holder().nonce, (BudgetSpec(name=BUDGET, limits=(desk.limits(REF).limit,)),), 0.0)  # type: ignore[union-attr]
+    sidecar.merge(lease, 0.0)
+    ended = lease.ends_in_ms / 1000
+    [first] = sidecar.reports(0.0)
+    assert (first.period, first.ended_seconds) == ("current", 0)
+
+    desk.books = decode(copy, "test")
+    desk.books.begin_life("cccccc-")
+    began_ms = desk.now_ms
+    now = ended + ago_ms / 1000
+    told = sidecar.reports(now)
+    assert [report_digest(each) for each in told] == [report_digest(first)], "it was not acknowledged: the same again"
+    desk.now_ms += int((now + late_seconds) * 1000)
+    request = ReportRequest(nonce=holder().nonce, reports=told)
+    desk.books.report(holder(), request, desk.limits, desk.now_ms, "taken back")
+    assert {key.start * 1000: each.charged for key, each in desk.books.holdings.accounts.items()} == {began_ms: 600}
 
 
 def test_rights_in_a_period_that_has_just_ended_are_charged_there() -> None:

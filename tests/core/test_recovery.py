@@ -128,6 +128,17 @@ def test_reports_go_on_where_they_were_so_that_the_coordinator_sees_one_holder()
     assert (second.sequence, second.previous, second.used, second.held) == (2, report_digest(first), 400, 0)
 
 
+def test_a_report_that_waits_for_its_answer_is_written_once() -> None:
+    """A coordinator that is away for hours does not fill the log."""
+    ledger, log = funded()
+    ledger.reports(0.0)
+    log.flush()
+    written = log.written
+    for minute in range(100):
+        ledger.reports(3_600.0 + 60 * minute)
+    assert log.written + log.buffered == written
+
+
 def test_what_was_given_back_is_not_spent_by_the_next_process() -> None:
     ledger, log = funded()
     for book in ledger.accounts[MONTH].leases.values():

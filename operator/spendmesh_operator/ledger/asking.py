@@ -21,6 +21,8 @@ from spendmesh_sidecar.protocol import AccountRef, Want
 LimitsOf = Callable[[AccountRef], LimitInForce | None]
 Which = Literal["previous", "current", "next"]
 """A period, seen from now."""
+ENDED_MARGIN_SECONDS = 60
+"""A report took less to come, and clocks differ by less, than this; the shortest part of a rolling window is 150 s."""
 
 
 def find_all(
@@ -53,15 +55,20 @@ def account_for(
     which: Which,
     in_force: LimitInForce | None,
     now_ms: int,
+    ended_seconds: int = 0,
 ) -> Account:
-    """The account of a pod, or a draft (one of `drafts`, or new) that opens with its first lease. Raises Refused."""
+    """
+    The account of a pod, or a draft (one of `drafts`, or new) that opens with its first lease. Raises Refused.
+
+    Of several previous periods it is the one that ended `ended_seconds` ago.
+    """
     if in_force is None or ref.override or len(ref.per) != len(in_force.limit.per):
         raise Refused("unknown")
     if not in_force.verifiable or in_force.differs:
         raise Refused("unverifiable", why=in_force.differs)
     limit = in_force.limit
     try:
-        span = _span(which, limit.window, now_ms)
+        span = _span(which, limit.window, now_ms, ended_seconds)
     except ValueError as error:
         raise Refused("unverifiable") from error
     for other in holdings.period_samples(ref.budget, ref.limit):
@@ -106,8 +113,9 @@ def _key(
     return next((key for key in keys if key in holdings.accounts or key in drafts or room), keys[-1])
 
 
-def _span(which: Which, window: WindowSpec, now_ms: int) -> Span:
+def _span(which: Which, window: WindowSpec, now_ms: int, ended_seconds: int) -> Span:
     span = span_at(window, now_ms // 1000)
     if which == "previous":
-        return span_at(window, span.start - 1)
+        within = now_ms // 1000 - ended_seconds - ENDED_MARGIN_SECONDS if ended_seconds else span.start
+        return span_at(window, min(span.start - 1, within))
     return span if which == "current" else span_after(window, span)

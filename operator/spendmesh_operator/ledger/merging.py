@@ -60,7 +60,7 @@ def merge(lease: Lease, report: LeaseReport) -> Merged:
 
 def check_values(report: LeaseReport) -> None:
     """Raises BadRequest for values that no lease can have."""
-    for name in ("used", "held", "released", "overrun", "would_block", "unheld", "granted"):
+    for name in ("used", "held", "released", "overrun", "would_block", "unheld", "granted", "ended_seconds"):
         value = getattr(report, name)
         if not 0 <= value <= MAX_AMOUNT:
             raise BadRequest(f"lease {report.lease}: {name} {value} is not between 0 and 10^18")

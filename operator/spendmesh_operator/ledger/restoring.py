@@ -85,7 +85,7 @@ def _account(
     ref, name = report.account.own, report.account.override
     # Rights that were granted count, however clusters differ since.
     in_force = replace(in_force, differs="")
-    account = account_for(holdings, {}, domain, holder.uid, ref, report.period, in_force, now_ms)
+    account = account_for(holdings, {}, domain, holder.uid, ref, report.period, in_force, now_ms, report.ended_seconds)
     if not name:
         return account
     extra = next(

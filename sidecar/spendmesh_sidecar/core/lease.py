@@ -7,7 +7,9 @@ Invariant after every call: used + held <= granted - released + overrun.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -166,13 +168,14 @@ class LeaseBook:
         """
         The report to send now; None once closing is acknowledged.
 
-        The last one again while it is unacknowledged or nothing changed (the answer brings the account's state).
+        The last one again while it is unacknowledged or nothing changed (the answer brings the account's state). How
+        long ago its period ended is said anew each time: a coordinator that was away may need it.
         """
         if self.done:
             return None
         last = self._sent
         if last is not None and not self._acknowledged:
-            return last
+            return replace(last, period=self._period(now), ended_seconds=self._ended_seconds(now))
         fresh = self._next_report(now)
         if last is not None and fresh == replace(last, sequence=fresh.sequence, previous=fresh.previous):
             return last
@@ -194,8 +197,16 @@ class LeaseBook:
             unheld=self.unheld,
             account=None if self.superseded else self.account,
             granted=self.granted,
-            period="previous" if now >= self.ends_at else "next" if now < self.starts_at else "current",
+            period=self._period(now),
+            ended_seconds=self._ended_seconds(now),
         )
+
+    def _period(self, now: float) -> Literal["previous", "current", "next"]:
+        return "previous" if now >= self.ends_at else "next" if now < self.starts_at else "current"
+
+    def _ended_seconds(self, now: float) -> int:
+        """In whole minutes, so that it is no news each time."""
+        return max(0, math.ceil((now - self.ends_at) / 60) * 60)
 
     def acknowledge(self, state: LeaseState) -> None:
         """Take the coordinator's answer: progress, a fence, and rights that it asks back."""

@@ -43,8 +43,8 @@ class LeaseReports:
                 last, report = lease.sent, lease.report(now)
                 if report is None:
                     continue
-                if report is not last:
-                    self._journal.append(report)
+                if lease.sent is not None and lease.sent is not last:
+                    self._journal.append(lease.sent)
                 found.append(report)
         found += [self._closed[lease_id] for lease_id in sorted(self._named_again) if lease_id in self._closed]
         self._named_again.clear()

@@ -183,6 +183,8 @@ class LeaseReport(Message, frozen=True, kw_only=True):
     granted: int = 0
     period: Literal["previous", "current", "next"] = "current"
     """Of the lease, seen from now by its holder."""
+    ended_seconds: int = 0
+    """Since its period ended, in whole minutes rounded up; 0: it has not, or its holder does not say."""
 
 
 class LeaseState(Message, frozen=True, kw_only=True):
@@ -207,5 +209,5 @@ def report_digest(report: LeaseReport) -> str:
     It covers what was spent. Where the lease is from, and why something was spent, is left out: a coordinator that does
     not read it finds the same.
     """
-    spent = msgspec.structs.replace(report, unheld=0, account=None, granted=0, period="current")
+    spent = msgspec.structs.replace(report, unheld=0, account=None, granted=0, period="current", ended_seconds=0)
     return hashlib.sha256(msgspec.json.encode(spent)).hexdigest()[:16]
