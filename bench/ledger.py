@@ -78,8 +78,8 @@ FULL: Final = Sizes(
     sidecars=(10, 100, 500, 1000, 2000),
     commit_seconds=1.0,
     cases=CASES,
-    rounds=15,
-    calls=800,
+    rounds=40,
+    calls=250,
     accounts=(1, 3, 10, 50),
     ledgers=100,
     attempts=30_000,
@@ -96,8 +96,8 @@ QUICK: Final = Sizes(
     sidecars=(10, 2000),
     commit_seconds=1.0,
     cases=CASES,
-    rounds=7,
-    calls=500,
+    rounds=15,
+    calls=150,
     accounts=(1, 3, 10),
     ledgers=100,
     attempts=3_000,
@@ -164,7 +164,9 @@ def main() -> int:
     os.sched_setaffinity(0, {contestants.OTHER_CORE})
     found, began = [], time.monotonic()
     size = "quick: too small to be quoted" if options.quick else "full"
-    print(f"Python {platform.python_version()}, {len(contestants.CORES)} cores, {platform.machine()}; {size}.")
+    machine = f"Python {platform.python_version()}, {len(contestants.CORES)} cores, {platform.machine()}"
+    machine += f", load {os.getloadavg()[0]:.1f} by others before the run"
+    print(f"{machine}; {size}.")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spendmesh-bench-")))
         bench = Bench(QUICK if options.quick else FULL, folder, stack.enter_context(places_when_needed(folder)))
@@ -174,7 +176,7 @@ def main() -> int:
             print(f"{time.monotonic() - began:.0f} s so far", file=sys.stderr)
         print(f"\n## goals\n\n{verdict(goal for each in found for goal in each.goals)}")
         if options.write:
-            _write(found, folder)
+            _write(found, folder, machine)
     return 0
 
 
@@ -191,9 +193,10 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _write(found: list[Findings], folder: Path) -> None:
+def _write(found: list[Findings], folder: Path, machine: str) -> None:
     for each in found:
         text = each.text + (f"\n\n{verdict(each.goals)}" if each.goals else "")
+        text += f"\n\n({machine}; `make bench-ledger ARGS='--write {each.section}'`)"
         put(DOCS / document_of(each.section), each.section, text)
         if each.section == "utilisation":
             for name in utilisation.FILES:

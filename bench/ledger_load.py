@@ -80,7 +80,7 @@ async def counts(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
 
 
 async def steady(reporters: list[Reporter], seconds: float, report_seconds: float) -> int:
-    """Each reports every `report_seconds` and acquires every sixth time, evenly spread; answers the messages sent."""
+    """Each reports every `report_seconds` and acquires every sixth time, evenly spread; answers the reports sent."""
     total = round(len(reporters) * seconds / report_seconds)
     tasks = []
     began = time.perf_counter()
