@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["parts_fixtures"]
+pytest_plugins = ["parts_fixtures", "kinds_fixtures"]
 
 REAL_PARTS = {"control_plane", "helm", "collector", "node", "node_collector", "postgres"}
 CAMPAIGN = "test_campaign.py"

@@ -174,6 +174,10 @@ class ControlPlane:
         config = kubeconfig or self.kubeconfig
         return run_kubectl(self._programs["kubectl"], config, arguments, stdin=stdin, check=check)
 
+    def forget_discovery(self) -> None:
+        """kubectl keeps for hours which kinds there are, and takes a short name that came later for a mistake."""
+        shutil.rmtree(self.folder / "kubectl-cache", ignore_errors=True)
+
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig for any user in any groups, by client certificate. RBAC decides what it may do: nothing, to
         begin with."""
