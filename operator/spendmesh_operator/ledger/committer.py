@@ -106,7 +106,8 @@ class Committer:
                 stored = await self._read()
                 if commit_id not in stored.commits:
                     raise
-                version = stored.version
+                self._accept_found(stored, commit_id)
+                return restored
             self._accept(version, commit_id)
             return restored
         raise Conflict(
@@ -139,7 +140,7 @@ class Committer:
             log.warning("commit: its outcome is not known yet: %s", error)
             return "unknown"
         if self._pending in stored.commits:
-            self._accept(stored.version, self._pending)
+            self._accept_found(stored, self._pending)
             return "committed"
         self._continue_from(stored)
         return "reread"
@@ -209,6 +210,14 @@ class Committer:
         self.epoch = self.books.epoch
         self.loaded = True
         self._committed("ok")
+
+    def _accept_found(self, stored: Stored, commit_id: str) -> None:
+        """
+        Our commit is in the store. Where other clusters write too, one may have written after it: these books are read
+        before the next decision, since under the newest version they would overwrite what they do not have.
+        """
+        self._accept(stored.version, commit_id)
+        self.loaded = not self._member
 
     async def _read(self) -> Stored:
         try:

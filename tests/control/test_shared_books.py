@@ -1,0 +1,86 @@
+"""Clusters that write the same books, one of which does not hear what became of its write."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from coordinator_samples import AT_ONCE, OTHER, POD, coordinator, granted
+from ledger_samples import acquire, want
+from spendmesh_operator.ledger.coordinator import Coordinator
+from spendmesh_operator.ledger.document import decode
+from spendmesh_operator.ledger.store import Commit, MemoryStore, Stored, Unavailable, check_expected
+
+
+class Shared:
+    """What PostgreSQL keeps: one version of the sections, and of each cluster its epoch and its newest commit."""
+
+    def __init__(self) -> None:
+        self.stored = Stored()
+        self.clusters: dict[str, tuple[int, str]] = {}
+        self.version = 0
+
+    def charged(self) -> int:
+        """Of the one account."""
+        [account] = decode(self.stored.sections, "test").holdings.accounts.values()
+        return account.charged
+
+
+class Cluster(MemoryStore):
+    """One cluster's way to it. `meanwhile` happens after the next write, whose answer is lost."""
+
+    def __init__(self, shared: Shared, name: str) -> None:
+        super().__init__()
+        self.shared, self.name = shared, name
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def read(self) -> Stored:
+        stored, known = self.shared.stored, self.shared.clusters.get(self.name)
+        epoch, commits = (known[0], frozenset({known[1]})) if known else (0, frozenset())
+        return Stored(stored.version, stored.sections, epoch, commits)
+
+    async def write(self, commit: Commit) -> str:
+        shared, (epoch, _) = self.shared, self.shared.clusters.get(self.name, (0, ""))
+        check_expected(commit, shared.stored.version, epoch)
+        shared.version += 1
+        kept = {name: each for name, each in shared.stored.sections.items() if name not in commit.drop}
+        shared.stored = Stored(str(shared.version), {**kept, **commit.put})
+        shared.clusters[self.name] = commit.epoch, commit.id
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+            raise Unavailable("the reply was lost")
+        return shared.stored.version
+
+
+def member(shared: Shared, name: str, seed: int) -> tuple[Cluster, Coordinator]:
+    store = Cluster(shared, name)
+    return store, coordinator(store, seed, settings=dataclasses.replace(AT_ONCE, member=name))
+
+
+@pytest.mark.parametrize("lost", ["a grant", "the start"])
+def test_a_cluster_that_finds_its_lost_write_keeps_what_another_one_wrote_after_it(lost: str) -> None:
+    """Else its next write would take the other one's grants out of the books, and they could be granted again."""
+
+    async def scenario() -> tuple[int, int]:
+        shared = Shared()
+        (store, one), (_, two) = member(shared, "one", 1), member(shared, "two", 2)
+        await two.start()
+
+        async def grant() -> None:
+            await two.acquire(OTHER, acquire("o", "m", want(400)))
+
+        if lost == "the start":
+            store.meanwhile = grant
+        await one.start()
+        if lost == "a grant":
+            store.meanwhile = grant
+        answers = [await one.acquire(POD, acquire(name, "n", want(100))) for name in ("r", "s")]
+        await one.stop()
+        await two.stop()
+        return granted(answers[-1]), shared.charged()
+
+    assert asyncio.run(scenario()) == (200, 600)
