@@ -98,7 +98,8 @@ class _DataHandler:
             rng=plane.rng,
             deadline_seconds=plane.limits.request_seconds,
         )
-        trace = TraceContext.parse(parsed.headers.get("traceparent", ""), parsed.headers.get("tracestate", ""))
+        told = parsed.headers.get("traceparent", "")
+        trace = TraceContext.parse(told, parsed.headers.get("tracestate", "")) if told else None
         if trace is None:
             trace = TraceContext(trace_id=plane.new_id(), parent_id="")
         return Pipeline(plane, exchange, parsed, trace, request_id)

@@ -43,9 +43,10 @@ class Encoder:
 
     def spans(self, exchange: ExchangeSpan) -> str:
         """One exchange with its attempts, as items of a list."""
-        written = [self._exchange(exchange)]
-        written += [self._attempt(exchange, attempt) for attempt in exchange.attempts]
-        return ",".join(written)
+        written = self._exchange(exchange)
+        for attempt in exchange.attempts:
+            written += f",{self._attempt(exchange, attempt)}"
+        return written
 
     def request(self, spans: Iterable[str]) -> bytes:
         """The body of one export request."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -139,21 +139,15 @@ class PooledUpstream:
 class _Response:
     """`UpstreamResponse` that gives its connection back."""
 
-    __slots__ = ("_answer", "_connection", "_origin", "_pool")
+    __slots__ = ("_answer", "_connection", "_origin", "_pool", "headers", "status")
 
     def __init__(self, pool: PooledUpstream, origin: _Origin, connection: Connection, answer: Answer) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: Connection | None = connection
         self._answer = answer
-
-    @property
-    def status(self) -> int:
-        return self._answer.status
-
-    @property
-    def headers(self) -> Sequence[tuple[str, str]]:
-        return self._answer.headers
+        self.status = answer.status
+        self.headers = answer.headers
 
     def chunks(self) -> AsyncIterator[bytes]:
         return self._answer

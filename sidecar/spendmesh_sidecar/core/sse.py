@@ -41,8 +41,8 @@ class EventReader:
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        elif chunk[:5] == b"data:" and chunk[-2:] == b"\n\n" and chunk.count(b"\n") == 2 and self._is_idle():
-            return [Event(b"", chunk[6 if chunk[5:6] == b" " else 5 : -2])]  # one event in one chunk: most streams
+        elif chunk[-2:] == b"\n\n" and self._is_idle() and (plain := _plain_events(chunk)):
+            return plain
         *lines, rest = chunk.split(b"\n")
         events = [event for line in lines if (event := self._end_line(line)) is not None]
         if rest:
@@ -109,3 +109,13 @@ class EventReader:
             self._data.clear()
         self._name, self._size, self._spoiled = b"", 0, False
         return event
+
+
+def _plain_events(chunk: bytes) -> list[Event]:
+    """Of a chunk of whole events, each one line of data, as most streams send them; of any other chunk none."""
+    events: list[Event] = []
+    for line in chunk[:-2].split(b"\n\n"):
+        if line[:5] != b"data:" or b"\n" in line:
+            return []
+        events.append(Event(b"", line[6:] if line[5:6] == b" " else line[5:]))
+    return events
