@@ -138,9 +138,10 @@ class Metrics:
 
     def settled(self, settlement: Settlement) -> None:
         """Count one attempt with its tokens and cost."""
+        model = settlement.model
         labels = (
             settlement.provider,
-            self.model_label(settlement.model),
+            model if model in self._models else self.model_label(model),
             settlement.tier,
             settlement.kind.word,
             settlement.currency,

@@ -86,13 +86,13 @@ def bill(
         usage = replace(usage, output_tokens=booked.worst.output_tokens)
         quantities = claimed = booked.worst
     else:
-        ended = ended_unix or flight.at_unix
+        ended, listed = ended_unix or flight.at_unix, flight.priced.listed
         claimed = Quantities(
             _dearest_cost(price, usage, request.bounds, flight.at_unix, ended),
             booked.worst.currency,
             usage.total_input_tokens,
             usage.output_tokens,
-            listed_nanos=_dearest_cost(flight.priced.listed, usage, request.bounds, flight.at_unix, ended),
+            listed_nanos=_dearest_cost(listed, usage, request.bounds, flight.at_unix, ended) if listed else 0,
         )
         quantities = _at_most(claimed, booked.worst) if excess else claimed
     if excess:

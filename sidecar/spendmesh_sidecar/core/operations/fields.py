@@ -16,9 +16,9 @@ from msgspec import Raw, Struct
 
 from spendmesh_sidecar.core.operations.errors import invalid, shown
 from spendmesh_sidecar.core.operations.strict_json import (
+    NULL,
     Kind,
     article,
-    is_null,
     kind_of,
     read_array,
     read_object,
@@ -66,7 +66,7 @@ def walk(members: Mapping[str, Raw], table: Table, path: str, findings: Findings
     """Check the members of one object but for those that are `null`, as absent ones."""
     for name, raw in members.items():
         check = table.get(name, _unknown)
-        if check is not None and not is_null(raw):
+        if check is not None and memoryview(raw)[0] != NULL:
             plain = name if check is not _unknown else shown(name)  # what the tables know is plain
             check(raw, f"{path}.{plain}" if path else plain, findings)
 

@@ -31,14 +31,15 @@ Kind = Literal["object", "array", "string", "number", "boolean", "null"]
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _STRING = msgspec.json.Decoder(str)
-_BRACE, _BRACKET, _QUOTE, _NULL = b'{["n'
+_BRACE, _BRACKET, _QUOTE, NULL = b'{["n'
+"""First bytes of values."""
 _KINDS: dict[int, Kind] = {
     _BRACE: "object",
     _BRACKET: "array",
     _QUOTE: "string",
     ord("t"): "boolean",
     ord("f"): "boolean",
-    _NULL: "null",
+    NULL: "null",
     **dict.fromkeys(b"-0123456789", "number"),
 }
 
@@ -120,14 +121,9 @@ def kind_of(raw: Raw) -> Kind:
     return _KINDS[memoryview(raw)[0]]
 
 
-def is_null(raw: Raw) -> bool:
-    """Whether a member is `null`, which is the same as absent in every API that we speak."""
-    return memoryview(raw)[0] == _NULL
-
-
 def given(members: Mapping[str, Raw]) -> dict[str, Raw]:
-    """The members that are not `null`."""
-    return {name: raw for name, raw in members.items() if memoryview(raw)[0] != _NULL}
+    """The members that are not `null`, which is the same as absent in every API that we speak."""
+    return {name: raw for name, raw in members.items() if memoryview(raw)[0] != NULL}
 
 
 def article(kind: Kind) -> str:
