@@ -166,3 +166,15 @@ def test_a_call_that_waits_for_rights_keeps_the_last_target() -> None:
     step = waiting.acquired((), pod.now, UNIX)
     assert isinstance(step, Attempt) and step.model == "small-1"
     waiting.close(pod.now)
+
+
+def test_a_call_that_nobody_answers_says_so_also_where_its_last_target_is_ejected_meanwhile() -> None:
+    pod = world()
+    waiting = pod.exchange(chat(model=ECONOMY))
+    step = waiting.begin(pod.now, UNIX)
+    assert isinstance(step, Acquire)
+    small(pod).trip(pod.now, pod.rng, "ratio")
+    pod.now += step.wait_seconds
+    waiting.acquired(None, pod.now, UNIX)
+    assert waiting.refusal is not None and waiting.refusal.code == "budget_unverifiable"
+    waiting.close(pod.now)
