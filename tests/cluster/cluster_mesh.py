@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -46,20 +47,19 @@ OPERATOR_FILES = ("requirements/operator.txt", "sidecar/spendmesh_sidecar", "ope
 APP_FILES = ("tests/cluster/app", "cli/spendmesh_standin")
 
 
-def build_images() -> dict[str, Path]:
-    """The archives of all images, by name; from the cache where nothing has changed."""
+def load_images(cluster: Cluster) -> None:
+    """Builds all images, or takes them from the cache where nothing has changed, and makes them known to the nodes."""
     dockerfile = ROOT / "Dockerfile"
-    collector = parts.ensure("collector")["otelcol"]
-    return {
-        "operator": node_images.build_image(
-            dockerfile, f"{OPERATOR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=OPERATOR_FILES, target="operator"
-        ),
-        "sidecar": node_images.build_image(
-            dockerfile, f"{SIDECAR_IMAGE}:{IMAGE_TAG}", context=ROOT, include=SIDECAR_FILES, target="sidecar"
-        ),
-        "app": node_images.build_image(APP / "Dockerfile", APP_IMAGE, context=ROOT, include=APP_FILES),
-        "collector": node_images.program_image(collector, COLLECTOR_IMAGE),
-    }
+    operator, sidecar = f"{OPERATOR_IMAGE}:{IMAGE_TAG}", f"{SIDECAR_IMAGE}:{IMAGE_TAG}"
+    builds: list[Callable[[], Path]] = [
+        partial(node_images.build_image, dockerfile, operator, context=ROOT, include=OPERATOR_FILES, target="operator"),
+        partial(node_images.build_image, dockerfile, sidecar, context=ROOT, include=SIDECAR_FILES, target="sidecar"),
+        partial(node_images.build_image, APP / "Dockerfile", APP_IMAGE, context=ROOT, include=APP_FILES),
+        lambda: node_images.program_image(parts.ensure("collector")["otelcol"], COLLECTOR_IMAGE),
+    ]
+    node_images.python_base_image()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda build: cluster.load_image(build()), builds))
 
 
 def examples_for_standin() -> str:
@@ -93,9 +93,7 @@ class Mesh:
 
     def prepare(self) -> None:
         """Images, stand-in and Collector; nothing of Spendmesh yet."""
-        archives = build_images()
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self.cluster.load_image, archives.values()))
+        load_images(self.cluster)
         arguments = " ".join(f"--key any:{account}={key}" for account, key in self.keys.items())
         digest = hashlib.sha256(arguments.encode()).hexdigest()[:16]  # other accounts start another stand-in
         self.cluster.apply(render("standin.yaml", image=APP_IMAGE, arguments=arguments, digest=digest))
@@ -160,16 +158,16 @@ class Mesh:
                 "stringData": {"openai": key, "anthropic": key},
             },
         ]
-        for each in objects:
-            self.cluster.apply(json.dumps(each))
+        self.cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
         path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
         eventually(lambda: self.cluster.request("GET", path)[0] == 200, f"the ServiceAccount of {name} is there")
 
     def policies(self, namespace: str, *, budget: str = "") -> None:
         """The smallest policy for a namespace (`app/policy.yaml`), and a budget of so many USD if one is said."""
-        self.cluster.apply(render("policy.yaml", namespace=namespace, standin=STANDIN_URL))
+        manifests = [render("policy.yaml", namespace=namespace, standin=STANDIN_URL)]
         if budget:
-            self.cluster.apply(render("budget.yaml", namespace=namespace, amount=budget))
+            manifests.append(render("budget.yaml", namespace=namespace, amount=budget))
+        self.cluster.apply("\n---\n".join(manifests))
         eventually(lambda: self._accepted(namespace), f"the policy of {namespace} is accepted", 60)
 
     def _accepted(self, namespace: str) -> bool:
@@ -188,6 +186,14 @@ class Mesh:
         if wait:
             app.wait_ready()
         return app
+
+    def start_apps(self, namespace: str, names: Sequence[str], *, timeout_seconds: int) -> list[App]:
+        """Pods of the test's application, all at once; returns when every one is ready."""
+        pods = [caller_pod(namespace, name) for name in names]
+        self.cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
+        ready = [f"pod/{name}" for name in names]
+        self.cluster.wait("condition=Ready", "-n", namespace, *ready, timeout_seconds=timeout_seconds)
+        return [App(self, namespace, name) for name in names]
 
     def apps(self, namespace: str, label: str) -> list[App]:
         """The running pods with this label."""

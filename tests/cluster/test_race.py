@@ -72,9 +72,7 @@ def run_race(mesh: Mesh, namespace: str, store: Store) -> Race:
     """
     mesh.namespace(namespace)
     mesh.policies(namespace, budget=LIMIT_USD)
-    apps = [mesh.start_app(namespace, f"racer-{number}", wait=False) for number in range(PODS)]
-    for app in apps:
-        app.wait_ready(240)
+    apps = mesh.start_apps(namespace, [f"racer-{number}" for number in range(PODS)], timeout_seconds=240)
     old = mesh.ready_leader()
     mesh.faults({"action": "slow", "account": namespace, "ttft_seconds": 0.5})  # else twenty SDKs starve a small node
     jobs = {app.name: app.start_job("chat", count=CALLS, workers=1, **CALL) for app in apps}

@@ -200,19 +200,21 @@ def build_image(
         if archive.exists():
             archive.touch()
             return archive
-        say(f"building the image {tag}")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as building:
-            seen = Path(building) / "context"
-            seen.mkdir()
-            for path in files:
-                copy = seen / path.relative_to(context or path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
-            (Path(building) / "Dockerfile").write_text(text)
-            _buildah(Path(building), base_archive, tag, target, arguments)
-            (Path(building) / "image.tar").replace(archive)
+    # Without the lock: a build mostly waits for downloads, and others go on beside it.
+    say(f"building the image {tag}")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as building:
+        seen = Path(building) / "context"
+        seen.mkdir()
+        for path in files:
+            copy = seen / path.relative_to(context or path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+        (Path(building) / "Dockerfile").write_text(text)
+        _buildah(Path(building), base_archive, tag, target, arguments)
+        (Path(building) / "image.tar").replace(archive)
+    with _locked():
         _forget_old(folder)
-        return archive
+    return archive
 
 
 def _buildah(building: Path, base_archive: Path, tag: str, target: str, arguments: Mapping[str, str]) -> None:
