@@ -7,6 +7,7 @@ import pytest
 from ledger_desk import Desk, holder
 from ledger_samples import report, want
 from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, NotYours
+from spendmesh_operator.ledger.books import MAX_REPORTS
 from spendmesh_sidecar.protocol import (
     LeaseReport,
     LeaseState,
@@ -114,6 +115,17 @@ def test_an_unknown_lease_is_answered_fenced() -> None:
     (state,) = Desk().tell(holder(), report("nobody-1", 5))
 
     assert state == LeaseState(lease="nobody-1", sequence=1, fenced=True)
+
+
+def test_a_message_has_as_many_reports_as_are_read_and_no_more() -> None:
+    """A longer one is refused whole, and says how many would do."""
+    desk = Desk()
+    lease = desk.grant(holder(), 100)
+    most = [report(lease.id, used) for used in range(MAX_REPORTS)]
+
+    assert desk.tell(holder(), *most)[-1].sequence == most[-1].sequence
+    with pytest.raises(BadRequest, match=f"at most {MAX_REPORTS}"):
+        desk.tell(holder(), *most, report(lease.id, 0))
 
 
 def test_one_pod_cannot_report_or_close_for_another() -> None:

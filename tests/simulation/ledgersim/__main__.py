@@ -1,10 +1,12 @@
-"""`make sim`: histories by number, by time, or one of them again."""
+"""`make sim`: mutants and histories by time, histories by number, or one of them again."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import time
+from math import inf
 
 from ledgersim import campaign, hunt
 from ledgersim.run import failure
@@ -12,23 +14,34 @@ from ledgersim.shrink import only, read
 from ledgersim.workload import draw
 from ledgersim.world import World
 
+MINUTES = 30.0
+HUNTING = 0.4
+"""Part of the time for mutants, if they need so much; the rest is for histories."""
+
 
 def main(arguments: list[str]) -> int:
     """Answers 0 when every promise held and everything occurred often enough."""
     options = _options(arguments)
     if options.mutants:
-        found = hunt.hunt(options.jobs, options.seeds or hunt.SEEDS, options.match, _say)
-        print(found.table())
-        return int(found.failed)
+        return _hunt(options, inf)
     if options.seed is not None:
         return _replay(options.seed, options.only, options.verbose)
-    seeds, minutes = options.seeds, options.minutes
-    if seeds is None and minutes is None:
-        minutes = 30.0
+    seeds, minutes, missed = options.seeds, options.minutes, 0
+    if seeds is None:
+        minutes = minutes or MINUTES
+        began = time.monotonic()
+        missed = _hunt(options, began + minutes * 60 * HUNTING)
+        minutes -= (time.monotonic() - began) / 60
     total = campaign.run(options.first, seeds, minutes * 60 if minutes is not None else None, options.jobs, _say)
     print(campaign.table(total, options.first))
     campaign.explain(total, _say)
-    return int(bool(total.violations or campaign.too_rare(total)))
+    return int(bool(missed or total.violations or campaign.too_rare(total)))
+
+
+def _hunt(options: argparse.Namespace, until: float) -> int:
+    found = hunt.hunt(options.jobs, hunt.SEEDS, options.match, _say, until, shuffle=options.first)
+    print(found.table(), flush=True)
+    return int(found.failed)
 
 
 def _replay(seed: int, kept: str | None, verbose: bool) -> int:

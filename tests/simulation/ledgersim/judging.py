@@ -26,39 +26,28 @@ from ledgersim.workload import draw
 
 FIRST_SEEDS = 12
 """Most mutants are noticed by these; the laws come next, and then the other seeds."""
+_BOOKS = ("books_grants", "books_limits", "books_quarantine", "books_reports")
+_LEDGER = ("ledger", "lease", "exchange_budgets", "recovery")
 LAWS = {
-    "operator": (
-        "tests/control/test_books_grants.py",
-        "tests/control/test_books_limits.py",
-        "tests/control/test_books_quarantine.py",
-        "tests/control/test_books_reports.py",
-        "tests/control/test_books_rolling.py",
-        "tests/control/test_books_partitions.py",
-        "tests/control/test_books_overrides.py",
-        "tests/control/test_books_restored.py",
-        "tests/control/test_books_silence.py",
-        "tests/control/test_correcting.py",
-        "tests/control/test_milestones.py",
-        "tests/control/test_ledger_document.py",
-        "tests/properties/test_periods.py",
-        "tests/properties/test_rolling_window.py",
-        "tests/properties/test_ledger_race.py",
-    ),
-    "sidecar": (
-        "tests/core/test_lease.py",
-        "tests/core/test_ledger.py",
-        "tests/core/test_exchange_budgets.py",
-        "tests/core/test_override_leases.py",
-        "tests/core/test_rolling_account.py",
-        "tests/core/test_partitions.py",
-        "tests/core/test_silence.py",
-        "tests/core/test_recovery.py",
-        "tests/properties/test_ledger_properties.py",
-        "tests/properties/test_ledger_race.py",
-    ),
+    "ledger/books": (*_BOOKS, "coordinator", "coordinator_faults", "books_restored", "ledger_document", "forecast"),
+    "ledger/granting": (*_BOOKS, "books_overrides", "books_silence", "books_rolling", "small_budget"),
+    "ledger/grants": (*_BOOKS, "books_silence", "books_rolling", "small_budget"),
+    "ledger/holdings": (*_BOOKS, "books_restored", "ledger_document", "coordinator", "books_partitions"),
+    "ledger/reporting": (*_BOOKS, "books_silence", "books_overrides"),
+    "ledger/merging": _BOOKS,
+    "ledger/accounts": (*_BOOKS, "ledger_document", "correcting", "milestones"),
+    "ledger/held": (*_BOOKS, "books_silence"),
+    "ledger/pods": (*_BOOKS, "coordinator", "ledger_document"),
+    "ledger/periods": ("periods",),
+    "ledger/rolling": ("books_rolling",),
+    "ledger/partitions": ("books_partitions",),
+    "core/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
+    "core/lease_reports": _LEDGER,
+    "core/lease": (*_LEDGER, "override_leases", "silence"),
+    "core/account": (*_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
-"""The narrow tests of the modules that mutants are made of."""
-FAST = "not 500-5000 and not 200-2500 and not ten_thousand and not steady_demand"
+"""The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""
+FAST = "not 500-5000 and not 200-2500 and not ten_thousand"
 CPU_SECONDS = 120
 """What takes longer waits for something that never comes."""
 
@@ -90,11 +79,19 @@ def _histories(seeds: range) -> str:
 
 
 def _laws(mutant: Mutant) -> str:
-    laws = LAWS["sidecar" if mutant.file.startswith(SIDECAR) else "operator"]
+    place = Path(mutant.file).with_suffix("").parts[-2:]
+    laws = [_test(name, mutant.file) for name in LAWS["/".join(place)]]
     failed = _Failed()
     quiet = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-k", FAST, "-m", "not real"]
-    status = pytest.main([*quiet, *(str(ROOT / law) for law in laws)], plugins=[failed])
+    status = pytest.main([*quiet, *laws], plugins=[failed])
     return f"law: {failed.name}" if status else ""
+
+
+def _test(name: str, file: str) -> str:
+    """The tests of a name beside others of its half, or else the properties."""
+    folder = "core" if file.startswith(SIDECAR) else "control"
+    places = (ROOT / "tests" / each / f"test_{name}.py" for each in (folder, "properties"))
+    return str(next(place for place in places if place.exists()))
 
 
 class _Failed:
@@ -126,7 +123,7 @@ def _never_ends(*_: object) -> None:
 
 def replace_code(mutant: Mutant) -> bool:
     """Give the changed functions of a module their new code. False: the change is not in a function."""
-    before = compile((ROOT / mutant.file).read_text(encoding="utf-8"), mutant.file, "exec", dont_inherit=True)
+    before = compile(mutant.text, mutant.file, "exec", dont_inherit=True)
     old, new = dict(_functions(before)), dict(_functions(mutant.code()))
     changed = {name: code for name, code in new.items() if _shown(code) != _shown(old[name])}
     __import__(mutant.module)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,8 @@ FILES = (
             "held",
             "pods",
             "periods",
+            "rolling",
+            "partitions",
         )
     ),
     *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account")),
@@ -67,6 +69,8 @@ class Mutant:
     place: int
     """Of the node, in the order of `ast.walk`."""
     change: Callable[[Any], None]
+    text: str = field(repr=False)
+    """The whole file as it was when its mutants were made."""
     again: int = 1
     """Which of the equal lines of its file it is in."""
 
@@ -82,7 +86,7 @@ class Mutant:
 
     def code(self) -> CodeType:
         """The whole module with this one change."""
-        tree = ast.parse((ROOT / self.file).read_text(encoding="utf-8"))
+        tree = ast.parse(self.text)
         self.change(list(ast.walk(tree))[self.place])
         return compile(ast.fix_missing_locations(tree), self.file, "exec")
 
@@ -99,7 +103,7 @@ def mutants_of(file: str) -> Iterator[Mutant]:
             twin = copy.deepcopy(node)
             change(twin)
             line = node.lineno  # type: ignore[attr-defined]  # only expressions and statements are changed
-            yield Mutant(file, line, lines[line - 1].strip(), ast.unparse(node), ast.unparse(twin), place, change)
+            yield Mutant(file, line, lines[line - 1].strip(), ast.unparse(node), ast.unparse(twin), place, change, text)
 
 
 def _changes(node: ast.AST) -> Iterator[Callable[[Any], None]]:
