@@ -52,13 +52,15 @@ def test_the_way_back_of_a_target_that_is_called_all_the_time_is_still_one_probe
     assert (small(pod).state(pod.now), small(pod).probes) == ("serving", 1)
 
 
-def test_where_all_are_ejected_the_one_that_is_due_first_gets_the_call() -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [("openai/medium-1", "backup/medium-2"), ("backup/medium-2", "openai/medium-1")]
+)
+def test_where_all_are_ejected_the_one_that_is_due_first_gets_the_call(first: str, second: str) -> None:
     pod = world(base_ejection_ms=60_000)
-    fail(pod, model="auto")
+    breaker(pod, first).trip(pod.now, pod.rng, "ratio")
     pod.now += 40.0
-    fail(pod, model="auto")
-    assert {breaker(pod, key).state(pod.now) for key in ("openai/medium-1", "backup/medium-2")} == {"ejected"}
-    assert pod.run(chat(), [success()]).models == ["openai/medium-1"]
+    breaker(pod, second).trip(pod.now, pod.rng, "ratio")
+    assert pod.run(chat(), [success()]).models == [first]
 
 
 def test_a_retry_where_all_are_ejected_goes_to_the_other_one() -> None:
