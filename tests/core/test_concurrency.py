@@ -68,6 +68,13 @@ def test_good_calls_add_one_in_a_round_trip_while_the_limit_is_in_use() -> None:
     assert limiter.limit == before, "one call at a time proves nothing about five"
 
 
+def test_the_last_step_to_the_maximum_does_not_pass_it() -> None:
+    limiter, slots = busy(1, ConcurrencySpec(maximum=2, increase=5))
+    limiter.limit = 1.5
+    limiter.good(slots[0])
+    assert limiter.limit == 2.0
+
+
 @pytest.mark.parametrize("ends", [1, 9])
 def test_what_is_neither_good_nor_throttled_moves_nothing(ends: int) -> None:
     limiter, slots = busy(10)
