@@ -15,8 +15,6 @@ from spendmesh_sidecar.core.breaker import Breakers, Verdict
 from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec
 
-CALLS = 20_000
-ROUNDS = 25
 KEY = "openai/medium-1"
 RNG = Random(1)
 
@@ -59,12 +57,13 @@ def ejected(breakers: Breakers, spec: BreakerSpec) -> Callable[[], None]:
     return call
 
 
-def microseconds(call: Callable[[], None]) -> float:
+def microseconds(call: Callable[[], None], calls: int, rounds: int) -> float:
     """CPU of one call."""
-    return min(timeit.repeat(call, timer=time.process_time, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
+    return min(timeit.repeat(call, timer=time.process_time, number=calls, repeat=rounds)) / calls * 1e6
 
 
-def main() -> None:
+def main(calls: int = 20_000, rounds: int = 25) -> None:
+    """Print one line for each case."""
     spec = BreakerSpec(slow_first_byte_ms=20_000)
     failing = BreakerSpec(consecutive_5xx_errors=1_000_000_000, failure_percent=100, min_requests=10**9)
     rows = {
@@ -74,7 +73,7 @@ def main() -> None:
         "a call under a limit of concurrency": limited(Limiters(), ConcurrencySpec()),
     }
     for name, call in rows.items():
-        print(f"{microseconds(call):6.2f} µs  {name}")
+        print(f"{microseconds(call, calls, rounds):6.2f} µs  {name}")
 
 
 if __name__ == "__main__":
