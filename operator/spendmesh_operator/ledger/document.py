@@ -14,22 +14,25 @@ What is missing or unreadable raises `LedgerUnreadable`: damage must never be re
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from spendmesh_operator.ledger import format_one, records
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Closed, LedgerError
+from spendmesh_operator.ledger.account_pages import (
+    Document as Document,
+    encode_page,
+    read_page,
+    section_name as section_name,
+    stored_references,
+)
+from spendmesh_operator.ledger.accounts import Account, LedgerError
 from spendmesh_operator.ledger.books import Books
 from spendmesh_operator.ledger.correcting import complete_settlements
 from spendmesh_operator.ledger.lives import number_of
 from spendmesh_sidecar.core.specs import BudgetSpec
-
-Document = dict[str, Any]
 
 FORMAT: Final = 2
 HEAD: Final = "head"
@@ -96,13 +99,6 @@ def decode(sections: Mapping[str, Document], domain: str, member: str = "") -> B
     return books
 
 
-def section_name(key: AccountKey, page: int) -> str:
-    """Name of one page of an account. A hash, so that any namespace, limit and value gives a short plain name."""
-    own = [key.override] if key.override else []
-    text = json.dumps([key.budget, key.limit, key.per, key.start, *own])
-    return f"account/{hashlib.sha256(text.encode()).hexdigest()[:24]}/{page}"
-
-
 def _check_head(head: Document, domain: str, known: int) -> None:
     if head.get("format") != known:
         raise LedgerUnreadable(
@@ -167,34 +163,7 @@ def _pods(books: Books, pages: Iterable[int]) -> Sections:
 
 
 def _account(account: Account, pages: Iterable[int]) -> Sections:
-    return [(section_name(account.key, page), _account_page(account, page)) for page in pages]
-
-
-def _account_page(account: Account, page: int) -> Document:
-    return {
-        "budget": account.key.budget,
-        "limit": account.key.limit,
-        "per": list(account.key.per),
-        "start": account.key.start,
-        "end": account.end,
-        "mode": account.mode,
-        **({"openedBy": account.opened_by} if account.opened_by else {}),
-        **({"override": account.key.override} if account.key.override else {}),
-        "spec": records.encode_limit(account.limit),
-        **records.encode_closed(account.closed.get(page, Closed())),
-        "takenBack": str(account.taken_back if page == 0 else 0),
-        "corrections": [records.encode_correction(each) for each in account.corrections if page == 0],
-        **_settled_here(account, page),
-        "pace": records.encode_pace(account.pace if page == 0 else None),
-        "milestones": records.encode_milestones(account.milestones if page == 0 else {}),
-        "leases": [records.encode_lease(account.leases[lease]) for lease in account.pages.keys(page)],
-    }
-
-
-def _settled_here(account: Account, page: int) -> Document:
-    """Under a name of its own: an operator of an earlier version would count a second copy among `corrections`."""
-    copies = [records.encode_correction(each) for each in account.corrections if each.stored_in(page)]
-    return {"settlements": copies} if copies else {}
+    return [(section_name(account.key, page), encode_page(account, page)) for page in pages]
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -244,45 +213,11 @@ def _read_pods(books: Books, page: int, document: Document, _: str) -> None:
         books.pods.restore(uid, records.decode_pod(entry))
 
 
-def _read_account(books: Books, page: int, document: Document, name: str) -> None:
-    """Pages come in order; the first one that is there says what the limit is."""
-    key = AccountKey(
-        books.domain,
-        document["budget"],
-        document["limit"],
-        tuple(document["per"]),
-        int(document["start"]),
-        document.get("override", ""),
-    )
-    if section_name(key, page) != name:
-        raise ValueError(f"section {name!r} holds another account's page")
-    account = books.holdings.accounts.get(key)
-    if account is None:
-        limit, mode = records.decode_limit(document["spec"]), records.decode_mode(document["mode"])
-        opened_by = document.get("openedBy", "")
-        account = Account(key=key, end=int(document["end"]), limit=limit, mode=mode, opened_by=opened_by)
-        books.holdings.add_account(account)
-    account.pages.reach(page)
-    account.closed[page] = records.decode_closed(document)
-    account.taken_back += records.amount(document["takenBack"])
-    corrections = [records.decode_correction(each) for each in document["corrections"]]
-    copies = [records.decode_correction(each) for each in document.get("settlements", ())]
-    account.corrections += [each for each in (*corrections, *copies) if each not in account.corrections]
-    account.pace = account.pace or records.decode_pace(document.get("pace"))
-    account.milestones |= records.decode_milestones(document.get("milestones", {}))
-    for entry in document["leases"]:
-        lease = records.decode_lease(entry)
-        if books.holdings.account_of(lease.id) is not None:
-            raise ValueError(f"lease {lease.id!r} is in two pages")
-        account.pages.place(lease.id, page)
-        books.holdings.put(account, lease)
-
-
 _READ = {
     "forgotten": _read_forgotten,
     "budgets": _read_budgets,
     "pods": _read_pods,
-    "account": _read_account,
+    "account": read_page,
 }
 
 
@@ -301,9 +236,4 @@ def _finish(books: Books, sections: Mapping[str, Document]) -> None:
         for account, lease in books.holdings.leases_of([uid]):
             if lease.holder.nonce in record.retired and not lease.quarantined:
                 books.holdings.quarantine(account, lease, "replaced")
-    complete_settlements(books, lambda account: _references(sections, account))
-
-
-def _references(sections: Mapping[str, Document], account: Account) -> set[str]:
-    first = sections.get(section_name(account.key, 0), {})
-    return {each["reference"] for each in first.get("corrections", ())}
+    complete_settlements(books, lambda account: stored_references(sections, account))
