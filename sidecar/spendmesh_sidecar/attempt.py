@@ -27,6 +27,7 @@ from spendmesh_sidecar.errors import ClientGone, KeyMissing
 from spendmesh_sidecar.http1 import header
 from spendmesh_sidecar.metered import StreamEnded, covered, error_event
 from spendmesh_sidecar.spans import AttemptSpan, TraceContext
+from spendmesh_sidecar.stream_watch import stream_watch
 from spendmesh_sidecar.time_limit import TimeLimit
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
@@ -161,6 +162,7 @@ class _Passage:
         self._response: UpstreamResponse | None = None
         self._scanner: Scanner | None = None
         self._limit = limit
+        self._watch = stream_watch(limit, step.first_byte_seconds, step.idle_seconds)
         self._client_gone = False
         self.whole = False
         client.when_gone(self._left)
@@ -193,6 +195,8 @@ class _Passage:
     def close(self) -> None:
         """Let go of the connection and the client."""
         self._client.when_gone(None)
+        if self._watch is not None:
+            self._watch.close()
         if self._response is not None:
             self._response.close()
         if self._client_gone:
@@ -216,6 +220,8 @@ class _Passage:
         size = 0
         async for chunk in response.chunks():
             self._first(chunk)
+            if self._watch is not None:
+                self._watch.heard()
             self._scanner.feed(chunk)
             if self._runner.committed:
                 await self._pass_on(chunk)
@@ -239,6 +245,8 @@ class _Passage:
         async for chunk in covered(chunks, self._scanner, meter, self._plane) if meter else chunks:
             if self._span.first_chunk_seconds is None:
                 self._first(chunk)
+            if self._watch is not None:
+                self._watch.heard()
             self._scanner.feed(chunk)
             passed = usage_filter.feed(chunk) if usage_filter else chunk
             if not self._runner.committed:

@@ -31,6 +31,8 @@ _HELP = {
     "spendmesh_uncounted_attempts_total": "Billed attempts that a limit in money let pass without a price.",
     "spendmesh_retries_total": "Retries sent.",
     "spendmesh_retry_denied_total": "Retries that were not sent, by reason.",
+    "spendmesh_client_retries_total": "Retries that clients make on their own, by what became of them.",
+    "spendmesh_observed_retries_total": "Failures by what an observed RetryBudget would have done.",
     "spendmesh_refusals_total": "Requests refused by the sidecar, by code.",
     "spendmesh_spans_dropped_total": "Spans lost, by reason. Money is never lost with them.",
     "spendmesh_breaker_state": "0 serving, 1 probing, 2 ejected.",

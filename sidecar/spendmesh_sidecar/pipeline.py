@@ -121,6 +121,10 @@ class Pipeline:
             plane.metrics.add("spendmesh_refusals_total", (("code", refusal.code),))
         if exchange.retry_denied:
             plane.metrics.add("spendmesh_retry_denied_total", (("reason", exchange.retry_denied),))
+        if exchange.client_retry:
+            plane.metrics.add("spendmesh_client_retries_total", (("outcome", exchange.client_retry),))
+        for shadow in exchange.observed_retries:
+            plane.metrics.add("spendmesh_observed_retries_total", (("decision", shadow),))
         for settlement in decision.settlements:
             plane.metrics.settled(settlement)
         if plane.telemetry.enabled:

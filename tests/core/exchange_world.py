@@ -186,6 +186,11 @@ class Run:
         return self.exchange.refusal.code if self.exchange.refusal else ""
 
     @property
+    def recovered(self) -> bool:
+        """A retry brought what the first try did not."""
+        return self.exchange.retries > 0 and self.exchange.decision.settlements[-1].kind is Kind.SUCCESS
+
+    @property
     def models(self) -> list[str]:
         return [f"{attempt.provider.alias}/{attempt.model}" for attempt in self.attempts]
 

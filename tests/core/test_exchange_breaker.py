@@ -68,7 +68,7 @@ def test_a_retry_where_all_are_ejected_goes_to_the_other_one() -> None:
     for key in ("openai/medium-1", "backup/medium-2"):
         breaker(pod, key).trip(pod.now, pod.rng, "ratio")
     run = pod.run(chat(), [failure(500), success()])
-    assert sorted(run.models) == ["backup/medium-2", "openai/medium-1"] and run.exchange.recovered
+    assert sorted(run.models) == ["backup/medium-2", "openai/medium-1"] and run.recovered
 
 
 def test_a_target_that_asked_for_a_pause_is_waited_for_and_not_left_for_an_ejected_one() -> None:

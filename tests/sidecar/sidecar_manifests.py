@@ -124,6 +124,7 @@ def retries(
                 "codes": [408, 429, 500, 502, 503, 504, 529],
                 "attempts": attempts,
                 "backoff": "1ms",
+                "throttledBackoff": "1ms",
                 "maxBackoff": "5s",
             },
             "circuitBreaker": {**breaker, "onAllEjected": on_all_ejected},

@@ -124,7 +124,7 @@ def compile_class(key: ClassKey, world: World) -> ClassResult:
     requires = [
         *features(budget_specs),
         *(["routing/1"] if routing is not None else []),
-        *(retry_features(retry) if retries.enforced or retries.observed else ()),
+        *retry_features(retry, observed_retry),
     ]
     contributors = _contributors(routing, observed, retries, budgets) - inherited.displaced.keys()
     policy = Policy(

@@ -6,9 +6,48 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from spendmesh_operator.compile.attachment import Contest, Placed
-from spendmesh_operator.manifests import RetryBudget
-from spendmesh_operator.manifests.retrybudget import AdaptiveConcurrency, CircuitBreaker
-from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec, RetrySpec
+from spendmesh_operator.manifests import RetryBudget, nanos
+from spendmesh_operator.manifests.retrybudget import (
+    AdaptiveConcurrency,
+    CircuitBreaker,
+    MaxRetryCost,
+    Operation,
+    Timeouts,
+)
+from spendmesh_sidecar.core.specs import (
+    BreakerSpec,
+    ConcurrencySpec,
+    OperationName,
+    OperationTimeouts,
+    RetryCostSpec,
+    RetrySpec,
+    TimeoutSpec,
+    WeightSpec,
+)
+
+_OPERATIONS: dict[Operation, OperationName] = {
+    "Chat": "chat",
+    "Embeddings": "embeddings",
+    "Messages": "messages",
+    "CountTokens": "count_tokens",
+    "Models": "models",
+}
+_FIRST = frozenset(
+    {
+        "name",
+        "mode",
+        "budget_percent",
+        "budget_interval_ms",
+        "min_retry_count",
+        "min_retry_interval_ms",
+        "codes",
+        "attempts",
+        "backoff_ms",
+        "max_backoff_ms",
+        "breaker",
+    }
+)
+"""What sidecars have always understood; of the breaker see `_newer`."""
 
 
 def retry_specs(contested: Contest) -> tuple[RetrySpec, RetrySpec | None]:
@@ -20,11 +59,26 @@ def retry_specs(contested: Contest) -> tuple[RetrySpec, RetrySpec | None]:
     return (_retry_spec(observed) if observed is not None else RetrySpec()), None
 
 
+def features(*specs: RetrySpec | None) -> Iterator[str]:
+    """What a sidecar has to understand to obey these; none is for the defaults."""
+    named = [spec for spec in specs if spec is not None and spec.name]
+    if named:
+        yield "retries/1"
+    defaults = RetrySpec()
+    newer = [name for name in RetrySpec.__struct_fields__ if name not in _FIRST]
+    if any(
+        _newer(spec.breaker) != _newer(defaults.breaker)
+        or any(getattr(spec, name) != getattr(defaults, name) for name in newer)
+        for spec in named
+    ):
+        yield "retries/2"
+
+
 def _retry_spec(placed: Placed) -> RetrySpec:
     budget = placed.manifest
     assert isinstance(budget, RetryBudget)
     spec = budget.spec
-    constraint, retry = spec.retry_constraint, spec.retry
+    constraint, retry, weights = spec.retry_constraint, spec.retry, spec.weights
     return RetrySpec(
         name=placed.ref,
         mode=spec.mode,
@@ -32,12 +86,50 @@ def _retry_spec(placed: Placed) -> RetrySpec:
         budget_interval_ms=_milliseconds(constraint.budget.interval),
         min_retry_count=constraint.min_retry_rate.count,
         min_retry_interval_ms=_milliseconds(constraint.min_retry_rate.interval),
+        max_retry_cost=_retry_cost(constraint.max_retry_cost),
+        deposit_on=spec.deposit_on,
+        weights=WeightSpec(throttled=weights.throttled, transient=weights.transient, timeout=weights.timeout),
+        on_exhausted=spec.on_exhausted,
         codes=tuple(sorted(retry.codes)),
         attempts=retry.attempts,
+        ambiguous=retry.ambiguous,
         backoff_ms=_milliseconds(retry.backoff),
+        throttled_backoff_ms=_milliseconds(retry.throttled_backoff),
         max_backoff_ms=_milliseconds(retry.max_backoff),
+        jitter=retry.jitter,
+        max_wait_ms=_milliseconds(retry.retry_after.max_wait),
+        unpaid_probe_ms=_milliseconds(retry.unpaid_probe_interval),
+        client_retries=spec.client_retries,
+        timeouts=_timeouts(spec.timeouts, TimeoutSpec()),
+        operations=tuple(
+            OperationTimeouts(
+                operation=_OPERATIONS[special.operation],
+                timeouts=_timeouts(special.timeouts, _timeouts(spec.timeouts, TimeoutSpec())),
+            )
+            for special in sorted(spec.per_operation, key=lambda special: special.operation)
+        ),
         breaker=_breaker_spec(spec.circuit_breaker),
         concurrency=_concurrency_spec(spec.adaptive_concurrency),
+    )
+
+
+def _retry_cost(most: MaxRetryCost | None) -> RetryCostSpec | None:
+    if most is None:
+        return None
+    return RetryCostSpec(amount=nanos(most.amount), currency=most.currency, interval_ms=_milliseconds(most.interval))
+
+
+def _timeouts(limits: Timeouts, otherwise: TimeoutSpec) -> TimeoutSpec:
+    """The limits, each with what it is where it is absent."""
+
+    def chosen(length: timedelta | None, without: int) -> int:
+        return without if length is None else _milliseconds(length)
+
+    return TimeoutSpec(
+        request_ms=chosen(limits.request, otherwise.request_ms),
+        attempt_ms=chosen(limits.backend_request, otherwise.attempt_ms),
+        first_byte_ms=chosen(limits.first_byte, otherwise.first_byte_ms),
+        stream_idle_ms=chosen(limits.stream_idle, otherwise.stream_idle_ms),
     )
 
 
@@ -66,13 +158,6 @@ def _concurrency_spec(limits: AdaptiveConcurrency | None) -> ConcurrencySpec | N
         decrease_percent=limits.decrease_percent,
         on_limit=limits.on_limit,
     )
-
-
-def features(spec: RetrySpec) -> Iterator[str]:
-    """What a sidecar has to understand to obey this RetryBudget."""
-    yield "retries/1"
-    if spec.concurrency is not None or _newer(spec.breaker) != _newer(BreakerSpec()):
-        yield "retries/2"
 
 
 def _newer(breaker: BreakerSpec) -> tuple[object, ...]:

@@ -2,22 +2,30 @@
 a success is the sidecar's."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
 
 from spendmesh_operator.manifests.attachment import Attachment
-from spendmesh_operator.manifests.common import ACCEPTED, AGE, MODE, PROGRAMMED, Column, CrdNames, Manifest
+from spendmesh_operator.manifests.common import ACCEPTED, AGE, MODE, PROGRAMMED, Column, CrdNames, Currency, Manifest
 from spendmesh_operator.manifests.conditions import Status
-from spendmesh_operator.manifests.quantities import WHOLE, DurationText, duration_default
-from spendmesh_operator.manifests.rules import SET, Node, Rule
+from spendmesh_operator.manifests.quantities import WHOLE, DecimalText, DurationText, duration_default
+from spendmesh_operator.manifests.rules import SET, Node, Rule, list_map
 
+Weight = Annotated[int, Field(ge=1, le=10), WHOLE]
 Interval = Annotated[timedelta, DurationText("1s", "1h")]
 Pause = Annotated[timedelta, DurationText("1ms", "1h")]
 StatusCode = Annotated[int, Field(ge=400, le=599), WHOLE]
+Limit = Annotated[timedelta, DurationText("100ms", "10m")]
+Operation = Literal["Chat", "Embeddings", "Messages", "CountTokens", "Models"]
 EMPTY: JsonDict = {"default": {}}
 """The server fills an absent object with the defaults of its fields."""
+
+
+def _within(part: timedelta | None, whole: timedelta | None) -> bool:
+    return part is None or whole is None or part <= whole
 
 
 class RetryShare(Node):
@@ -38,6 +46,18 @@ class MinRetryRate(Node):
     """The interval, 1s to 1h. Example: 10s"""
 
 
+class MaxRetryCost(Node):
+    """What the retries of one pod may cost. Each is held at its worst case when it is decided, and counts at its real
+    cost once that is known."""
+
+    amount: Annotated[Decimal, DecimalText(10**9, positive=True)]
+    """The amount, in the currency. A retry at a model without a price in it is not made. Example: "0.50\""""
+    currency: Currency
+    """ISO 4217 code. Example: USD"""
+    interval: Annotated[timedelta, DurationText("1s", "24h")] = duration_default("1h")
+    """In any stretch of this length, 1s to 24h, retries cost no more. Example: 1h"""
+
+
 class RetryConstraint(Node):
     """What one pod may retry: a share of its calls, and a floor for quiet pods."""
 
@@ -45,6 +65,28 @@ class RetryConstraint(Node):
     """Retries in proportion to calls. Example: {percent: 10, interval: 30s}"""
     min_retry_rate: MinRetryRate = Field(default_factory=MinRetryRate, json_schema_extra=EMPTY)
     """Retries that are allowed however few calls there are. Example: {count: 1, interval: 10s}"""
+    max_retry_cost: MaxRetryCost | None = None
+    """What retries may cost; absent: only the ModelBudgets bound it. Example: {amount: "0.50", currency: USD}"""
+
+
+class Weights(Node):
+    """What a retry takes out of the share of calls, by the failure before it: costlier failures are retried less. The
+    floor pays for any retry as one."""
+
+    throttled: Weight = 1
+    """After a provider throttled (429, 529, 503 with a Retry-After): nothing was served. Example: 1"""
+    transient: Weight = 2
+    """After a server's error or a connection that failed. Example: 2"""
+    timeout: Weight = 3
+    """After an answer that did not come in time, which is billed all the same. Example: 3"""
+
+
+class RetryAfter(Node):
+    """What a provider's own waiting hint does."""
+
+    max_wait: Pause = duration_default("60s")
+    """The longest hint that a call waits for, 1ms to 1h; with a longer one it goes to another target or fails. The
+    target is left alone by all calls of the pod until the hint is over, for at most 5 minutes. Example: 20s"""
 
 
 class Retry(Node):
@@ -64,10 +106,62 @@ class Retry(Node):
     attempts: Annotated[int, Field(ge=0, le=10), WHOLE] = 2
     """Retries of one call at most, failover included: 2 means three tries. 0 turns retries off. Example: 2"""
     backoff: Pause = duration_default("500ms")
-    """Longest pause before the first retry; it doubles each time and a random part of it is waited. A Retry-After of
-    the provider is the minimum. Example: 500ms"""
+    """Longest pause before the first retry; it doubles each time, and chance takes a part of it (see jitter). A
+    provider's own hint is the minimum. Example: 500ms"""
     max_backoff: Pause = duration_default("20s")
-    """The pause grows no longer than this; a longer Retry-After ends the retries. Example: 20s"""
+    """The pause grows no longer than this. Example: 20s"""
+    throttled_backoff: Pause = duration_default("1s")
+    """In place of backoff where a provider throttles and does not say for how long; the longer of the two counts.
+    Example: 1s"""
+    jitter: Literal["Full", "Equal", "Decorrelated", "None"] = "Full"
+    """The part of a pause that chance decides: all of it (Full), half of it (Equal), none, or a pause between backoff
+    and three times the last one (Decorrelated). Example: Equal"""
+    ambiguous: Literal["Never", "Once", "AsRetryable"] = "Once"
+    """How often a call is tried again that may have been served and billed, or that fails for its own reasons: after
+    a 500, and after OpenAI's token limit. Once goes to the next target if there is one. Example: Never"""
+    retry_after: RetryAfter = Field(default_factory=RetryAfter, json_schema_extra=EMPTY)
+    """What a provider's own waiting hint does. Example: {maxWait: 20s}"""
+    unpaid_probe_interval: Interval = duration_default("5m")
+    """How often one real call asks an account again that was out of money, 1s to 1h; meanwhile calls go to other
+    accounts or are refused. Example: 5m"""
+
+
+class Timeouts(Node):
+    """How long a call may take. What is absent is no limit, and request is 10m."""
+
+    RULES = (
+        Rule(
+            "!has(self.request) || !has(self.backendRequest) || "
+            "duration(self.backendRequest) <= duration(self.request)",
+            lambda limits: _within(limits.backend_request, limits.request),
+            "backendRequest is longer than request, which holds all tries: write a shorter one",
+            ".backendRequest",
+        ),
+        Rule(
+            "!has(self.request) || !has(self.firstByte) || duration(self.firstByte) <= duration(self.request)",
+            lambda limits: _within(limits.first_byte, limits.request),
+            "firstByte is longer than request, which holds all tries: write a shorter one",
+            ".firstByte",
+        ),
+    )
+
+    request: Limit | None = None
+    """All tries and waits of a call together, and its answer, 100ms to 10m. Example: 120s"""
+    backend_request: Limit | None = None
+    """One try, until its answer is whole, or for a stream until it begins, 100ms to 10m. Example: 60s"""
+    first_byte: Limit | None = None
+    """One try of a stream, until it begins, 100ms to 10m. Example: 30s"""
+    stream_idle: Limit | None = None
+    """The longest silence inside a stream, which then breaks off, 100ms to 10m. Example: 30s"""
+
+
+class OperationTimeouts(Node):
+    """Limits of one operation."""
+
+    operation: Operation
+    """The operation. Example: Embeddings"""
+    timeouts: Timeouts
+    """Its limits; what is absent is taken from spec.timeouts. Example: {request: 30s, backendRequest: 10s}"""
 
 
 class FailureRate(Node):
@@ -147,6 +241,22 @@ class RetryBudgetSpec(Attachment):
     """How much may be retried. Example: {budget: {percent: 10, interval: 30s}}"""
     retry: Retry = Field(default_factory=Retry, json_schema_extra=EMPTY)
     """Which failures are retried, how often and when. Example: {codes: [429, 503], attempts: 2}"""
+    deposit_on: Literal["Success", "Request"] = "Success"
+    """What earns retries: calls that succeed, so that an outage leaves the floor alone, or all calls that are made.
+    Example: Request"""
+    weights: Weights = Field(default_factory=Weights, json_schema_extra=EMPTY)
+    """What a retry takes out of the share of calls. Example: {throttled: 1, transient: 2, timeout: 3}"""
+    on_exhausted: Literal["PassThrough", "ServiceUnavailable"] = "PassThrough"
+    """What the client gets where a retry is not paid for: the provider's last answer, or 503 target_unavailable.
+    Example: ServiceUnavailable"""
+    timeouts: Timeouts = Field(default_factory=Timeouts, json_schema_extra=EMPTY)
+    """How long a call may take. Example: {request: 120s, backendRequest: 60s, firstByte: 30s, streamIdle: 30s}"""
+    per_operation: Annotated[tuple[OperationTimeouts, ...], Field(max_length=5), list_map("operation")] = ()
+    """Other limits for some operations. Example: [{operation: Embeddings, timeouts: {request: 30s}}]"""
+    client_retries: Literal["Charge", "Count"] = "Charge"
+    """What becomes of a retry that a client makes on its own (x-stainless-retry-count): Charge pays for it as for one
+    of ours after a timeout and refuses it with 503 target_unavailable where the budget is empty; Count only counts it.
+    Example: Count"""
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker, json_schema_extra=EMPTY)
     """When a failing target is left alone. Example: {consecutive5xxErrors: 5, baseEjectionTime: 5s}"""
     adaptive_concurrency: AdaptiveConcurrency | None = None

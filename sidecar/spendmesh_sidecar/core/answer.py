@@ -11,7 +11,8 @@ from spendmesh_sidecar.core.admission import Plan
 from spendmesh_sidecar.core.attempts import Attempts
 from spendmesh_sidecar.core.money import format_nanos
 from spendmesh_sidecar.core.policy_view import PolicyView
-from spendmesh_sidecar.core.refusals import refuse, unwritable
+from spendmesh_sidecar.core.refusals import refuse, retries_unpaid, unwritable
+from spendmesh_sidecar.core.retry_rules import UNPAID_FOR
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
 
@@ -43,6 +44,8 @@ def no_answer(outcome: Outcome, tries: Attempts) -> Refusal | None:
     """Our answer for an attempt that brought none to pass on; None: there is one."""
     if outcome.committed or outcome.kind in (Kind.SUCCESS, Kind.CLIENT_GONE) or tries.last is None:
         return None
+    if tries.denied in UNPAID_FOR and tries.spec.on_exhausted == "ServiceUnavailable":
+        return retries_unpaid(outcome, tries.last.candidate.key, tries.spec)
     target = tries.last.candidate.key
     attempts = f"{tries.number} attempt{'s' if tries.number != 1 else ''}"
     unanswered = not outcome.complete and (outcome.status is None or outcome.status < 400)
@@ -72,7 +75,7 @@ def _no_key(provider: ProviderSpec) -> Refusal:
 
 
 def response_headers(
-    request_id: str, decision: Decision, refusal: Refusal | None, left: str, *, final: bool
+    request_id: str, decision: Decision, refusal: Refusal | None, left: str, retry_denied: str = "", *, final: bool
 ) -> list[tuple[str, str]]:
     """`x-spendmesh-*` of contract §2; what is not known is left out."""
     headers = (
@@ -85,6 +88,7 @@ def response_headers(
         ("x-spendmesh-cost", _cost(decision.settlements) if final else ""),
         ("x-spendmesh-budget-remaining", left),
         ("x-spendmesh-error", refusal.code if refusal else ""),
+        ("x-spendmesh-retry-denied", retry_denied),
     )
     return [header for header in headers if header[1]]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.backoff import HINT_JITTER, after_hint, backoff
 from spendmesh_sidecar.core.breaker import Permit, Rng
 from spendmesh_sidecar.core.error_classes import TREATMENTS, Weight
+from spendmesh_sidecar.core.refusals import client_retry_unpaid
 from spendmesh_sidecar.core.reservation import WorstCost
 from spendmesh_sidecar.core.restraints import SHORTEST_PAUSE_SECONDS, Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
@@ -26,7 +28,9 @@ from spendmesh_sidecar.core.retry_rules import Denied, hint_of, retryable, weigh
 from spendmesh_sidecar.core.router import PassedOver
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.core.target_health import TargetHealth
-from spendmesh_sidecar.core.types import Kind, Outcome
+from spendmesh_sidecar.core.types import Kind, Outcome, Refusal
+
+ClientRetry = Literal["", "charged", "counted", "denied"]
 
 
 class Attempts(Struct, gc=False):
@@ -42,6 +46,8 @@ class Attempts(Struct, gc=False):
     """Monotonic seconds; checked before every try and every wait (linkerd1 #2369 retried for 5 h past it)."""
     client_retry: int = 0
     """Which retry of its own the client says this is: it earns nothing."""
+    of_client: ClientRetry = ""
+    """What became of that."""
     number: int = 0
     last: Priced | None = None
     denied: Denied = ""
@@ -77,6 +83,16 @@ class Attempts(Struct, gc=False):
         """A lone Observe RetryBudget: no retry of ours, and ejections are only counted."""
         return self.spec.mode == "Observe"
 
+    def charge_client(self, now: float, worst_cost: WorstCost) -> Refusal | None:
+        """Pay for a retry that the client makes on its own, as the policy wants it; the refusal where it cannot be."""
+        self.of_client = "counted"
+        if self.observed or self.spec.client_retries == "Count":
+            return None
+        denied = self._pay(self.targets[0], "Timeout", now, worst_cost)  # what else makes an SDK ask again
+        self._chosen = None
+        self.of_client = "denied" if denied else "charged"
+        return client_retry_unpaid(self.client_retry, self.spec) if denied else None
+
     def pick(self, now: float) -> Priced | None:
         """The target to try now; the others' reasons go to `passed_over`."""
         if self._chosen is not None and self._free(self._chosen, now):
@@ -89,9 +105,8 @@ class Attempts(Struct, gc=False):
 
     def wait_for_pause(self, now: float) -> float | None:
         """
-        Where `pick` found none: seconds until a paused target may be called, with chance added; None: that is too long.
-
-        However often the pause is prolonged, a call waits no longer than the policy says.
+        Where `pick` found none: seconds until a paused target may be called, with chance added; None: that is too long,
+        or however often the pause was prolonged, too long by now.
         """
         longest = self.spec.max_wait_ms / 1000
         open_now = [priced for priced in self.targets if not self._obstacle(priced, now)] or self._spared(now)
@@ -111,8 +126,7 @@ class Attempts(Struct, gc=False):
                 why = f"asked not to be called for {pause:.1f} s more"
             if not (why := why or self.health.crowded(priced)):
                 return priced
-            key = priced.candidate.key
-            self.passed_over[key] = PassedOver(key, why)
+            self.passed_over[priced.candidate.key] = PassedOver(priced.candidate.key, why)
         return next((priced for priced in self._spared(now) if self._pause(priced, now) <= longest), None)
 
     def _spared(self, now: float) -> list[Priced]:
@@ -171,9 +185,9 @@ class Attempts(Struct, gc=False):
         self.number += 1
         self.last = priced
         self._sent, self._paid, self._chosen = self._paid, None, None
-        if self.number == 1 and not self.client_retry and self.spec.deposit_on == "Request":
-            self.budget.deposit(now)
         if not self.observed:
+            if self.number == 1 and not self.client_retry and self.spec.deposit_on == "Request":
+                self.budget.deposit(now)
             self._asks = self.restraints.sent(priced.candidate.provider, now, self.spec.unpaid_probe_ms / 1000)
         return self.health.take(priced, now)
 
@@ -188,22 +202,22 @@ class Attempts(Struct, gc=False):
             self._sent = None
         if self.last is None:
             return
-        if outcome.kind is Kind.SUCCESS:
-            if not self.client_retry and self.spec.deposit_on == "Success":
-                self.budget.deposit(now)
-            if self._asks:
-                self.restraints.paid(self.last.candidate.provider, self._asks)
-        elif not self.observed:
+        if not self.observed:
             self._heed(outcome, self.last, now)
         self.health.settle(self.last, permit, outcome, now, trip=trip)
 
     def _heed(self, outcome: Outcome, last: Priced, now: float) -> None:
-        """Keep what the provider asks of us, for this call and for all others."""
-        candidate, treatment = last.candidate, TREATMENTS[outcome.kind]
-        if outcome.kind is Kind.UNPAID:
+        """Keep what the answer says beyond this try: a credit, a hint, an account that pays or does not."""
+        candidate = last.candidate
+        if outcome.kind is Kind.SUCCESS:
+            if not self.client_retry and self.spec.deposit_on == "Success":
+                self.budget.deposit(now)
+            if self._asks:
+                self.restraints.paid(candidate.provider, self._asks)
+        elif outcome.kind is Kind.UNPAID:
             probe_seconds = self.spec.unpaid_probe_ms / 1000
             self.restraints.out_of_money(candidate.provider, outcome.error_code, now, probe_seconds)
-        elif treatment.again in ("Listed", "Ambiguous") and (asked := hint_of(outcome)) > 0:
+        elif TREATMENTS[outcome.kind].again in ("Listed", "Ambiguous") and (asked := hint_of(outcome)) > 0:
             self._not_before[candidate.key] = now + asked
             self.restraints.pause(candidate.provider, candidate.target.model, asked, now)
 
@@ -218,9 +232,7 @@ class Attempts(Struct, gc=False):
         return None if isinstance(decided, str) else decided
 
     def _decide(self, outcome: Outcome, now: float, worst_cost: WorstCost) -> float | Denied:
-        if self.observed or self.last is None:
-            return ""
-        if not retryable(outcome, self.spec):
+        if self.observed or self.last is None or not retryable(outcome, self.spec):
             return ""
         if outcome.kind is Kind.KEY_MISSING:
             return self._without_key(self.last, now)

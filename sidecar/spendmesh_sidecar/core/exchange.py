@@ -7,10 +7,13 @@ seconds) and `now_unix` come in, a `Step` goes out. Whoever drives it calls `clo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from spendmesh_sidecar.core.admission import Plan, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
-from spendmesh_sidecar.core.attempts import Attempts
+from spendmesh_sidecar.core.attempts import Attempts, ClientRetry
 from spendmesh_sidecar.core.breaker import Breakers, Rng
+from spendmesh_sidecar.core.call_times import call_times
 from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.expectation import expecting
 from spendmesh_sidecar.core.ledger import Ledger
@@ -20,16 +23,17 @@ from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, 
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, unanswered
-from spendmesh_sidecar.core.reservation import Booked, Booking, worst_cost_of
+from spendmesh_sidecar.core.reservation import Booked, Booking, WorstCost, worst_cost_of
 from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route
+from spendmesh_sidecar.core.sending import attempt_step
 from spendmesh_sidecar.core.settlement import Flight, bill
+from spendmesh_sidecar.core.shadow_retries import Shadow, ShadowRetries, shadow_of
 from spendmesh_sidecar.core.target_health import TargetHealth
 from spendmesh_sidecar.core.types import (
     Acquire,
-    Attempt,
     Decision,
     Kind,
     Outcome,
@@ -72,13 +76,12 @@ class Exchange:
         """Our own answer, if that is what the client gets."""
         self._ledger, self._pricing = ledger, pricing
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
-        self._restraints = Restraints() if restraints is None else restraints
-        self._limiters = Limiters() if limiters is None else limiters
+        self._restraints, self._limiters = restraints or Restraints(), limiters or Limiters()
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
         self._enforced = enforced(policy.budgets)
-        self._phase, self._now = Phase.NEW, 0.0
-        self._unverified = False
+        self._phase, self._now, self._unverified = Phase.NEW, 0.0, False
         self._plan: Plan | None = None
+        self._shadow: ShadowRetries | None = None
         self._tries: Attempts | None = None
         self._booking: Booking | None = None
         self._shortfalls: tuple[Shortfall, ...] = ()
@@ -97,11 +100,14 @@ class Exchange:
         if isinstance(plan, Refusal):
             return self._refuse(plan)
         self._plan = plan
-        retry = self.policy.retry
-        paid_from, deadline = self._retry_budgets.of(retry), now + self._deadline_seconds
+        retry, budgets = self.policy.retry, self._retry_budgets
+        self._times = call_times(retry, self.request, now, self._deadline_seconds)
         health = TargetHealth(retry, self._breakers, self._rng, self._limiters)
-        shared = (paid_from, health, self._rng, self._restraints)
-        self._tries = Attempts(retry, *shared, plan.targets, deadline, self.request.client_retry)
+        shared = (budgets.of(retry), health, self._rng, self._restraints)
+        self._tries = Attempts(retry, *shared, plan.targets, self._times.deadline, self.request.client_retry)
+        self._shadow = shadow_of(self.policy, budgets, self.request.client_retry)
+        if self.request.client_retry and (refusal := self._tries.charge_client(now, self._cost(now_unix))):
+            return self._refuse(refusal)
         return self._next(now, now_unix)
 
     def acquired(self, denials: tuple[Denial, ...] | None, now: float, now_unix: int) -> Step:
@@ -148,15 +154,17 @@ class Exchange:
         assert self._tries is not None
         self._settle(outcome, now, now_unix)
         self._last = outcome
+        if self._shadow is not None and self._tries.last is not None:
+            self._shadow.observe(outcome, self._tries.number, self._tries.last, now, self._cost(now_unix))
         delay = None
         if not (client_gone or outcome.committed or outcome.kind is Kind.SUCCESS):
-            delay = self._tries.next_delay(outcome, now, worst_cost_of(self.request.bounds, now_unix))
+            delay = self._tries.next_delay(outcome, now, self._cost(now_unix))
         if delay is None:
             return self._finish()
-        if delay > 0:
-            self._phase = Phase.WAITING
-            return Wait(delay)
-        return self._next(now, now_unix)
+        if delay <= 0:
+            return self._next(now, now_unix)
+        self._phase = Phase.WAITING
+        return Wait(delay)
 
     def resume(self, now: float, now_unix: int) -> Step:
         """After `Wait`: make the try that was paid for."""
@@ -188,7 +196,7 @@ class Exchange:
         subject = subject_of(sent.candidate, self.request.hints) if sent else None
         known = () if self._unverified else self.policy.budgets  # what nobody verified says nothing of a budget
         left = tightest_left(self._ledger, known, self._now, self.request.hints, subject)
-        return response_headers(self.request_id, self.decision, self.refusal, left, final=final)
+        return response_headers(self.request_id, self.decision, self.refusal, left, self.retry_denied, final=final)
 
     @property
     def retries(self) -> int:
@@ -196,14 +204,19 @@ class Exchange:
         return max(0, self._tries.number - 1) if self._tries else 0
 
     @property
-    def recovered(self) -> bool:
-        """A retry brought what the first try did not."""
-        return self.retries > 0 and self._last is not None and self._last.kind is Kind.SUCCESS
+    def retry_denied(self) -> str:
+        """Why the last failure was not retried (`retry_rules.Denied`); or empty."""
+        return self._tries.denied if self._tries else ""
 
     @property
-    def retry_denied(self) -> str:
-        """Why the last failure was not retried: budget, attempts, deadline, concurrency, …; or empty."""
-        return self._tries.denied if self._tries else ""
+    def client_retry(self) -> ClientRetry:
+        """What became of a retry that the client made on its own; empty: it is none."""
+        return self._tries.of_client if self._tries else ""
+
+    @property
+    def observed_retries(self) -> Sequence[Shadow]:
+        """What an observed RetryBudget would have done after each failure."""
+        return self._shadow.decisions if self._shadow is not None else ()
 
     @property
     def passed_over(self) -> tuple[PassedOver, ...]:
@@ -223,6 +236,9 @@ class Exchange:
             raise ExchangeError(f"{self.request_id}: {expected.value}() was called, {self._phase.value}() is due")
         self._now = now
         self._phase = Phase.DONE
+
+    def _cost(self, now_unix: int) -> WorstCost:
+        return worst_cost_of(self.request.bounds, now_unix)
 
     def _next(self, now: float, now_unix: int) -> Step:
         """Choose a target and reserve the try on it."""
@@ -267,18 +283,7 @@ class Exchange:
         self._unverified = self._unverified or (booked is not None and booked.unverified)
         self._booking = self._lease_deadline = None
         self._phase = Phase.ATTEMPTING
-        return Attempt(
-            number=self._tries.number,
-            reservation=booking.reservation,
-            target=priced.candidate.target,
-            tier=priced.candidate.tier,
-            provider=priced.candidate.provider,
-            model=priced.candidate.target.model,
-            max_output_tokens=booked.max_output_tokens if booked and (priced.injected or priced.clamped) else None,
-            output_field=priced.output_field,
-            include_usage=self._plan.include_usage,
-            timeout_seconds=self._tries.deadline - now,
-        )
+        return attempt_step(self._flight, self._plan.include_usage, self._times, now)
 
     def _settle(self, outcome: Outcome, now: float, now_unix: int | None) -> None:
         flight, self._flight = self._flight, None

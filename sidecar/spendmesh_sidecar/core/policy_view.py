@@ -39,3 +39,8 @@ class PolicyView(Protocol):
     def retry(self) -> RetrySpec:
         """The effective RetryBudget, or the defaults."""
         ...
+
+    @property
+    def observed_retry(self) -> RetrySpec | None:
+        """Evaluated beside, changes nothing."""
+        ...

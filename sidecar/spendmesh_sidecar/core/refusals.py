@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from spendmesh_sidecar.core.money import NANOS_PER_UNIT, format_nanos
 from spendmesh_sidecar.core.rights import AccountState, Denial
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
-from spendmesh_sidecar.core.types import Refusal, Shortfall
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RetrySpec
+from spendmesh_sidecar.core.types import Outcome, Refusal, Shortfall
 
 STATUS = {
     "budget_exceeded": 402,
@@ -180,6 +180,32 @@ def out_of_reach(why: str, reopens_in_seconds: float) -> Refusal:
         f"No target takes this call now{f' ({why})' if why else ''}. Come back in {format_duration(wait)}.",
         retry_after_seconds=wait,
     )
+
+
+def retries_unpaid(outcome: Outcome, target: str, spec: RetrySpec) -> Refusal:
+    """Another try might have helped, but the RetryBudget does not pay for it, and wants that said (`onExhausted`)."""
+    hint = outcome.retry_after_seconds or spec.min_retry_interval_ms / 1000
+    ended = f"ended as {outcome.kind.value}" + (f" ({outcome.status})" if outcome.status else "")
+    return refuse(
+        "target_unavailable",
+        f"The last try at {target} {ended}, and {_retry_budget(spec)} pays for no further one now. Come back in "
+        f"{format_duration(max(1.0, hint))}, or raise its retryConstraint.",
+        retry_after_seconds=hint,
+    )
+
+
+def client_retry_unpaid(number: int, spec: RetrySpec) -> Refusal:
+    """The client retries on its own, beside us, more than the RetryBudget pays for."""
+    return refuse(
+        "target_unavailable",
+        f"This is retry {number} of the client's own, and {_retry_budget(spec)} does not pay for it now. Retries are "
+        "made here: set max_retries=0 in the client.",
+        retry_after_seconds=spec.min_retry_interval_ms / 1000,
+    )
+
+
+def _retry_budget(spec: RetrySpec) -> str:
+    return f"RetryBudget {spec.name}" if spec.name else "the built-in retry budget"
 
 
 def find_limit(budgets: tuple[BudgetSpec, ...], budget: str, limit: str) -> LimitSpec | None:

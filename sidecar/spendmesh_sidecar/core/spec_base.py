@@ -18,6 +18,7 @@ What an attempt holds before it is sent: all that it may cost; the beginning of 
 more; or what such calls cost as a rule.
 """
 PerType = Literal["Namespace", "Workload", "Pod", "User", "Feature", "Header", "PodLabel"]
+OperationName = Literal["chat", "embeddings", "messages", "count_tokens", "models"]
 
 
 class Spec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

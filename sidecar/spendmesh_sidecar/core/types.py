@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Raw, Struct
 
 from spendmesh_sidecar.core.rights import AccountRef
-from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
+from spendmesh_sidecar.core.specs import Dialect, OperationName, ProviderSpec, TargetSpec
 
 # --- the request ------------------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ from spendmesh_sidecar.core.specs import Dialect, ProviderSpec, TargetSpec
 class Operation(Struct, frozen=True, gc=False):
     """One call that a dialect has. Upstream it is base URL + `upstream_path`, never client bytes."""
 
-    name: Literal["chat", "embeddings", "messages", "count_tokens", "models"]
+    name: OperationName
     dialect: Dialect
     method: Literal["GET", "POST"]
     upstream_path: str
@@ -86,6 +86,8 @@ class ParsedRequest(Struct, frozen=True, gc=False):
     """Field paths we do not know or cannot price, such as `tools[0].type=web_search`: refused under a Cost limit."""
     client_retry: int = 0
     """`x-stainless-retry-count`: the SDK says this is its n-th retry."""
+    client_wait_seconds: float = 0.0
+    """`x-stainless-read-timeout`: how long the SDK says it waits for the next byte; 0: it does not say."""
     provider: str = ""
     """Alias from `/providers/<alias>/…`; empty: policy chooses."""
 
@@ -221,6 +223,10 @@ class Attempt(Struct, frozen=True, gc=False):
     include_usage: bool
     """Add `stream_options.include_usage`; its chunk is taken out again unless the client asked."""
     timeout_seconds: float
+    first_byte_seconds: float = 0.0
+    """A stream has to begin within this; 0: any time."""
+    idle_seconds: float = 0.0
+    """The longest pause inside a stream that has begun; 0: any."""
 
 
 class Wait(Struct, frozen=True, gc=False):

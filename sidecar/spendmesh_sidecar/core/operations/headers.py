@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
-from spendmesh_sidecar.core.hints import Headers as Headers
+from spendmesh_sidecar.core.hints import Headers as Headers, number
 from spendmesh_sidecar.core.operations.errors import invalid
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Hints
@@ -21,6 +21,9 @@ MAX_HINT_CHARACTERS = 128
 """As OpenAI's `safety_identifier`."""
 MAX_SCOPE_BYTES = 128
 """UTF-8, after NFC: the value of a header that a limit is divided by becomes part of an account's name."""
+
+MAX_CLIENT_WAIT_SECONDS = 86_400.0
+"""A day: who waits longer waits for ever."""
 
 _OURS = "x-spendmesh-"
 _HINTS = {f"{_OURS}{name.replace('_', '-')}": name for name in Hints.__struct_fields__ if name != "scopes"}
@@ -153,6 +156,13 @@ def read_client_retry(headers: ClientHeaders) -> int:
     """Which retry of its own the SDK says this is; 0 when it says nothing that can be believed."""
     text = headers.passed.get("x-stainless-retry-count", "").strip()
     return int(text) if _RETRY_COUNT.fullmatch(text) else 0
+
+
+def read_client_wait(headers: ClientHeaders) -> float:
+    """How many seconds the SDK waits for the next byte; 0 when it says nothing that can be believed."""
+    text = headers.passed.get("x-stainless-read-timeout", "").strip()
+    seconds = number(text) or 0.0
+    return seconds if seconds <= MAX_CLIENT_WAIT_SECONDS else 0.0
 
 
 def upstream_headers(dialect: Dialect, headers: ClientHeaders) -> dict[str, str]:

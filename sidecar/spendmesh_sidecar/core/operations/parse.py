@@ -13,6 +13,7 @@ from spendmesh_sidecar.core.operations.headers import (
     ClientHeaders,
     Headers,
     read_client_retry,
+    read_client_wait,
     read_hints,
     read_scopes,
     upstream_headers,
@@ -71,6 +72,7 @@ def parse_request(
         usage_asked=read.usage_asked,
         unpriced_fields=unpriced,
         client_retry=read_client_retry(told),
+        client_wait_seconds=read_client_wait(told),
         provider=alias,
     )
 
