@@ -16,20 +16,20 @@ from msgspec import Struct
 
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.journal import LedgerUnwritable
-from spendmesh_sidecar.core.operations.headers import credentials, response_headers
-from spendmesh_sidecar.core.operations.rewrite import rewrite
+from spendmesh_sidecar.core.operations.headers import response_headers
 from spendmesh_sidecar.core.outcome import answered, broken
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, Settlement
 from spendmesh_sidecar.core.usage import Scanner, UsageChunkFilter, scanner
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream import Downstream
-from spendmesh_sidecar.errors import ClientGone, KeyMissing
+from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.http1 import header
 from spendmesh_sidecar.metered import StreamEnded, covered, error_event
 from spendmesh_sidecar.spans import AttemptSpan, TraceContext
 from spendmesh_sidecar.stream_watch import stream_watch
 from spendmesh_sidecar.time_limit import TimeLimit
 from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
+from spendmesh_sidecar.upstream_request import KeyMissing, upstream_request
 
 Headers = list[tuple[str, str]]
 
@@ -77,7 +77,8 @@ class AttemptRunner:
                 passage = _Passage(self, step, client, span, began, limit)
                 if plane.log.waits and self._request.operation.billed:
                     await plane.log.durable()
-                outcome = await passage.run(self._request_for(step, span))
+                sent = upstream_request(self._request, step, plane.keys, self._trace, span.span_id)
+                outcome = await passage.run(sent)
         except KeyMissing:
             outcome = broken(Kind.KEY_MISSING)
         except LedgerUnwritable:
@@ -118,25 +119,6 @@ class AttemptRunner:
         )
         self._spans.append(span)
         return span
-
-    def _request_for(self, step: Attempt, span: AttemptSpan) -> UpstreamRequest:
-        """The target's URL, model, limits and key; nothing of the client's that was not allowed through."""
-        headers = {**self._request.headers, "traceparent": self._trace.traceparent(span.span_id)}
-        if not self._trace.parent_id:
-            headers.pop("tracestate", None)  # a trace begins here
-        if step.provider.auth == "APIKey":
-            key = self._plane.keys.get(step.provider.key_name)
-            if key is None or not (key.isascii() and key.isprintable()):
-                raise KeyMissing
-            name, value = credentials(step.provider.dialect, key)
-            headers[name] = value
-        operation = self._request.operation
-        return UpstreamRequest(
-            method=operation.method,
-            url=step.provider.base_url + operation.upstream_path,
-            headers=list(headers.items()),
-            body=rewrite(self._request, step.model, step.max_output_tokens, step.include_usage, step.output_field),
-        )
 
 
 class _Passage:
@@ -242,6 +224,7 @@ class _Passage:
         usage_filter = UsageChunkFilter() if self._take_out_usage else None
         meter = self._runner._exchange.meter()
         chunks = response.chunks()
+        held: bytearray | None = None
         async for chunk in covered(chunks, self._scanner, meter, self._plane) if meter else chunks:
             if self._span.first_chunk_seconds is None:
                 self._first(chunk)
@@ -250,15 +233,25 @@ class _Passage:
             self._scanner.feed(chunk)
             passed = usage_filter.feed(chunk) if usage_filter else chunk
             if not self._runner.committed:
+                if self._scanner.failed:  # before anything else: it can still be tried again
+                    held = (held or bytearray()) + passed
+                    if len(held) < self._plane.limits.error_answer_bytes:
+                        continue
                 await self._commit(response)
+                passed = bytes(held or passed)
             if passed and not self._client_gone:
                 try:
                     await self._client.write(passed)
                 except ClientGone:
                     self._left()
+        rest = usage_filter.end() if usage_filter else b""
+        if held is not None and not self._runner.committed:
+            headers = response_headers(response.headers, "upstream")
+            self._runner.answer = Answer(response.status, headers, bytes(held + rest))
+            return self._ended(response)
         if not self._runner.committed:
             await self._commit(response)
-        if usage_filter and (rest := usage_filter.end()):
+        if rest:
             await self._pass_on(rest)
         return self._ended(response)
 

@@ -239,7 +239,7 @@ def test_the_one_retry_after_an_ambiguous_failure_goes_to_the_next_target() -> N
 
 @pytest.mark.parametrize(("like", "tries"), [(529, 2), (400, 1)])
 def test_an_error_inside_a_200_is_retried_as_what_it_is_like(like: int, tries: int) -> None:
-    """Row 19: nothing of it went to the client, so the class decides and not the head."""
+    """Row 20: nothing of it went to the client, so the class decides and not the head."""
     inside = Outcome(Kind.THROTTLED if like == 529 else Kind.NON_RETRYABLE, 200, like_status=like)
     assert len(World().run(chat(), [inside, success()][:tries]).attempts) == tries
 

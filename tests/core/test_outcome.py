@@ -115,7 +115,7 @@ def test_row_31_an_error_code_is_an_identifier_or_nothing() -> None:
 def test_an_error_inside_a_200_has_the_class_of_its_code(
     dialect: Dialect, code: str, kind: Kind, like: int | None
 ) -> None:
-    """Row 19: a good head does not make an error good; `codes` of a policy know it by its usual status."""
+    """Row 20: a good head does not make an error good; `codes` of a policy know it by its usual status."""
     outcome = answered(dialect, 200, [], b"", NOW, Observation(error_code=code))
     assert (outcome.kind, outcome.status, outcome.like_status) == (kind, 200, like)
 

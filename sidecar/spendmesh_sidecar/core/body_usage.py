@@ -58,6 +58,11 @@ class BodyScanner:
         self._size = 0
         self._tail = bytearray()
 
+    @property
+    def failed(self) -> bool:
+        """A whole body is read at its end only."""
+        return False
+
     def feed(self, chunk: bytes) -> None:
         """Keep the next bytes, or of a long body its ends."""
         was_long = self._size > MAX_BODY_BYTES

@@ -50,6 +50,11 @@ class Answer:
         """Note an error object inside the answer."""
         self.error_code = self.error_code or error_code({"error": error}) or "error"
 
+    @property
+    def failed(self) -> bool:
+        """An error came, and no text before it."""
+        return bool(self.error_code) and not self.output_bytes
+
     def finish(self, choice: object, reason: object) -> None:
         """Note why a choice ended."""
         if isinstance(reason, str) and len(self.finished) < MAX_FINISH_REASONS:

@@ -54,6 +54,11 @@ class OpenAIStream:
         """Generated text so far, in UTF-8 bytes."""
         return self._answer.output_bytes
 
+    @property
+    def failed(self) -> bool:
+        """An error came, and no text before it."""
+        return self._answer.failed
+
     def observe(self) -> Observation:
         """What the bytes so far say; an event whose last newline is missing counts too."""
         if (event := self._events.flush()) is not None:
@@ -114,6 +119,11 @@ class AnthropicStream:
     def output_bytes(self) -> int:
         """Generated text so far, in UTF-8 bytes."""
         return self._answer.output_bytes
+
+    @property
+    def failed(self) -> bool:
+        """An error came, and no text before it."""
+        return self._answer.failed
 
     def observe(self) -> Observation:
         """What the bytes so far say; an event whose last newline is missing counts too."""

@@ -20,6 +20,10 @@ __all__ = ["Observation", "Scanner", "UsageChunkFilter", "scanner"]
 class Scanner(Protocol):
     """Feed every chunk as it came from the provider; ask at the end, or whenever the stream stops."""
 
+    @property
+    def failed(self) -> bool:
+        """An error came, and no text before it."""
+
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
 
@@ -49,6 +53,7 @@ class _Free:
     """An operation that is never billed: nothing to look for."""
 
     output_bytes = 0
+    failed = False
 
     def feed(self, chunk: bytes) -> None:
         """Nothing to see."""
