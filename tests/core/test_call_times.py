@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from exchange_world import MODELS, RETRY, World, chat, policy, success
+from exchange_world import MODELS, RETRY, World, chat, policy, success, throttled
 from spendmesh_sidecar.core.call_times import call_times
 from spendmesh_sidecar.core.operations.headers import ClientHeaders, read_client_wait
 from spendmesh_sidecar.core.outcome import broken
@@ -90,3 +90,16 @@ def test_the_clients_patience_bounds_retries_too() -> None:
     world = timed(jitter="None", backoff_ms=5_000)
     run = world.run(chat(client_wait_seconds=5.0), [Outcome(Kind.TRANSIENT, 503, complete=True)])
     assert (run.waits, run.exchange.retry_denied) == ([], "deadline")
+
+
+def test_a_call_whose_time_is_over_before_it_is_sent_says_so() -> None:
+    """It waited for a pause, and its event loop was late: nothing is sent for a client that has stopped listening."""
+    world = timed(attempts=0)
+    world.run(chat(model="spendmesh/economy"), [throttled(5.0)])
+    waiting = world.exchange(chat(model="spendmesh/economy", client_wait_seconds=20.0))
+    waiting.begin(world.now, 0)
+    world.now += 30.0
+    waiting.resume(world.now, 0)
+    assert waiting.refusal is not None
+    assert (waiting.refusal.code, waiting.refusal.status) == ("attempt_timeout", 504)
+    waiting.close(world.now)

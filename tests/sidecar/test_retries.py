@@ -120,10 +120,11 @@ async def test_retries_stay_within_their_budget_and_denials_are_counted(empty_wo
     world.standin.faults(FaultRule("status", status=503))
     failed = await asyncio.gather(*(raw(world) for _ in range(60)), return_exceptions=True)
     assert {type(error) for error in failed} == {openai.InternalServerError}
+    reached = sum(getattr(error, "code", "") != "budget_unverifiable" for error in failed)
     tried = await world.total("spendmesh_retries_total")
-    assert 0 < tried <= 60 * 0.10 + 3
-    assert len(world.provider_requests()) == 60 + tried
-    assert await world.total("spendmesh_retry_denied_total", reason="budget") > 40
+    assert 0 < tried <= reached * 0.10 + 3
+    assert len(world.provider_requests()) == reached + tried
+    assert await world.total("spendmesh_retry_denied_total", reason="budget") >= reached - tried > 0
 
 
 async def test_an_observed_retry_budget_retries_nothing_and_leaves_the_provider_s_word(empty_world: World) -> None:

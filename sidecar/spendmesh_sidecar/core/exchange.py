@@ -22,7 +22,7 @@ from spendmesh_sidecar.core.metering import Meter, meter_of
 from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, unanswered
+from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, out_of_time, unanswered
 from spendmesh_sidecar.core.reservation import Booked, Booking, WorstCost, worst_cost_of
 from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
@@ -244,7 +244,9 @@ class Exchange:
         """Choose a target and reserve the try on it."""
         assert self._tries is not None
         priced = self._tries.pick(now)
-        if priced is None or now >= self._tries.deadline:
+        if now >= self._tries.deadline:
+            return self._refuse(out_of_time())
+        if priced is None:
             if (wait := self._tries.wait_for_pause(now)) is None:
                 return self._refuse(out_of_reach(self._tries.why_none, self._tries.reopens_in(now)))
             self._phase = Phase.WAITING

@@ -182,6 +182,11 @@ def out_of_reach(why: str, reopens_in_seconds: float) -> Refusal:
     )
 
 
+def out_of_time() -> Refusal:
+    """The call waited too long, for rights or for a pause."""
+    return refuse("attempt_timeout", "The call's time was over before it could be sent; nothing more was sent for it.")
+
+
 def retries_unpaid(outcome: Outcome, target: str, spec: RetrySpec) -> Refusal:
     """Another try might have helped, but the RetryBudget does not pay for it, and wants that said (`onExhausted`)."""
     hint = outcome.retry_after_seconds or spec.min_retry_interval_ms / 1000
