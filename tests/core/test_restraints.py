@@ -194,6 +194,19 @@ def test_a_call_that_began_before_proves_nothing() -> None:
     assert world.run(chat(model=ECONOMY)).code == "target_unavailable"
 
 
+def test_only_the_last_call_that_asked_speaks_for_the_account() -> None:
+    """One that asked an interval ago may have been served before the account was found spent again."""
+    world = alone()
+    world.run(chat(model=ECONOMY), [UNPAID])
+    world.now += PROBE_SECONDS
+    slow = world.sent(chat(model=ECONOMY))
+    world.now += PROBE_SECONDS
+    world.run(chat(model=ECONOMY), [UNPAID])
+    slow.observe(success(), world.now, 0)
+    slow.close(world.now)
+    assert world.run(chat(model=ECONOMY)).code == "target_unavailable"
+
+
 def test_an_account_is_a_key_at_a_host() -> None:
     assert account_of(OPENAI) == account_of(SAME_ACCOUNT) != account_of(BACKUP)
     assert account_of(OPENAI) != account_of(replace(OPENAI, key_name="other"))

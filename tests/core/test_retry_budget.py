@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
-from spendmesh_sidecar.core.specs import RetrySpec
+from spendmesh_sidecar.core.specs import RetryCostSpec, RetrySpec
 
 
 def spec(**changes: object) -> RetrySpec:
@@ -67,6 +67,25 @@ def test_a_refund_can_be_spent_again() -> None:
     assert first is not None and budget.try_withdraw(0.0) is None
     budget.refund(first)
     assert budget.try_withdraw(0.0) is not None
+
+
+def test_a_refund_gives_back_all_that_a_heavy_retry_took() -> None:
+    budget = RetryBudget(spec(budget_percent=100))
+    for _ in range(3):
+        budget.deposit(0.0)
+    first = budget.try_withdraw(0.0, 3)
+    assert first is not None and budget.balance(0.0) == 0
+    budget.refund(first)
+    assert budget.balance(0.0) == 300
+
+
+def test_the_bound_in_money_is_met_exactly_and_for_its_whole_interval() -> None:
+    most = RetryCostSpec(amount=1_000, currency="USD", interval_ms=60_000)
+    budget = RetryBudget(spec(min_retry_count=9, max_retry_cost=most))
+    assert budget.try_withdraw(0.0, 1, 600) is not None
+    assert budget.affordable(0.0, 400, "USD") and not budget.affordable(0.0, 401, "USD")
+    assert not budget.affordable(59.9, 401, "USD"), "what was spent a moment less than an interval ago counts"
+    assert budget.affordable(66.1, 1_000, "USD"), "and a slot after the interval it does not"
 
 
 def test_an_edit_of_the_policy_mints_no_retries() -> None:

@@ -170,6 +170,14 @@ def test_an_observed_retry_budget_earns_and_spends_on_its_own() -> None:
     assert world.retry_budgets.of(world.policy.retry).retries == 0
 
 
+def test_a_clients_own_retry_earns_an_observed_retry_budget_nothing() -> None:
+    observed = replace(RETRY, name="team-a/next", mode="Observe", min_retry_count=0, budget_percent=100)
+    world = World(policy(observed_retry=observed))
+    for _ in range(3):
+        world.run(chat(client_retry=1), [success()])
+    assert world.retry_budgets.of(observed).deposits == 0
+
+
 def test_a_lone_observed_retry_budget_is_evaluated_too() -> None:
     world = World(policy(retry=replace(RETRY, mode="Observe", min_retry_count=1, ambiguous="Never")))
     judged = [
