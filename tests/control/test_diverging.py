@@ -70,6 +70,8 @@ DIFFERENT: list[tuple[BudgetSpec, str]] = [
     (edited(on_unverifiable="Survival", survival_percent=5), "limits[hourly].onUnverifiable"),
     (edited(survival_percent=5), "limits[hourly].survivalPercent"),
     (edited(allow_cap=5), "limits[hourly].allowCap"),
+    (edited(reservation="Streaming", overshoot_percent=5), "limits[hourly].reservation"),
+    (edited(overshoot_percent=5), "limits[hourly].overshootPercent"),
     (edited(overrides=(OverrideSpec(name="x", amount=1, starts=0, ends=9),)), "limits[hourly].overrides"),
 ]
 

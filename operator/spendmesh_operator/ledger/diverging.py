@@ -39,6 +39,8 @@ _FIELDS: Final[Mapping[str, Callable[[LimitSpec], Any]]] = {
     "onUnverifiable": attrgetter("on_unverifiable"),
     "survivalPercent": attrgetter("survival_percent"),
     "allowCap": attrgetter("allow_cap"),
+    "reservation": attrgetter("reservation"),
+    "overshootPercent": attrgetter("overshoot_percent"),
     "overrides": attrgetter("overrides"),
 }
 """As manifests name them: how they are read."""
