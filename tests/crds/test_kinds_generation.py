@@ -81,6 +81,7 @@ def test_a_field_that_goes_with_another_is_never_written_without_it(committed_cr
         ".inheritance": "Override",
         ".unpricedModels": "Deny",
         ".limits[].onUnverifiable": "Deny",
+        ".limits[].reservation": "Strict",
         ".limits[].window.anchorDay": "1",
     }
     assert [name for name in (*companions, *younger) if "default" in fields[name]] == []

@@ -111,7 +111,7 @@ class Limit(Node):
             f"allowCap of a Cost limit is at most {COST_MAX}, of a counted one a whole number",
         ),
         Rule(
-            "(self.reservation == 'Strict') != has(self.overshootPercent)",
+            "(!has(self.reservation) || self.reservation == 'Strict') != has(self.overshootPercent)",
             lambda limit: (limit.reservation == "Strict") == (limit.overshoot_percent is None),
             "overshootPercent goes with reservation Streaming and Expected, not with Strict: add one, or take it out",
         ),
@@ -183,7 +183,7 @@ class Limit(Node):
     """With Survival: percent of the amount, which is then not spent while the operator answers. Example: 5"""
     allow_cap: Annotated[Decimal, DecimalText(COUNT_MAX, positive=True)] | None = None
     """With Allow: what each sidecar may spend without rights in a period, in the limit's unit. Example: "1.00\""""
-    reservation: Literal["Strict", "Streaming", "Expected"] = "Strict"
+    reservation: Annotated[Literal["Strict", "Streaming", "Expected"], UNSTORED] = "Strict"
     """What a call holds while it runs. Strict: all that it may cost, so that the amount is never exceeded. Streaming:
     of a stream its input and the next 1,024 tokens of its output; it is ended when no more can be held. Expected: what
     95 % of the calls to its model have cost lately. The latter two as far as overshootPercent allows; else all. May
