@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import uvloop
@@ -80,15 +80,17 @@ def _latencies(field: list[contestants.Contestant], series: dict[str, Series], c
 
 
 async def _in_turn(field: list[contestants.Contestant], calls: int) -> dict[str, list[float]]:
-    opened = [(one, load.request_bytes(one.path, stream=False), await load.connect(one.port)) for one in field]
     took: dict[str, list[float]] = {one.name: [] for one in field}
-    for number in range(calls):
-        for one, request, connection in opened if number % 2 else reversed(opened):
-            began = time.perf_counter()
-            await connection.call(request)
-            took[one.name].append(time.perf_counter() - began)
-    for _, _, connection in opened:
-        connection.close()
+    async with AsyncExitStack() as stack:
+        opened = []
+        for one in field:
+            connection = await stack.enter_async_context(load.connect(one.port))
+            opened.append((one, load.request_bytes(one.path, stream=False), connection))
+        for number in range(calls):
+            for one, request, connection in opened if number % 2 else reversed(opened):
+                began = time.perf_counter()
+                await connection.call(request)
+                took[one.name].append(time.perf_counter() - began)
     return took
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 BODY_BYTES = 2000
 
@@ -65,9 +67,14 @@ class Connection:
         self._writer.close()
 
 
-async def connect(port: int) -> Connection:
-    """A connection to a port of this machine."""
-    return Connection(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
+@asynccontextmanager
+async def connect(port: int) -> AsyncIterator[Connection]:
+    """A connection to a port of this machine, closed also after a call that failed."""
+    connection = Connection(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 async def closed_loop(port: int, request: bytes, connections: int, total: int) -> float:
@@ -75,10 +82,9 @@ async def closed_loop(port: int, request: bytes, connections: int, total: int) -
     left = iter(range(total))
 
     async def worker() -> None:
-        connection = await connect(port)
-        for _ in left:
-            await connection.call(request)
-        connection.close()
+        async with connect(port) as connection:
+            for _ in left:
+                await connection.call(request)
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(connections)))
@@ -88,8 +94,6 @@ async def closed_loop(port: int, request: bytes, connections: int, total: int) -
 async def open_loop(port: int, request: bytes, rate: float, total: int, connections: int = 32) -> list[float]:
     """Calls at a fixed rate; latencies in seconds from the intended send time, so that queueing is not hidden."""
     pool: asyncio.Queue[Connection] = asyncio.Queue()
-    for _ in range(connections):
-        pool.put_nowait(await connect(port))
     latencies: list[float] = []
 
     async def one(intended: float) -> None:
@@ -98,16 +102,17 @@ async def open_loop(port: int, request: bytes, rate: float, total: int, connecti
         latencies.append(time.perf_counter() - intended)
         pool.put_nowait(connection)
 
-    began = time.perf_counter()
-    tasks = []
-    for number in range(total):
-        intended = began + number / rate
-        if (pause := intended - time.perf_counter()) > 0:
-            await asyncio.sleep(pause)
-        tasks.append(asyncio.create_task(one(intended)))
-    await asyncio.gather(*tasks)
-    while not pool.empty():
-        pool.get_nowait().close()
+    async with AsyncExitStack() as stack:
+        for _ in range(connections):
+            pool.put_nowait(await stack.enter_async_context(connect(port)))
+        began = time.perf_counter()
+        tasks = []
+        for number in range(total):
+            intended = began + number / rate
+            if (pause := intended - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            tasks.append(asyncio.create_task(one(intended)))
+        await asyncio.gather(*tasks)
     return sorted(latencies)
 
 
@@ -115,9 +120,8 @@ async def streams(port: int, request: bytes, concurrent: int, rounds: int) -> No
     """Read `concurrent` streams at once, `rounds` times each."""
 
     async def reader() -> None:
-        connection = await connect(port)
-        for _ in range(rounds):
-            await connection.call(request)
-        connection.close()
+        async with connect(port) as connection:
+            for _ in range(rounds):
+                await connection.call(request)
 
     await asyncio.gather(*(reader() for _ in range(concurrent)))

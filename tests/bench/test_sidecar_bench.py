@@ -61,7 +61,7 @@ def test_the_comparison_with_others_prints_a_row_for_each_and_its_goals(
         figures = {one.name: run.Figures() for one in field}
         for one in field:
             run.measure(one, figures[one.name], SMALLEST)
-        enforced = [run.apply_to_enforced(folder, provider, "2000")]
+        enforced = [run.apply_to_enforced(folder, provider, "2000000")]
         run.report(field, figures, enforced, ROUNDS, collector.spans)
         run.goals(sidecar, figures, enforced)
     found = rows(capsys.readouterr().out)
