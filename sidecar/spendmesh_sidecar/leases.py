@@ -109,8 +109,8 @@ class Leases:
                         await asyncio.sleep(REPAIR_SECONDS)
         except TimeoutError:
             log.warning("stopped before every lease was closed; the coordinator keeps the rest charged")
-            for name, amount in self._ledger.unbooked.items():
-                log.error("%d of %s were spent without a lease and could not be told to the coordinator", amount, name)
+        for name, amount in self._ledger.unbooked.items():
+            log.error("%d of %s were spent without a lease and could not be told to the coordinator", amount, name)
 
     async def acquire(self, shortfalls: tuple[Shortfall, ...], wait_seconds: float) -> Denials | None:
         """

@@ -274,6 +274,17 @@ def test_what_was_spent_without_a_lease_asks_for_one_at_the_end(mode: Mode) -> N
     assert ledger.settled_up and not ledger.unbooked
 
 
+def test_a_shutdown_does_not_wait_for_a_lease_of_a_budget_that_was_taken_away() -> None:
+    """Nobody would grant one: what it had observed is said in the log instead."""
+    ledger = Ledger("me", (budget(ALLOWED, mode="Observe"),), 0.0)
+    assert ledger.reserve((Charge(MONTH, "Cost", 350, observed=True),), "a", 0.0) == ()
+    ledger.settle("a", Quantities(350, "USD"), 0.0)
+    ledger.set_budgets((), 0.0)
+    ledger.drain()
+    assert ledger.wants(0.0) == () and ledger.settled_up
+    assert ledger.unbooked == {"team-a/team/monthly": 350}
+
+
 def test_what_ends_during_a_shutdown_is_told_in_a_lease_that_is_about_to_close() -> None:
     """It takes no reservation any more, but its last word is not said yet."""
     ledger = holding(ALLOWED, 100)

@@ -23,7 +23,7 @@ from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
 from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec, RetrySpec, RoutingSpec
-from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, ParsedRequest, Respond, Step, Wait
+from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, Kind, ParsedRequest, Respond, Step, Wait
 from spendmesh_sidecar.policy import Policy
 from storm_provider import StormProvider
 
@@ -280,19 +280,23 @@ class Storm:
         exchange.close(self.now)
         exchange.close(self.now)
         self.retries += exchange.retries
-        self.recovered += exchange.recovered
-        self.settled_nanos += sum(one.cost_nanos for one in exchange.decision.settlements)
+        settlements = exchange.decision.settlements
+        self.recovered += exchange.retries > 0 and settlements[-1].kind is Kind.SUCCESS
+        self.settled_nanos += sum(one.cost_nanos for one in settlements)
         self.happened[exchange.refusal.code if exchange.refusal else "answered"] += 1
         self.happened[f"reason {exchange.decision.reason.split(':')[0]}"] += 1
         if exchange.retry_denied:
             self.happened[f"retry denied: {exchange.retry_denied}"] += 1
 
     def _drain(self) -> None:
+        """As a sidecar that is told to stop: use that has no lease is told in one that is asked for."""
         self.bank.away = False
         for sidecar in self.sidecars:
             sidecar.ledger.drain()
             for _ in range(3):
                 self._report(sidecar, reliable=True)
+                for lease in self.bank.acquire(sidecar.name, sidecar.ledger.wants(self.now))[0]:
+                    sidecar.ledger.merge(lease, self.now)
 
     # --- results ---
 

@@ -108,9 +108,9 @@ class Ledger:
 
     @property
     def settled_up(self) -> bool:
-        """Nothing is held, every lease is closed and acknowledged, and no use waits for one."""
+        """Nothing is held, every lease is closed and acknowledged, and no use waits for one that can be asked for."""
         return not self.open_attempts and not any(
-            account.leases or account.debt.unleased for account in self.accounts.values()
+            account.leases or (account.debt.unleased and account.limit) for account in self.accounts.values()
         )
 
     @property
