@@ -28,7 +28,7 @@ DIRECTED = {
     ("refund on expiry", "conservation"): 5,
     ("refund on expiry", "invoice <= ledger"): 3,
     ("reveal before persist", "persist before reveal"): 0,
-    ("in flight is zero", "settle >= bill"): 8,
+    ("in flight is zero", "settle >= bill"): 28,
     ("delta reports", "conservation"): 0,
     ("delta reports", "monotone"): 5,
     ("no nonce", "invoice <= ledger"): 140,

@@ -48,7 +48,7 @@ PER_THOUSAND = {
     "message late": 200,
     "message lost": 200,
     "message cut off": 200,
-    "ledger: a window's spend came free": 50,
+    "ledger: a window's spend came free": 3,
     "ledger: a value shares other": 100,
     "ledger: blank account dropped": 10,
     "log continued after a power loss": 8,

@@ -23,7 +23,7 @@ BOUNDARIES = (
     ("Asia/Kathmandu", 1_772_302_500),  # 2026-02-28T18:15Z, a month begins
 )
 """Zone, and an instant at which a period of it begins."""
-ROLLING_SECONDS = {"calm": (120, 240, 1200), "storm": (24, 24, 48, 240), "race": (0,)}
+ROLLING_SECONDS = {"calm": (120, 240, 1200), "storm": (24, 48, 240, 240, 240), "race": (0,)}
 """A part is a 24th. Without faults it is longer than a call waits for rights: what was granted ended, else."""
 USERS = ("", "ann", "bob", "eve", "zoe", "mallory")
 ENDINGS = {
@@ -160,7 +160,7 @@ class _Scenario:
 
 def _scenario(seed: int, kind: str, pods: int) -> _Scenario:
     rng = Random(f"scenario-{seed}")
-    rolling, divided, shared = (rng.random() < part for part in (0.2, 0.2, 0.2))
+    rolling, divided, shared = (rng.random() < part for part in (0.1, 0.2, 0.1))
     return _Scenario(
         rng,
         rolling_seconds=rng.choice(ROLLING_SECONDS[kind]) if rolling and kind != "race" else 0,
