@@ -112,9 +112,8 @@ class Bank:
         _, limit = found
         left = limit.amount - self.charged(want.account)
         useful = min(want.want, left // self.share) if self.share else 0
-        held = self.leases.setdefault(
-            (want.account, nonce), Held(f"{want.account.budget}/{want.account.limit}/{nonce}")
-        )
+        name = "/".join((want.account.budget, want.account.limit, *want.account.per, nonce))
+        held = self.leases.setdefault((want.account, nonce), Held(name))
         if not held.closed:
             held.granted += max(0, min(max(want.need, useful), left))
         state = self.state(want.account)
@@ -133,10 +132,9 @@ class Bank:
     def report(self, nonce: str, reports: tuple[LeaseReport, ...]) -> tuple[LeaseState, ...]:
         """Merge by maximum; a closed lease frees what was not used."""
         answers: list[LeaseState] = []
+        own = {held.id: (account, held) for (account, holder), held in self.leases.items() if holder == nonce}
         for report in reports:
-            (account, _), held = next(
-                item for item in self.leases.items() if item[1].id == report.lease and item[0][1] == nonce
-            )
+            account, held = own[report.lease]
             held.used = max(held.used, report.used)
             held.released = max(held.released, report.released)
             held.closed = held.closed or report.closed
