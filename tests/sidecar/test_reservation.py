@@ -99,6 +99,8 @@ async def test_a_killed_sidecars_calls_are_charged_at_their_worst_and_stay_withi
 # --- streams ----------------------------------------------------------------------------------------------
 
 STREAMING = budget("0.02", reservation="Streaming", overshootPercent=100)
+LONG = StandInSettings(chunk_tokens=2)
+"""Streams of 7,000 tokens that are longer than what a connection buffers: none is over before it is looked at."""
 
 
 async def stream(world: World, text: str, maximum: int = 9_000) -> tuple[int, str]:
@@ -130,7 +132,7 @@ async def test_a_stream_that_outgrows_the_budget_is_ended_with_an_error_that_the
     empty_world: World,
 ) -> None:
     """It is charged at its worst: the provider may go on and bill it, as this one does."""
-    world = await empty_world.start(STREAMING, standin=StandInSettings(chunk_tokens=20))
+    world = await empty_world.start(STREAMING, standin=LONG)
     assert (await stream(world, "[[out=7000]]", 7_100))[1] == ""
     seen, code = await stream(world, "[[out=7000]]", 7_100)
     assert seen > 0 and code.startswith("budget_")
@@ -146,7 +148,7 @@ async def test_a_stream_that_outgrows_the_budget_is_ended_with_an_error_that_the
 
 
 async def test_an_anthropic_stream_is_ended_in_its_own_words(empty_world: World) -> None:
-    world = await empty_world.start(STREAMING, standin=StandInSettings(chunk_tokens=20))
+    world = await empty_world.start(STREAMING, standin=LONG)
 
     async def message(tokens: int) -> int:
         seen = 0
