@@ -191,9 +191,10 @@ class Mesh:
         """Pods of the test's application, all at once; returns when every one is ready."""
         pods = [caller_pod(namespace, name) for name in names]
         self.cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
-        ready = [f"pod/{name}" for name in names]
-        self.cluster.wait("condition=Ready", "-n", namespace, *ready, timeout_seconds=timeout_seconds)
-        return [App(self, namespace, name) for name in names]
+        apps = [App(self, namespace, name) for name in names]
+        for app in apps:
+            app.wait_ready(timeout_seconds)
+        return apps
 
     def apps(self, namespace: str, label: str) -> list[App]:
         """The running pods with this label."""
