@@ -186,8 +186,8 @@ class Storm:
             sidecar.ledger.acknowledged(states, self.now)
         assert not sidecar.ledger.copied
 
-    def _deliver(self, sidecar: Sidecar, leases: tuple[Lease, ...]) -> None:
-        if not self._lost("lease lost"):
+    def _deliver(self, sidecar: Sidecar, leases: tuple[Lease, ...], *, reliable: bool = False) -> None:
+        if reliable or not self._lost("lease lost"):
             for lease in leases:
                 sidecar.ledger.merge(lease, self.now)
 
@@ -295,8 +295,8 @@ class Storm:
             sidecar.ledger.drain()
             for _ in range(3):
                 self._report(sidecar, reliable=True)
-                for lease in self.bank.acquire(sidecar.name, sidecar.ledger.wants(self.now))[0]:
-                    sidecar.ledger.merge(lease, self.now)
+                if wants := sidecar.ledger.wants(self.now):
+                    self._deliver(sidecar, self.bank.acquire(sidecar.name, wants)[0], reliable=True)
 
     # --- results ---
 
