@@ -19,7 +19,7 @@ from spendmesh_sidecar.core.partitions import (
 )
 from spendmesh_sidecar.core.rights import AccountRef, AccountState, Assigned, Lease, LeaseState
 from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec, ThresholdSpec
-from spendmesh_sidecar.core.types import Hints, Respond
+from spendmesh_sidecar.core.types import Hints, Respond, Shortfall
 
 USER = PerSpec(type="User")
 TENANT = PerSpec(type="Header", name="x-tenant")
@@ -126,6 +126,15 @@ def test_values_that_share_an_account_are_reserved_there_until_the_period_ends()
     assert ledger.free(of("ana"), 0.0) == 1_000
     assert ledger.free(of("ana"), 60.0) == 0, "the next period begins with room"
     assert ledger.free(of("ben"), 0.0) == 0
+
+
+def test_waiting_calls_of_values_that_share_an_account_ask_for_it_once() -> None:
+    """Books read one want for an account; both calls' needs are in it."""
+    ledger = Ledger("me", (divided(),), 0.0)
+    ledger.assign([Assigned(asked=of(user), account=of("other"), ends_in_ms=1_000) for user in ("ana", "ben")], 0.0)
+    waiting = [Shortfall("team-a/team", "each", 300, 300, (user,)) for user in ("ana", "ben")]
+    [want] = ledger.wants_for(waiting, 0.5)
+    assert (want.account, want.need) == (of("other"), 600)
 
 
 def test_a_lease_belongs_to_the_account_that_it_names_also_while_its_value_shares_another() -> None:

@@ -27,8 +27,8 @@ class LimiterMachine(RuleBasedStateMachine):
     @initialize(spec=SPECS)
     def start(self, spec: ConcurrencySpec) -> None:
         self.limiter, self.now = Limiter(spec), 0.0
-        self.running: dict[int, tuple[Slot, float]] = {}
-        self.decreased_at, self.paused_until = -1.0, 0.0
+        self.running: dict[int, tuple[Slot, int]] = {}
+        self.decreases, self.paused_until = 0, 0.0
 
     @rule(seconds=st.floats(0.001, 60))
     def wait(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ class LimiterMachine(RuleBasedStateMachine):
     def call(self) -> Slot:
         assert self.limiter.has_room == (len(self.running) < int(self.limiter.limit))
         slot = self.limiter.take()
-        self.running[id(slot)] = (slot, self.now)
+        self.running[id(slot)] = (slot, self.decreases)
         return slot
 
     @rule(target=ended, slot=consumes(slots), good=st.booleans())
@@ -57,17 +57,15 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule(target=ended, slot=consumes(slots), hint=st.floats(0, 60))
     def is_throttled(self, slot: Slot, hint: float) -> Slot:
         """Once for all calls that were in flight together, and once in a pause that the provider asked for."""
-        before, used, sent = self.limiter.limit, len(self.running), self.running.pop(id(slot))[1]
+        before, used, taken_after = self.limiter.limit, len(self.running), self.running.pop(id(slot))[1]
         self.limiter.throttled(slot, self.now, hint)
         spec = self.limiter.spec
-        if sent < self.decreased_at or self.now < self.paused_until:
+        if taken_after < self.decreases or self.now < self.paused_until:
             assert self.limiter.limit == before
-        elif sent > self.decreased_at:
+        else:
             lowered = min(before, used) * (1 - spec.decrease_percent / 100)
             assert self.limiter.limit == pytest.approx(max(spec.minimum, lowered))
-            self.decreased_at, self.paused_until = self.now, self.now + hint
-        elif self.limiter.limit != before:  # sent in the very moment of the decrease, and after it
-            self.decreased_at, self.paused_until = self.now, self.now + hint
+            self.decreases, self.paused_until = self.decreases + 1, self.now + hint
         return slot
 
     @rule(slot=ended)

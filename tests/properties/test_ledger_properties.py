@@ -153,7 +153,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """What the coordinator checks: no fork, nothing falls, never more than granted but by overrun."""
         last = granted.reports[-1] if granted.reports else None
         if last is not None and report.sequence == last.sequence:
-            assert report == last, "the same sequence with other content looks like a copied state"
+            assert report_digest(report) == report_digest(last), (
+                "the same sequence with other content looks like a copied state"
+            )
             return
         assert last is None or not last.closed, "a report after the closing one"
         assert report.sequence == (last.sequence + 1 if last else 1)

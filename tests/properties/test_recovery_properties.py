@@ -125,7 +125,7 @@ class KilledMachine(RuleBasedStateMachine):
         """What the books check: one history, in which nothing falls and no right is spent twice."""
         last = granted.last
         if last is not None and report.sequence == last.sequence:
-            assert report == last, "two reports of one number look like a copied state"
+            assert report_digest(report) == report_digest(last), "two reports of one number look like a copied state"
             return
         assert report.sequence == (last.sequence + 1 if last else 1)
         assert report.previous == (report_digest(last) if last else "")

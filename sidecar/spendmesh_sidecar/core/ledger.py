@@ -281,10 +281,10 @@ class Ledger:
         """What to ask for calls that wait: one want for each account. What is free on `promised` ones is others'."""
         lacking: dict[AccountRef, list[Shortfall]] = {}
         for lack in shortfalls:
-            lacking.setdefault(lack.account, []).append(lack)
+            lacking.setdefault(self._counted_on(lack.account, now), []).append(lack)
+        others = {self._counted_on(ref, now) for ref in promised}
         return tuple(
-            self._account(ref, now).want_for(tuple(calls), now, promised=ref in promised)
-            for ref, calls in lacking.items()
+            self._named(ref, now).want_for(tuple(calls), now, promised=ref in others) for ref, calls in lacking.items()
         )
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
@@ -317,7 +317,11 @@ class Ledger:
                 del self.accounts[ref]
 
     def _account(self, ref: AccountRef, now: float) -> Account:
-        return self._named(self._partitions.account_of(ref, now) if ref.per else ref, now)
+        return self._named(self._counted_on(ref, now), now)
+
+    def _counted_on(self, ref: AccountRef, now: float) -> AccountRef:
+        """Values that share an account have one name for it."""
+        return self._partitions.account_of(ref, now) if ref.per else ref
 
     def _named(self, ref: AccountRef, now: float) -> Account:
         """The account of just this name, whichever one its calls are counted on now."""
