@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+import lease_samples
 from exchange_world import MONTH, UNIX, USD, World, budget, chat, limit, policy, success
 from fake_bank import Held
+from lease_samples import state
 from memory_log import again, logged
 from spendmesh_sidecar.core.charges import Charge, Quantities, Subject
 from spendmesh_sidecar.core.expectation import KEPT_CALLS, LEAST_CALLS, MAX_KEPT, Expectations
 from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseState
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, OverrideSpec, PerSpec
+from spendmesh_sidecar.core.rights import AccountRef, Lease, LeaseState
+from spendmesh_sidecar.core.specs import BudgetSpec, OverrideSpec, PerSpec
 from spendmesh_sidecar.core.types import Kind, Outcome
 
-HOUR = 3_600_000
 EXPECTED = replace(limit("monthly", 10_000), reservation="Expected", overshoot_percent=10)
 BUDGETS = (budget(EXPECTED),)
 ANY = Subject("medium-1", "team-a/openai")
@@ -25,18 +26,9 @@ HALF = 500 * 2_000 + 50 * 8_000
 """What `success()` costs."""
 
 
-def lease(granted: int, spec: LimitSpec = EXPECTED, **changes: object) -> Lease:
-    parts: dict[str, object] = {
-        "id": "one",
-        "nonce": "me",
-        "account": MONTH,
-        "unit": "Cost",
-        "currency": "USD",
-        "granted": granted,
-        "ends_in_ms": HOUR,
-        "state": AccountState(amount=spec.amount, settled=0, charged=granted, resets_in_ms=HOUR),
-    }
-    return Lease(**{**parts, **changes})  # type: ignore[arg-type]
+def lease(granted: int, **changes: object) -> Lease:
+    whole = state(amount=EXPECTED.amount, charged=granted)
+    return lease_samples.lease(granted, **{"state": whole, **changes})
 
 
 def funded(granted: int = 1_000, budgets: tuple[BudgetSpec, ...] = BUDGETS) -> Ledger:
