@@ -16,6 +16,15 @@ from spendmesh_sidecar.core.lease import LeaseBook
 from spendmesh_sidecar.core.rights import AccountRef
 
 
+def by_limit(amounts: Iterable[tuple[AccountRef, int]]) -> dict[str, int]:
+    """Sums of what is not 0, by the limit's name: for people, who are told no values."""
+    sums: dict[str, int] = {}
+    for ref, amount in amounts:
+        if amount:
+            sums[ref.name] = sums.get(ref.name, 0) + amount
+    return sums
+
+
 @dataclass(slots=True)
 class Debt:
     """In the limit's unit. `owed <= unleased`, and `lent` is part of `credit_used`."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.core.debt import by_limit
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.expectation import Expectations
 from spendmesh_sidecar.core.exposure import cover
@@ -116,12 +117,7 @@ class Ledger:
     @property
     def unbooked(self) -> dict[str, int]:
         """Use that is in no books yet, by `budget/limit`."""
-        sums: dict[str, int] = {}
-        for ref, account in self.accounts.items():
-            if account.debt.unleased:
-                name = f"{ref.budget}/{ref.limit}"
-                sums[name] = sums.get(name, 0) + account.debt.unleased
-        return sums
+        return by_limit((ref, account.debt.unleased) for ref, account in self.accounts.items())
 
     # --- one attempt ------------------------------------------------------------------------------------------
 

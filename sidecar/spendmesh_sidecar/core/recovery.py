@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.account import Account
+from spendmesh_sidecar.core.debt import by_limit
 from spendmesh_sidecar.core.demand import Demand
 from spendmesh_sidecar.core.journal import (
     AttemptRecord,
@@ -170,12 +171,7 @@ class _Replay:
     @property
     def unbooked(self) -> dict[str, int]:
         """Use that no lease has, by `budget/limit`."""
-        sums: dict[str, int] = {}
-        for ref, waiting in self.unleased.items():
-            if waiting.amount:
-                name = f"{ref.budget}/{ref.limit}"
-                sums[name] = sums.get(name, 0) + waiting.amount
-        return sums
+        return by_limit((ref, waiting.amount) for ref, waiting in self.unleased.items())
 
     def settle_at_worst(self) -> tuple[str, ...]:
         """All that is still open; answers which."""

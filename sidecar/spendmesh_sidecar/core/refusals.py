@@ -82,7 +82,7 @@ def budget_refusal(
     told = {id(denial): _reason(denial, needs) for denial in denials}
     denial = min(denials, key=lambda denied: _PRECEDENCE.index(told[id(denied)]))
     reason = told[id(denial)]
-    name = f"{denial.account.budget}/{denial.account.limit}"
+    name = denial.account.name
     limit = find_limit(budgets, denial.account.budget, denial.account.limit)
     if reason == "unverifiable":
         return unverifiable(
@@ -125,7 +125,7 @@ def _smaller(limit: LimitSpec, amount: int, largest_output: int | None) -> str:
 def _reason(denial: Denial, needs: dict[str, int]) -> str:
     """The coordinator was asked for what lacks; the whole call, with the rights that are here, may say more."""
     state = denial.state
-    need = needs.get(f"{denial.account.budget}/{denial.account.limit}", 0)
+    need = needs.get(denial.account.name, 0)
     if state is None or denial.reason not in ("in_flight", "exhausted"):
         return denial.reason
     if need > state.amount:

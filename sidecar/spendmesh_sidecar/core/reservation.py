@@ -105,7 +105,7 @@ class Booking(Struct, frozen=True, gc=False):
         if self.priced.injected and smallest is not None:
             smallest = min(smallest, OUTPUT_FLOOR_TOKENS)
         return {
-            f"{charge.account.budget}/{charge.account.limit}": charge.amount if charge.least is None else charge.least
+            charge.account.name: charge.amount if charge.least is None else charge.least
             for charge in self._charges(smallest)
         }
 
@@ -129,7 +129,7 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _need(self, name: str, max_output_tokens: int) -> int:
         charged = self._charges(max_output_tokens)
-        return next((each.amount for each in charged if f"{each.account.budget}/{each.account.limit}" == name), 0)
+        return next((each.amount for each in charged if each.account.name == name), 0)
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = self._worst(max_output_tokens)

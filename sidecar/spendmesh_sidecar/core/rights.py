@@ -35,6 +35,11 @@ class AccountRef(Message, order=True, frozen=True, kw_only=True):
     """In a lease: the override that it is of. Rights are asked for on the limit itself."""
 
     @property
+    def name(self) -> str:
+        """Of the limit, for people: `namespace/budget/limit`."""
+        return f"{self.budget}/{self.limit}"
+
+    @property
     def own(self) -> AccountRef:
         """The limit's own account, beside which an override runs; itself where it is of none."""
         return msgspec.structs.replace(self, override="") if self.override else self
