@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from spendmesh_sidecar.core.observation import Answer, Observation, openai_text
-from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Tally
+from spendmesh_sidecar.core.reported import ANTHROPIC_FIELDS, OPENAI_FIELDS, Fields, Tally
 from spendmesh_sidecar.core.sse import Event, EventReader
 
 MAX_CHOICES = 1_024
@@ -33,16 +33,13 @@ class _Chunk(Struct, gc=False):
 _DECODER = msgspec.json.Decoder(_Chunk)
 
 
-class OpenAIStream:
-    """Chat completion chunks. Complete with `[DONE]`, or with usage after every choice has finished."""
+class _Stream:
+    """What both dialects' streams have: events, of which each is taken once."""
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Fields) -> None:
         self._events = EventReader()
         self._answer = Answer()
-        self._tally = Tally(OPENAI_FIELDS)
-        self._choices: set[int] = set()
-        self._done = False
-        self._usage_is_last = False
+        self._tally = Tally(fields)
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
@@ -59,10 +56,27 @@ class OpenAIStream:
         """An error came, and no text before it."""
         return self._answer.failed
 
-    def observe(self) -> Observation:
-        """What the bytes so far say; an event whose last newline is missing counts too."""
+    def _flush(self) -> None:
+        """An event whose last newline is missing counts too."""
         if (event := self._events.flush()) is not None:
             self._take(event, count_text=False)
+
+    def _take(self, event: Event, count_text: bool = True) -> None:
+        raise NotImplementedError
+
+
+class OpenAIStream(_Stream):
+    """Chat completion chunks. Complete with `[DONE]`, or with usage after every choice has finished."""
+
+    def __init__(self) -> None:
+        super().__init__(OPENAI_FIELDS)
+        self._choices: set[int] = set()
+        self._done = False
+        self._usage_is_last = False
+
+    def observe(self) -> Observation:
+        """What the bytes so far say."""
+        self._flush()
         finished = bool(self._choices) and self._choices <= self._answer.finished.keys()
         complete = self._done or (finished and self._usage_is_last)
         return self._answer.observation(self._tally.openai(), complete)
@@ -100,35 +114,17 @@ class OpenAIStream:
             self._answer.text(openai_text(choice.get("delta")))
 
 
-class AnthropicStream:
+class AnthropicStream(_Stream):
     """Message events. Complete with `message_stop`, or with the `message_delta` that has stop reason and usage."""
 
     def __init__(self, long_cache: bool) -> None:
-        self._events = EventReader()
-        self._answer = Answer()
-        self._tally = Tally(ANTHROPIC_FIELDS)
+        super().__init__(ANTHROPIC_FIELDS)
         self._long_cache = long_cache
         self._complete = False
 
-    def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes."""
-        for event in self._events.feed(chunk):
-            self._take(event)
-
-    @property
-    def output_bytes(self) -> int:
-        """Generated text so far, in UTF-8 bytes."""
-        return self._answer.output_bytes
-
-    @property
-    def failed(self) -> bool:
-        """An error came, and no text before it."""
-        return self._answer.failed
-
     def observe(self) -> Observation:
-        """What the bytes so far say; an event whose last newline is missing counts too."""
-        if (event := self._events.flush()) is not None:
-            self._take(event, count_text=False)
+        """What the bytes so far say."""
+        self._flush()
         return self._answer.observation(self._tally.anthropic(self._long_cache), self._complete)
 
     def _take(self, event: Event, count_text: bool = True) -> None:
