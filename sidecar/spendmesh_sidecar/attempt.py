@@ -239,7 +239,7 @@ class _Passage:
                         continue
                 await self._commit(response)
                 passed = bytes(held or passed)
-            if passed and not self._client_gone:
+            if passed and not self._client_gone:  # `_pass_on`, without a coroutine for each event
                 try:
                     await self._client.write(passed)
                 except ClientGone:

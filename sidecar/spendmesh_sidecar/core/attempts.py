@@ -275,15 +275,10 @@ class Attempts(Struct, gc=False):
 
     def _pay(self, chosen: Priced, weight: Weight, now: float, worst_cost: WorstCost) -> Denied:
         """Take a retry out of the budget; empty: it is paid."""
-        nanos = 0
-        if self.spec.max_retry_cost is not None:
-            nanos, currency = worst_cost(chosen)
-            if not self.budget.affordable(now, nanos, currency):
-                return "cost"
-        self._paid = self.budget.try_withdraw(now, weight_of(weight, self.spec), nanos)
-        if self._paid is None:
-            return "budget"
-        self._chosen = chosen
+        paid = self.budget.pay(now, weight_of(weight, self.spec), lambda: worst_cost(chosen))
+        if isinstance(paid, str):
+            return paid
+        self._paid, self._chosen = paid, chosen
         return ""
 
     def _without_key(self, last: Priced, now: float) -> float | Denied:

@@ -8,7 +8,9 @@ Left out on purpose: which failures deserve a retry (`attempts`), and sharing be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec import Struct
 
@@ -44,6 +46,10 @@ class _Window:
 
     def _forget(self, oldest: int) -> None:
         self._counts = {slot: count for slot, count in self._counts.items() if slot >= oldest}
+
+
+Unaffordable = Literal["budget", "cost"]
+"""Why a retry is not paid: the share and the floor are used up, or the bound in money."""
 
 
 class Withdrawal(Struct, frozen=True, gc=False):
@@ -91,7 +97,7 @@ class RetryBudget:
         """
         Pay for one retry, from the ratio first and else from the floor; None: not now (never wait for it).
 
-        Whoever has a bound in money asks `affordable` before.
+        Left out: the bound in money, which `pay` looks at before.
         """
         from_floor = self.balance(now) < FULL_RETRY * weight
         if from_floor and self._floor.total(now) >= self.spec.min_retry_count:
@@ -103,6 +109,13 @@ class RetryBudget:
             self._nanos.add(cost_nanos, cost_slot)
         self.retries += 1
         return Withdrawal(slot, from_floor, weight, cost_slot, cost_nanos)
+
+    def pay(self, now: float, weight: int, worst_cost: Callable[[], tuple[int, str]]) -> Withdrawal | Unaffordable:
+        """Withdraw below the bound in money, too. `worst_cost`, an amount and its currency, is asked only if there is one."""
+        nanos, currency = worst_cost() if self.spec.max_retry_cost is not None else (0, "")
+        if not self.affordable(now, nanos, currency):
+            return "cost"
+        return self.try_withdraw(now, weight, nanos) or "budget"
 
     def affordable(self, now: float, cost_nanos: int, currency: str) -> bool:
         """Whether a retry that may cost so much fits below the bound in money; without a price there it does not."""

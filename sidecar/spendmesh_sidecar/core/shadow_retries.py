@@ -51,11 +51,8 @@ class ShadowRetries(Struct, gc=False):
             if self._ambiguous or spec.ambiguous == "Never":
                 return "ambiguous"
             self._ambiguous = True
-        nanos, currency = worst_cost(priced) if spec.max_retry_cost is not None else (0, "")
-        if not self.budget.affordable(now, nanos, currency):
-            return "cost"
-        paid = self.budget.try_withdraw(now, weight_of(treatment.weight, spec), nanos)
-        return "budget" if paid is None else "retry"
+        paid = self.budget.pay(now, weight_of(treatment.weight, spec), lambda: worst_cost(priced))
+        return paid if isinstance(paid, str) else "retry"
 
 
 def shadow_of(policy: PolicyView, budgets: RetryBudgets, client_retry: int) -> ShadowRetries | None:
