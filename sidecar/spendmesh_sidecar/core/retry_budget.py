@@ -111,7 +111,7 @@ class RetryBudget:
         return Withdrawal(slot, from_floor, weight, cost_slot, cost_nanos)
 
     def pay(self, now: float, weight: int, worst_cost: Callable[[], tuple[int, str]]) -> Withdrawal | Unaffordable:
-        """Withdraw below the bound in money, too. `worst_cost`, an amount and its currency, is asked only if there is one."""
+        """Withdraw, below the bound in money too; `worst_cost`, with its currency, is asked only where there is one."""
         nanos, currency = worst_cost() if self.spec.max_retry_cost is not None else (0, "")
         if not self.affordable(now, nanos, currency):
             return "cost"
