@@ -201,26 +201,32 @@ def test_leases_of_an_earlier_meaning_only_close() -> None:
     assert closed == {"one": True, "two": False}
 
 
-def test_use_under_an_observe_limit_without_a_lease_is_not_lost() -> None:
-    watched = (budget(limit("monthly", USD), mode="Observe"),)
-    ledger, log = logged("me", watched, 0.0)
+WATCHED = (budget(limit("monthly", USD), mode="Observe"),)
+
+
+def spent_without_a_lease() -> bytes:
+    """A log of one observed call of 120, and of one of 300 that is under way."""
+    ledger, log = logged("me", WATCHED, 0.0)
     for name in ("settled", "open"):
         assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), name, 0.0)
     ledger.settle("settled", Quantities(120, "USD"), 0.0)
     log.flush()
-    successor, log = again(log.crash(), watched, 1.0)
+    return log.written
+
+
+def test_use_under_an_observe_limit_without_a_lease_is_not_lost() -> None:
+    successor, log = again(spent_without_a_lease(), WATCHED, 1.0)
     assert successor.accounts[MONTH].debt.unleased == 420
     successor.merge(lease(0), 1.0)
     log.flush()
-    third, _ = again(log.crash(), watched, 2.0)
+    third, _ = again(log.crash(), WATCHED, 2.0)
     assert (third.accounts[MONTH].debt.unleased, rights(third)[0]) == (0, 420)
 
 
 def test_an_observed_attempt_beyond_its_rights_counts_at_its_worst() -> None:
-    watched = (budget(limit("monthly", USD), mode="Observe"),)
-    ledger, log = funded(100, watched)
+    ledger, log = funded(100, WATCHED)
     assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), "r", 0.0)
-    successor, _ = again(log.crash(), watched, 1.0)
+    successor, _ = again(log.crash(), WATCHED, 1.0)
     (found,) = status(successor, 1.0)
     assert (found.used, found.overrun) == (300, 200)
 
@@ -258,17 +264,6 @@ def test_a_log_of_another_pod_or_with_an_end_that_may_be_missing_is_abandoned(he
     log.flush()
     with pytest.raises(Abandoned, match=why):
         recover(log.written, here)
-
-
-def spent_without_a_lease() -> bytes:
-    """A log of one observed call of 120, and of one of 300 that is under way."""
-    watched = (budget(limit("monthly", USD), mode="Observe"),)
-    ledger, log = logged("me", watched, 0.0)
-    for name in ("settled", "open"):
-        assert not ledger.reserve((Charge(MONTH, "Cost", 300, observed=True),), name, 0.0)
-    ledger.settle("settled", Quantities(120, "USD"), 0.0)
-    log.flush()
-    return log.written
 
 
 DAMAGE = encode_frame(LeaseReport(lease="never granted", sequence=1, used=0, held=0))
