@@ -45,6 +45,7 @@ class Compiling:
         self._dirty = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._took_seconds = 0.0
+        self._objects_version = -1
         self.remembered: Mapping[str, BudgetSpec] = {}
         """What the books know of budgets that became unreadable before this process began."""
         self.compiled: Compiled | None = None
@@ -74,8 +75,14 @@ class Compiling:
             self.compile_now()
             self._took_seconds = loop.time() - began
 
+    def catch_up(self) -> None:
+        """Compile now if an object has changed since, rather than a moment later: a new pod is waiting for it."""
+        if self._objects_version != self._index.objects_version:
+            self.compile_now()
+
     def compile_now(self) -> None:
         """Compile what the index holds, publish it, tell the listeners."""
+        self._objects_version = self._index.objects_version
         compiled = compile_index(self._index, self._settings, self._prices, self.compiled, self.remembered)
         for key, verdict in compiled.verdicts.items():
             if verdict.cause:

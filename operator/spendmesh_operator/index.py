@@ -44,6 +44,7 @@ OPERATOR_NAMESPACE = "spendmesh-system"
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 """The API server puts it on every namespace."""
 
+_POLICY_SOURCES = frozenset({*KINDS, "Namespace"})
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -81,11 +82,18 @@ class Index:
         self._parents = Parents()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._secrets: dict[tuple[str, str], frozenset[str]] = {}
+        self.objects_version = 0
+        """Rises with each change of what people wrote and of namespaces' labels; pods and their owners do not count."""
 
     # --- changes ----------------------------------------------------------------------------------------
 
     def add(self, raw: Mapping[str, Any]) -> bool:
         """Take in a new object or a new version of a known one. Kinds that mean nothing to us are ignored."""
+        changed = self._take(raw)
+        self._note(str(raw.get("kind")), changed)
+        return changed
+
+    def _take(self, raw: Mapping[str, Any]) -> bool:
         kind = raw.get("kind")
         if kind in KINDS:
             return self._add_object(raw)
@@ -105,6 +113,11 @@ class Index:
 
     def remove(self, kind: str, namespace: str, name: str) -> bool:
         """Forget an object that was deleted, its last valid meaning included."""
+        changed = self._forget(kind, namespace, name)
+        self._note(kind, changed)
+        return changed
+
+    def _forget(self, kind: str, namespace: str, name: str) -> bool:
         key = ObjectKey(kind, namespace, name)
         match kind:
             case "Pod":
@@ -179,6 +192,10 @@ class Index:
         return self._parents.climb(namespace, controller_of(metadata), metadata.get("labels") or {})
 
     # --- how it is kept ---------------------------------------------------------------------------------
+
+    def _note(self, kind: str, changed: bool) -> None:
+        if changed and kind in _POLICY_SOURCES:
+            self.objects_version += 1
 
     def _names_of(self, kind: str) -> list[tuple[str, str]]:
         match kind:

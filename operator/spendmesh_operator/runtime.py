@@ -15,7 +15,7 @@ import logging
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -36,6 +36,7 @@ from spendmesh_operator.injection import InjectionConfig
 from spendmesh_operator.keeping import coordinator_settings, store_of
 from spendmesh_operator.kube.accessreview import AccessReviewer
 from spendmesh_operator.kube.budget_events import BudgetEvents
+from spendmesh_operator.kube.catch_up import CatchUp
 from spendmesh_operator.kube.certificate_keeper import CertificateKeeper
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.election import Election
@@ -123,6 +124,7 @@ class Replica:
         self._authenticator = TokenReviewer(
             kube, Replicas(settings.namespace, settings.service_account), clock.monotonic
         )
+        self._catch_up = CatchUp(self._read_now, clock.monotonic)
         self._injector = Injector(self._index, lambda: self._compiling.compiled, self._injection_config)
         self._compiling.on_compiled(self._leading.tell)
         self._compiling.on_compiled(self._statuses.wake)
@@ -232,8 +234,15 @@ class Replica:
 
     def _webhook(self) -> web.Application:
         return webhook_app(
-            self._injector.decide, self._compiling.done.is_set, lambda outcome: self._injections.labels(outcome).inc()
+            self._injector.decide,
+            self._compiling.done.is_set,
+            lambda outcome: self._injections.labels(outcome).inc(),
+            self._catch_up,
         )
+
+    async def _read_now(self, namespaces: Collection[str]) -> None:
+        await self._informer.read_now({*namespaces, self._settings.namespace})
+        self._compiling.catch_up()
 
     def _health(self) -> web.Application:
         return health_app(self._readiness, self._registry, self._refresh_metrics)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -21,6 +21,9 @@ Json = dict[str, Any]
 
 Decide = Callable[[Json, str], Decision]
 """Pod and its namespace to a decision; takes milliseconds and never waits."""
+
+CatchUp = Callable[[str], Awaitable[None]]
+"""Returns when `decide` knows all that was applied to a namespace before the call; bounded, and never raises."""
 
 PATH: Final = "/inject"
 BODY_BYTES_MAX: Final = 3 * 1024 * 1024
@@ -46,7 +49,9 @@ class BadReview(ValueError):
     """Not an AdmissionReview of a pod; the message says what is missing."""
 
 
-def webhook_app(decide: Decide, is_ready: Callable[[], bool], count: Callable[[str], None]) -> web.Application:
+def webhook_app(
+    decide: Decide, is_ready: Callable[[], bool], count: Callable[[str], None], catch_up: CatchUp
+) -> web.Application:
     """`count` is told each outcome: injected, left-alone, refused, invalid."""
 
     async def inject(request: web.Request) -> web.Response:
@@ -58,7 +63,10 @@ def webhook_app(decide: Decide, is_ready: Callable[[], bool], count: Callable[[s
         except BadReview as error:
             count("invalid")
             return web.json_response({"error": str(error)}, status=400)
-        decision = debug(pod) if subresource == "ephemeralcontainers" else decide(pod, namespace)
+        debugs = subresource == "ephemeralcontainers"
+        if not debugs:
+            await catch_up(namespace)
+        decision = debug(pod) if debugs else decide(pod, namespace)
         outcome = {"Injected": "injected", "Refused": "refused"}.get(type(decision).__name__, "left-alone")
         count(outcome)
         log.info("pod %s", outcome, extra={"namespace": namespace, "pod": _name(pod), "uid": uid})

@@ -154,3 +154,33 @@ def test_one_namespace_needs_rights_in_that_namespace_only(kinds: ControlPlane) 
             await eventually(lambda: [entry.key.name for entry in index.entries()] == ["mine"])
 
     asyncio.run(run())
+
+
+def test_what_was_just_applied_is_known_when_it_is_read(kinds: ControlPlane) -> None:
+    """Even where no watch has told of it, in the namespaces that are asked for only; once known it is no news."""
+    kinds.create_namespace("informer-now")
+    kinds.create_namespace("informer-then")
+
+    async def run() -> None:
+        index, changes = Index(), 0
+
+        def count() -> None:
+            nonlocal changes
+            changes += 1
+
+        kube = await Kube.connect(str(kinds.kubeconfig))
+        informer = Informer(kube, index, on_change=count, rng=random.Random(1))
+        for namespace in ("informer-now", "informer-then"):
+            kinds.kubectl("apply", "-f", "-", stdin=provider(namespace, "new"))
+        before = index.objects_version
+        await informer.read_now({"informer-now"})
+        assert index.entry(ObjectKey("ModelProvider", "informer-now", "new")) is not None
+        assert index.entry(ObjectKey("ModelProvider", "informer-then", "new")) is None
+        assert index.namespace_labels("informer-now") is not None
+        known = changes, index.objects_version
+        assert known == (2, before + 2)  # the object, and the namespace's labels
+        await informer.read_now({"informer-now"})
+        assert (changes, index.objects_version) == known
+        await kube.close()
+
+    asyncio.run(run())

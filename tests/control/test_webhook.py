@@ -29,13 +29,17 @@ def decide(body: Json, namespace: str) -> Decision:
     return mutate(body, ENABLED, CONFIG)
 
 
+async def known(_: str) -> None:
+    """All was known before."""
+
+
 def post(
     body: Any, decide: Callable[[Json, str], Decision] = decide, ready: bool = True
 ) -> tuple[int, bytes, list[str]]:
     counted: list[str] = []
 
     async def run() -> tuple[int, bytes, list[str]]:
-        app = webhook_app(decide, lambda: ready, counted.append)
+        app = webhook_app(decide, lambda: ready, counted.append, known)
         async with TestClient(TestServer(app)) as client:
             data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
             async with client.post("/inject", data=data, headers={"Content-Type": "application/json"}) as response:
@@ -117,3 +121,22 @@ def test_a_failure_inside_shows_nothing_of_itself() -> None:
 
     status, body, _ = post(review(), fails)
     assert status == 500 and b"canary" not in body and b"Traceback" not in body
+
+
+def test_a_pod_is_decided_about_with_what_was_applied_before_it() -> None:
+    """Whatever the watch has not told yet is read first, of the pod's namespace."""
+    order: list[str] = []
+
+    async def catch_up(namespace: str) -> None:
+        order.append(f"read {namespace}")
+
+    def decides(body: Json, namespace: str) -> Decision:
+        order.append("decide")
+        return decide(body, namespace)
+
+    async def run() -> int:
+        app = webhook_app(decides, lambda: True, lambda _: None, catch_up)
+        async with TestClient(TestServer(app)) as client, client.post("/inject", json=review()) as response:
+            return response.status
+
+    assert asyncio.run(run()) == 200 and order == ["read team-a", "decide"]

@@ -12,10 +12,11 @@ first of all: after the first list the index is complete (`synced`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,8 +58,10 @@ class Watched:
         return group, version, self.plural
 
 
+WATCHED_OBJECTS: Final = tuple(Watched(kind, paths.SPENDMESH, paths.PLURALS[kind]) for kind in KINDS)
+"""What people write."""
 WATCHED: Final = (
-    *(Watched(kind, paths.SPENDMESH, paths.PLURALS[kind]) for kind in KINDS),
+    *WATCHED_OBJECTS,
     Watched("Pod", paths.CORE, "pods", f"{LABEL_INJECTED}=true"),
     Watched("ReplicaSet", paths.APPS, "replicasets"),
     Watched("Job", paths.BATCH, "jobs"),
@@ -91,7 +94,7 @@ class Informer:
         # A Role cannot allow to watch namespaces, only to read its own; then the resync does that.
         self._watched = WATCHED if namespace else (*WATCHED, NAMESPACE)
         self._known: dict[str, set[tuple[str, str]]] = {watched.kind: set() for watched in (*WATCHED, NAMESPACE)}
-        self._touched: dict[str, set[tuple[str, str]]] = {}
+        self._touched: dict[str, list[set[tuple[str, str]]]] = {watched.kind: [] for watched in (*WATCHED, NAMESPACE)}
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -140,11 +143,9 @@ class Informer:
         return complete
 
     async def _resync(self, watched: Watched) -> None:
-        # What events say while we list is newer than the list; what they said before is in it.
-        touched = self._touched[watched.kind] = set()
-        path = paths.collection(watched.group_version, watched.plural, self._namespace)
-        raws, _ = await self._kube.list(path, watched.label_selector)
-        del self._touched[watched.kind]
+        with self._noting_events(watched.kind) as touched:
+            path = paths.collection(watched.group_version, watched.plural, self._namespace)
+            raws, _ = await self._kube.list(path, watched.label_selector)
         listed = {_where(raw): raw for raw in raws}
         changed = [self._take(watched.kind, raw) for where, raw in listed.items() if where not in touched]
         gone = self._known[watched.kind] - set(listed) - touched
@@ -152,9 +153,45 @@ class Informer:
         if any(changed) and self.synced.is_set():
             self._on_change()
 
+    async def read_now(self, namespaces: Collection[str]) -> None:
+        """
+        Take in what these namespaces hold of our kinds now: a watch tells it a moment later. Raises KubeError.
+
+        Deletions are left to the watch: what is gone a moment too late harms nobody.
+        """
+        seen = [name for name in namespaces if name and self._namespace in ("", name)]
+        async with asyncio.TaskGroup() as tasks:
+            for name in seen:
+                tasks.create_task(self._read_namespace(name))
+                for watched in WATCHED_OBJECTS:
+                    tasks.create_task(self._read_objects(watched, name))
+
+    async def _read_objects(self, watched: Watched, namespace: str) -> None:
+        with self._noting_events(watched.kind) as touched:
+            raws, _ = await self._kube.list(paths.collection(watched.group_version, watched.plural, namespace))
+        changed = [self._take(watched.kind, raw) for raw in raws if _where(raw) not in touched]
+        if any(changed):
+            self._on_change()
+
+    async def _read_namespace(self, name: str) -> None:
+        with self._noting_events("Namespace") as touched:
+            raw = await self._kube.get(paths.item(paths.CORE, "namespaces", "", name))
+        if _where(raw) not in touched and self._take("Namespace", raw):
+            self._on_change()
+
+    @contextlib.contextmanager
+    def _noting_events(self, kind: str) -> Iterator[set[tuple[str, str]]]:
+        """What events say while we list is newer than the list; what they said before is in it."""
+        touched: set[tuple[str, str]] = set()
+        self._touched[kind].append(touched)
+        try:
+            yield touched
+        finally:
+            self._touched[kind] = [noting for noting in self._touched[kind] if noting is not touched]
+
     async def _read_own_namespace(self) -> bool:
         try:
-            self._take("Namespace", await self._kube.get(paths.item(paths.CORE, "namespaces", "", self._namespace)))
+            await self._read_namespace(self._namespace)
         except KubeError as error:
             log.error("the namespace could not be read: %s", error)
             return False
@@ -172,8 +209,8 @@ class Informer:
 
     def _seen(self, kind: str, event_type: str | None, raw: Json) -> None:
         where = _where(raw)
-        if kind in self._touched:
-            self._touched[kind].add(where)
+        for touched in self._touched[kind]:
+            touched.add(where)
         changed = self._forget(kind, where) if event_type == "DELETED" else self._take(kind, raw)
         if changed:
             self._on_change()
