@@ -117,7 +117,7 @@ class Leases:
         Rights for one waiting request. () when some were merged, or the time was too short although the coordinator
         answers; denials when refused; None when nobody answered in time.
         """
-        call = self._waiting.add(shortfalls, self._free_for, asyncio.get_running_loop().time() + wait_seconds)
+        call = self._waiting.add(shortfalls, asyncio.get_running_loop().time() + wait_seconds)
         try:
             async with asyncio.timeout_at(call.until):
                 return await call.answer
@@ -189,10 +189,9 @@ class Leases:
         further question would only tie up more of the limit.
         """
         useless, holder, fenced, together = 0, self._ledger.nonce, False, calls
-        earlier = self._waiting.asked_beside(calls)
         while calls := [call for call in calls if not call.answer.done()]:
             lacking = (lack for call in calls for lack in call.shortfalls)
-            wants = self._ledger.wants_for(lacking, self._clock.monotonic(), self._waiting.promised(earlier))
+            wants = self._ledger.wants_for(lacking, self._clock.monotonic())
             answer = await self._exchange(wants)
             if answer is None and not fenced and holder != self._ledger.nonce:
                 fenced = True  # the same question once more, as the new holder

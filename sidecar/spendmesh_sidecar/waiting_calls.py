@@ -7,7 +7,7 @@ What to ask is `leases`' business, which does it; an answer wakes each call once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from spendmesh_sidecar import protocol
@@ -22,8 +22,6 @@ class WaitingCall:
     """One request that waits for rights."""
 
     shortfalls: tuple[Shortfall, ...]
-    amounts: tuple[int, ...]
-    """What has to be free on the account of each shortfall."""
     until: float
     """The loop's time at which it gives up."""
     answer: asyncio.Future[Denials | None]
@@ -46,18 +44,9 @@ class WaitingCalls:
         """Those that no open question asks for."""
         return tuple(call for call in self._calls if call not in self._asked_for)
 
-    def asked_beside(self, calls: Collection[WaitingCall]) -> frozenset[WaitingCall]:
-        """Those that other questions ask for now than that for `calls`."""
-        return frozenset(self._asked_for.difference(calls))
-
-    def promised(self, earlier: frozenset[WaitingCall]) -> frozenset[protocol.AccountRef]:
-        """Accounts whose free rights are for calls that were asked for `earlier`, as long as they are."""
-        return frozenset(lack.account for call in earlier & self._asked_for for lack in call.shortfalls)
-
-    def add(self, shortfalls: tuple[Shortfall, ...], free: Callable[[Shortfall], int], until: float) -> WaitingCall:
-        """A call that waits from now on, until it `leave`s. `free`: what is there on the account of a shortfall."""
-        amounts = tuple(lack.need + free(lack) for lack in shortfalls)
-        call = WaitingCall(shortfalls, amounts, until, asyncio.get_running_loop().create_future())
+    def add(self, shortfalls: tuple[Shortfall, ...], until: float) -> WaitingCall:
+        """A call that waits from now on, until it `leave`s."""
+        call = WaitingCall(shortfalls, until, asyncio.get_running_loop().create_future())
         self._calls.append(call)
         self.called.set()
         return call
@@ -105,10 +94,12 @@ class WaitingCalls:
         left: dict[protocol.AccountRef, int] = {}
         found = []
         for call in sorted(self._calls, key=lambda call: call not in first):
-            parts = tuple(zip(call.shortfalls, call.amounts, strict=True))
-            if all(left.setdefault(lack.account, free(lack)) >= amount for lack, amount in parts):
-                for lack, amount in parts:
-                    left[lack.account] -= amount
+            for lack in call.shortfalls:
+                left.setdefault(lack.account, free(lack))
+            fits = all(left[lack.account] >= lack.amount for lack in call.shortfalls)
+            for lack in call.shortfalls:
+                left[lack.account] -= lack.amount if fits else lack.amount - lack.need
+            if fits:
                 found.append(call)
         return tuple(found)
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
 from lease_samples import charge, lease, state
+from spendmesh_sidecar.core import waiting
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
 from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
@@ -44,7 +45,7 @@ def acknowledge(ledger: Ledger, now: float, **changes: object) -> None:
 def test_exactly_what_is_free_fits(amount: int, need: int) -> None:
     ledger = funded(1_000)
     lacking = ledger.reserve(charge(amount), "r", 0.0)
-    assert lacking == ((Shortfall("team-a/team", "monthly", need, need),) if need else ())
+    assert lacking == ((Shortfall("team-a/team", "monthly", need, need, amount=amount),) if need else ())
 
 
 def test_held_and_used_count_against_the_rights() -> None:
@@ -141,13 +142,16 @@ def test_observed_use_of_another_meaning_is_not_carried_over() -> None:
 
 
 def test_calls_that_wait_are_asked_for_in_one_want_for_each_account() -> None:
-    """Each call has reckoned with what is free; only one of them can have it."""
+    """What is free counts for the first of them only."""
     ledger = funded(100)
-    lacking = [ledger.shortfalls(charge(amount), 0.0)[0] for amount in (300, 400, 500)]
+    lacking = []
+    for amount in (300, 400, 500):
+        lacking += ledger.shortfalls(charge(amount), 0.0)
+        waiting.begin(ledger.waits_of(charge(amount), 0.0))
     fits = Shortfall("team-a/team", "monthly", 0, 900)
     [want] = ledger.wants_for([*lacking, fits], 0.0)
     assert want.need == 300 + 400 + 500 - 100
-    assert want.want >= 300 + 400 + 500 + 1_000 - 100
+    assert want.want >= 300 + 400 + 500 + 900 - 100
     [alone] = ledger.wants_for([fits], 0.0)
     assert (alone.need, alone.want) == (0, LIMIT_AHEAD)
 

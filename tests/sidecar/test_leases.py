@@ -15,6 +15,7 @@ from fake_bank import Bank
 from sidecar_beside import eventually
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.control_client import ControlClient, ControlRefused
+from spendmesh_sidecar.core import waiting
 from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec
@@ -137,12 +138,16 @@ class Desk:
         """Reserve, asking as often as there is time; how it went."""
         self._calls += 1
         name, until = f"call-{self._calls}", self.clock.monotonic() + wait
-        while lacking := self.ledger.reserve((Charge(account, "Cost", amount),), name, self.clock.monotonic()):
+        charges = (Charge(account, "Cost", amount),)
+        while lacking := self.ledger.reserve(charges, name, self.clock.monotonic()):
             left = until - self.clock.monotonic()
             if left <= 0:
                 return "in flight"
             self.waits += 1
+            waits = self.ledger.waits_of(charges, self.clock.monotonic())
+            waiting.begin(waits)
             denials = await self.leases.acquire(lacking, left)
+            waiting.end(waits)
             if denials is None:
                 return "silence"
             if denials:

@@ -43,6 +43,10 @@ class Account:
     enforced: bool = True
     leases: dict[str, LeaseBook] = field(default_factory=dict)
     debt: Debt = field(default_factory=Debt)
+    awaited: int = 0
+    """What calls need at least that wait for rights."""
+    promised: int = 0
+    """Free rights that count for one of them: no other call may take them."""
     silent: bool = False
     """The coordinator did not answer when it was asked, and has not been heard since."""
     _ask_at: float = 0.0
@@ -192,19 +196,17 @@ class Account:
             asked.append(replace(self._want(0, target), period="next"))
         return asked
 
-    def want_for(self, lacking: tuple[Shortfall, ...], now: float, *, promised: bool = False) -> Want:
+    def want_for(self, lacking: tuple[Shortfall, ...], now: float) -> Want:
         """
         What to ask for calls that wait: the need of all, and with it room for one more, or for the demand ahead.
 
-        What is free is in each call's reckoning, but only one of them can have it; none if it is `promised` to others.
+        What was free when they came may be gone since, with its period.
         """
-        free = self.free(now)
-        amount = self.limit.amount if self.limit else 0
-        needs = [call.need for call in lacking if call.need > 0]
-        need = sum(needs) + max(0, len(needs) - (not promised)) * free
-        wholes = [call.want + free for call in lacking]
-        ahead = max(sum(wholes) + max(wholes), self.demand.target(now, amount, tight=self._tight(now)))
-        return self._want(need, max(need, ahead - free))
+        amount, free = self.limit.amount if self.limit else 0, self.free(now)
+        need = max(sum(call.need for call in lacking), sum(call.amount for call in lacking) - free)
+        wholes = [call.want for call in lacking]
+        ahead = self.demand.target(now, amount, tight=self._tight(now)) - free
+        return self._want(need, max(need, sum(wholes) + max(wholes), ahead))
 
     def _want(self, need: int, want: int) -> Want:
         known = tuple(each.name for each in self.limit.overrides) if self.limit else ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spendmesh_sidecar.core import waiting
 from spendmesh_sidecar.core.admission import Plan, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts, ClientRetry
@@ -45,6 +46,7 @@ from spendmesh_sidecar.core.types import (
     Step,
     Wait,
 )
+from spendmesh_sidecar.core.waiting import Waits
 
 
 class Exchange:
@@ -85,6 +87,7 @@ class Exchange:
         self._tries: Attempts | None = None
         self._booking: Booking | None = None
         self._shortfalls: tuple[Shortfall, ...] = ()
+        self._waits: tuple[Waits, ...] = ()
         self._lease_deadline: float | None = None
         self._flight: Flight | None = None
         self._last: Outcome | None = None
@@ -117,6 +120,7 @@ class Exchange:
         Whatever came, what is here now is tried first: other calls may have settled meanwhile.
         """
         self._enter(Phase.ACQUIRING, now)
+        self._waits_no_longer()
         assert self._booking is not None and self._tries is not None
         if denials is None:
             self._ledger.unanswered(now)
@@ -178,6 +182,7 @@ class Exchange:
         """
         self._now = now
         self._phase = Phase.DONE
+        self._waits_no_longer()
         if self._flight is not None:
             self._settle(Outcome(Kind.CLIENT_GONE, committed=True), now, None)
         if self._tries is not None:
@@ -270,7 +275,13 @@ class Exchange:
         if (wait := self._lease_deadline - now) <= 0:
             return self._denied(still_in_flight(self._ledger, shortfalls, now), self._booking)
         self._shortfalls, self._phase = shortfalls, Phase.ACQUIRING
+        self._waits = self._ledger.waits_of(self._booking.smallest(), now)
+        waiting.begin(self._waits)
         return Acquire(shortfalls, wait)
+
+    def _waits_no_longer(self) -> None:
+        waiting.end(self._waits)
+        self._waits = ()
 
     def _denied(self, denials: tuple[Denial, ...], booking: Booking) -> Step:
         return self._refuse(budget_refusal(denials, self.policy.budgets, booking.needs(), booking.largest_output))

@@ -55,9 +55,10 @@ def extend(parts: Sequence[tuple[Entry, int]], now: float) -> tuple[Shortfall, .
     """Let open attempts hold so much more of what they expose, all or nothing; what lacks for it."""
     lacking = []
     for entry, amount in parts:
-        need, account = amount - _lease_of(entry).free, entry.account.ref
+        need, account = amount - _lease_of(entry).free + entry.account.promised, entry.account.ref
         if need > 0:
-            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per))
+            need = min(need, amount)
+            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per, amount))
     if lacking:
         return tuple(lacking)
     for entry, amount in parts:

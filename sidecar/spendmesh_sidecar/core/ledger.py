@@ -9,7 +9,7 @@ interrupted by another, which a single event loop gives for free.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from spendmesh_sidecar.core.account import Account
 from spendmesh_sidecar.core.charges import Charge, Quantities
@@ -27,6 +27,7 @@ from spendmesh_sidecar.core.rights import AccountRef, Assigned, Denial, Lease, L
 from spendmesh_sidecar.core.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
+from spendmesh_sidecar.core.waiting import Waits, waits_of
 
 
 class Ledger:
@@ -133,6 +134,19 @@ class Ledger:
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
         return lacking_in([place_of(charge, self._account(charge.account, now), now) for charge in charges])
+
+    def waits_of(self, charges: tuple[Charge, ...], now: float) -> tuple[Waits, ...]:
+        """What a call with these charges waits with, see `waiting`."""
+        return waits_of(place_of(charge, self._account(charge.account, now), now) for charge in charges)
+
+    def crowds(self, charges: tuple[Charge, ...], now: float) -> bool:
+        """Whether these charges do not fit, or leave too little for the calls that wait."""
+        places = [place_of(charge, self._account(charge.account, now), now) for charge in charges]
+        return any(
+            place.amount + place.account.awaited > place.available + place.account.promised
+            for place in places
+            if not place.charge.observed
+        )
 
     def reserve(self, charges: tuple[Charge, ...], reservation: str, now: float) -> tuple[Shortfall, ...]:
         """
@@ -271,17 +285,12 @@ class Ledger:
             return tuple(filter(None, (account.want_to_tell(now) for account in self.accounts.values())))
         return tuple(want for account in self.accounts.values() for want in account.wants(now, self._spread))
 
-    def wants_for(
-        self, shortfalls: Iterable[Shortfall], now: float, promised: Collection[AccountRef] = ()
-    ) -> tuple[Want, ...]:
-        """What to ask for calls that wait: one want for each account. What is free on `promised` ones is others'."""
+    def wants_for(self, shortfalls: Iterable[Shortfall], now: float) -> tuple[Want, ...]:
+        """What to ask for calls that wait: one want for each account."""
         lacking: dict[AccountRef, list[Shortfall]] = {}
         for lack in shortfalls:
             lacking.setdefault(self._counted_on(lack.account, now), []).append(lack)
-        others = {self._counted_on(ref, now) for ref in promised}
-        return tuple(
-            self._named(ref, now).want_for(tuple(calls), now, promised=ref in others) for ref, calls in lacking.items()
-        )
+        return tuple(self._named(ref, now).want_for(tuple(calls), now) for ref, calls in lacking.items())
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
 

@@ -29,6 +29,12 @@ class Place(Struct, frozen=True, gc=False):
     amount: int
     """What has to be free for it: all that the charge may come to, or less where its limit allows that."""
 
+    @property
+    def available(self) -> int:
+        """What is free for it: not what calls count on that wait. May be below zero."""
+        free = self.free - self.account.promised
+        return free + sum(extra.free for extra in self.extras) if self.extras else free
+
 
 def place_of(charge: Charge, account: Account, now: float) -> Place:
     """Where a charge on an account would be held now."""
@@ -94,11 +100,9 @@ def lacking_in(places: Iterable[Place]) -> tuple[Shortfall, ...]:
     """What enforced charges lack in the leases that they would be held in."""
     lacking: list[Shortfall] = []
     for place in places:
-        charge = place.charge
-        need = place.amount - place.free
-        if place.extras:
-            need -= sum(extra.free for extra in place.extras)
+        charge, amount = place.charge, place.amount
+        need = amount - place.available
         if need > place.credit and not charge.observed:
-            account = charge.account
-            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per))
+            account, need = charge.account, min(need, amount)
+            lacking.append(Shortfall(account.budget, account.limit, need, need, account.per, amount))
     return tuple(lacking)

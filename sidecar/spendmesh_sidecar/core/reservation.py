@@ -88,25 +88,36 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _try(self, now: float, *, shrink: bool) -> Booked | tuple[Shortfall, ...]:
         whole = self.priced.max_output_tokens
-        booked = self._book(whole, now)
-        if isinstance(booked, Booked) or not self.priced.injected or whole is None or whole <= OUTPUT_FLOOR_TOKENS:
+        if not self.priced.injected or whole is None or whole <= OUTPUT_FLOOR_TOKENS:
+            return self._book(whole, now)
+        charges = self._charges(whole)
+        crowds = shrink and self.ledger.crowds(charges, now)
+        booked = self.ledger.shortfalls(charges, now) if crowds else self._book(whole, now)
+        if isinstance(booked, Booked):
             return booked
-        smallest = self.ledger.shortfalls(self._charges(OUTPUT_FLOOR_TOKENS), now)
+        floor = self._charges(OUTPUT_FLOOR_TOKENS)
+        smallest = {lack.account: lack.need for lack in self.ledger.shortfalls(floor, now)}
         if shrink and not smallest:
             fitted = self._book(self._largest(whole, now), now)
             assert isinstance(fitted, Booked)  # it fitted a moment ago, and nothing runs in between
             return fitted
-        needs = {(lack.budget, lack.limit): lack.need for lack in smallest}
-        return tuple(replace(lack, need=needs.get((lack.budget, lack.limit), 0), want=lack.need) for lack in booked)
+        amounts = {charge.account: charge.amount for charge in floor}
+        return tuple(
+            replace(lack, need=smallest.get(lack.account, 0), want=lack.need, amount=amounts[lack.account])
+            for lack in booked
+        )
 
-    def needs(self) -> dict[str, int]:
-        """What the smallest form holds at least, by `budget/limit`, for the words of a refusal."""
+    def smallest(self) -> tuple[Charge, ...]:
+        """The charges of the smallest form of the call."""
         smallest = self.priced.max_output_tokens
         if self.priced.injected and smallest is not None:
             smallest = min(smallest, OUTPUT_FLOOR_TOKENS)
+        return self._charges(smallest)
+
+    def needs(self) -> dict[str, int]:
+        """What the smallest form holds at least, by `budget/limit`, for the words of a refusal."""
         return {
-            charge.account.name: charge.amount if charge.least is None else charge.least
-            for charge in self._charges(smallest)
+            charge.account.name: charge.amount if charge.least is None else charge.least for charge in self.smallest()
         }
 
     def largest_output(self, name: str, amount: int) -> int | None:
@@ -156,11 +167,11 @@ class Booking(Struct, frozen=True, gc=False):
         return wanted
 
     def _largest(self, whole: int, now: float) -> int:
-        """The largest output in [floor, whole) whose charges fit; the floor's do."""
+        """The largest output in [floor, whole) that leaves what waiting calls need, or else the floor, which fits."""
         fits, too_large = OUTPUT_FLOOR_TOKENS, whole
         while too_large - fits > 1:
             middle = (fits + too_large) // 2
-            if self.ledger.shortfalls(self._charges(middle), now):
+            if self.ledger.crowds(self._charges(middle), now):
                 too_large = middle
             else:
                 fits = middle

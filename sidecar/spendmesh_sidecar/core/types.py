@@ -190,6 +190,8 @@ class Shortfall(Struct, frozen=True, gc=False):
     """What would be useful (never less than `need`): the call with its output maximum not shrunk."""
     per: tuple[str, ...] = ()
     """Values of a divided limit."""
+    amount: int = 0
+    """All that the smallest form of the call takes, what is there already included."""
 
     @property
     def account(self) -> AccountRef:
