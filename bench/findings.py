@@ -51,9 +51,9 @@ def median_and_range(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[outside], ordered[-1 - outside]
 
 
-def put(document: Path, section: str, text: str) -> None:
-    """Replace what stands between the two marks of a section. Raises ValueError where they are not there once."""
-    begin, end = f"<!-- bench-ledger: {section} -->", "<!-- end -->"
+def put(document: Path, section: str, text: str, command: str = "bench-ledger") -> None:
+    """Replace what stands between a section's two marks. Raises ValueError where they are not there once."""
+    begin, end = f"<!-- {command}: {section} -->", "<!-- end -->"
     whole = document.read_text(encoding="utf-8")
     block = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     if len(block.findall(whole)) != 1:

@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "contr
 
 from findings import Findings, Goal, table
 from ledger_fleet import fleet_of
+from svg import COLOURS, key, line, page
 
 SIDECARS = (1, 10, 100, 500)
 FILES = ("utilisation.csv", "utilisation.svg")
 RATIOS = (100, 1_000, 10_000)
 """The limit is so many times one call's worst case."""
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 56, 40, 150, 48
-COLOURS = ("#0b6e99", "#b5541c", "#4a7a2c")
 
 
 @dataclass(frozen=True)
@@ -75,25 +75,14 @@ def plot(points: list[Point], sidecars: tuple[int, ...], ratios: tuple[int, ...]
         mine = [point for point in points if point.ratio == ratio]
         spent = [(_x(point.sidecars), _y(point.spent_percent, floor)) for point in mine]
         promised = [(_x(p.sidecars), _y(p.promised_percent, floor)) for p in mine if p.promised_percent >= floor]
-        parts.append(_line(spent, colour, ""))
-        parts.append(_line(promised, colour, ' stroke-dasharray="4 4" opacity="0.6"'))
+        parts.append(line(spent, colour))
+        parts.append(line(promised, colour, ' stroke-dasharray="4 4" opacity="0.6"'))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spent]
         row = TOP + 16 + 22 * ratios.index(ratio)
         at = WIDTH - RIGHT + 16
-        parts.append(
-            f'<line x1="{at}" y1="{row - 4}" x2="{at + 18}" y2="{row - 4}" stroke="{colour}" stroke-width="2"/>'
-        )
-        parts.append(f'<text x="{at + 24}" y="{row}">limit / {ratio:,}</text>')
+        parts.append(key(at, row, colour, f"limit / {ratio:,}"))
     parts.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 92}" fill="#666">dashed: promised</text>')
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-            'font-size="12" fill="#222">',
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    return page(WIDTH, HEIGHT, parts)
 
 
 def _frame(floor: int, sidecars: tuple[int, ...]) -> str:
@@ -111,11 +100,6 @@ def _frame(floor: int, sidecars: tuple[int, ...]) -> str:
         f'<text x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">sidecars; colour: worst case of a call</text>'
     )
     return "\n".join(parts)
-
-
-def _line(places: list[tuple[float, float]], colour: str, more: str) -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{more}/>'
 
 
 def _x(sidecars: int) -> float:
