@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stormsim.fleet import BIN_SECONDS, USD_PER_CALL, Counts, Fleet, Line
+from exchange_driver import USD_PER_CALL
+from stormsim.fleet import BIN_SECONDS, Counts, Fleet, Line
 from stormsim.provider import TRIGGER
 
 Span = tuple[float, float]

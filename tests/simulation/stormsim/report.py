@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Final
 
+from exchange_driver import USD_PER_CALL
 from findings import table
 from stormsim.figures import BACK_PERCENT, Figures, Result
-from stormsim.fleet import BIN_SECONDS, SECONDS, USD_PER_CALL, Line
+from stormsim.fleet import BIN_SECONDS, SECONDS, Line
 from stormsim.provider import TRIGGER
 from svg import COLOURS, key, line as line_over, page
 
