@@ -10,7 +10,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Tests start hundreds of Python processes: each finds its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test quick sim sim-storm test-cluster lint bench bench-ledger cluster cluster-down generate lock clean
+.PHONY: help setup demo test quick sim sim-storm sim-retries test-cluster lint bench bench-ledger cluster cluster-down generate lock clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ sim: setup  ## Histories of the whole ledger under faults, on all cores (ARGS='-
 
 sim-storm: setup  ## What retry policies make of a provider that fails for 30 s (ARGS=--write for docs/, '--first 4')
 	@PYTHONPATH=tests/simulation:tests/core:bench PYTHONHASHSEED=0 $(BIN)/python -m stormsim $(ARGS)
+
+sim-retries: setup  ## A day's failed calls with a double retry and with one RetryBudget, scaled down and simulated
+	@PYTHONPATH=tests/simulation:tests/core:tests/sidecar:tests/parts:bench PYTHONHASHSEED=0 $(BIN)/python -m retryday $(ARGS)
 
 test-cluster: setup  ## Install and use everything on a real one-node Kubernetes (root on Debian, or any KUBECONFIG)
 	@[ -n "$$KUBECONFIG" ] || $(BIN)/python tests/parts/parts.py ensure control-plane helm collector node

@@ -238,7 +238,9 @@ def test_objects_without_a_namespace_get_the_one_that_is_asked_for(tmp_path: Pat
     assert {key.namespace for key in check([files], "team-z").verdicts} == {"team-z"}
 
 
-@pytest.mark.parametrize("folders", [("support",), ("organisation",), ("users",), ("organisation", "support", "users")])
+@pytest.mark.parametrize(
+    "folders", [("support",), ("organisation",), ("users",), ("failures",), ("organisation", "support", "users")]
+)
 def test_the_examples_are_in_order(folders: tuple[str, ...]) -> None:
     """What a person applies first has no error, alone or together."""
     report = check([examples() / folder for folder in folders])
