@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
 
 def _hunt(options: argparse.Namespace, until: float) -> int:
     found = hunt.hunt(options.jobs, hunt.SEEDS, options.match, _say, until, shuffle=options.first)
+    if options.remember:
+        hunt.remember(found)
     print(found.table(), flush=True)
     return int(found.failed)
 
@@ -78,6 +80,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", help="with --seed: only these faults and calls, such as f0,c3")
     parser.add_argument("--verbose", action="store_true", help="with --seed: print its trace")
     parser.add_argument("--mutants", action="store_true", help="change the ledger line by line; list survivors")
+    parser.add_argument("--remember", action="store_true", help="with --mutants: write down who noticed each")
     parser.add_argument("--match", default="", help="with --mutants: only those whose file or name contains this")
     return parser.parse_args(arguments)
 

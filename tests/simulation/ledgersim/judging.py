@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -20,7 +21,7 @@ from types import CodeType, FunctionType, ModuleType
 
 import pytest
 
-from ledgersim.mutants import ROOT, SIDECAR, Mutant, all_mutants
+from ledgersim.mutants import FILES, ROOT, SIDECAR, Mutant, all_mutants
 from ledgersim.run import play
 from ledgersim.workload import draw
 
@@ -48,70 +49,91 @@ LAWS = {
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""
 FAST = "not 500-5000 and not 200-2500 and not ten_thousand"
-CPU_SECONDS = 120
-"""What takes longer waits for something that never comes."""
+HISTORY_CPU_SECONDS, LAWS_CPU_SECONDS = 20, 120
+"""What one history, or all laws of a module, may take; more waits for something that never comes."""
 
 
-def judge(number: int, seeds: int) -> str:
-    """Who noticed: `seed 7: …`, `law: …`, or "" for nobody. To be called in a process that ends with it."""
+def judge(number: int, seeds: int, known: str = "") -> str:
+    """
+    Who noticed: `seed 7`, `law tests/…::test_…`, `import`, or "" for nobody; first is asked who is `known` to.
+
+    To be called in a process that ends with it.
+    """
     mutant = all_mutants()[number]
-    return noticed(mutant, seeds) if replace_code(mutant) else _imported_anew(mutant, seeds)
+    return noticed(mutant, seeds, known) if replace_code(mutant) else _imported_anew(mutant, seeds, known)
 
 
-def noticed(mutant: Mutant, seeds: int) -> str:
+def noticed(mutant: Mutant, seeds: int, known: str) -> str:
     """With the mutant in place: who notices."""
-    first = min(FIRST_SEEDS, seeds)
     signal.signal(signal.SIGPROF, _never_ends)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    try:
-        return _histories(range(first)) or _laws(mutant) or _histories(range(first, seeds))
-    except _NeverEnds:
-        return "nothing ends any more"
+    kind, _, which = known.partition(" ")
+    if kind == "seed" and (found := _histories(range(int(which), int(which) + 1))):
+        return found
+    if kind == "law" and (found := _laws([str(ROOT / which)])):
+        return found
+    first = min(FIRST_SEEDS, seeds)
+    return _histories(range(first)) or _laws(laws_of(mutant.file)) or _histories(range(first, seeds))
 
 
 def _histories(seeds: range) -> str:
     for seed in seeds:
+        signal.setitimer(signal.ITIMER_PROF, HISTORY_CPU_SECONDS)
         try:
             play(draw(seed))
-        except Exception as error:  # noqa: BLE001  # whatever it breaks, it was noticed
-            return f"seed {seed}: {str(error)[:150]}"
+        except (Exception, _NeverEnds):  # noqa: BLE001  # whatever it breaks, it was noticed
+            return f"seed {seed}"
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
     return ""
 
 
-def _laws(mutant: Mutant) -> str:
-    place = Path(mutant.file).with_suffix("").parts[-2:]
-    laws = [_test(name, mutant.file) for name in LAWS["/".join(place)]]
+def _laws(laws: list[str]) -> str:
     failed = _Failed()
     quiet = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-k", FAST, "-m", "not real"]
-    status = pytest.main([*quiet, *laws], plugins=[failed])
-    return f"law: {failed.name}" if status else ""
+    signal.setitimer(signal.ITIMER_PROF, LAWS_CPU_SECONDS)
+    try:
+        pytest.main([*quiet, *laws], plugins=[failed])
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return f"law {failed.name}" if failed.name else ""
 
 
-def _test(name: str, file: str) -> str:
-    """The tests of a name beside others of its half, or else the properties."""
+def laws_of(file: str) -> list[str]:
+    """The narrow tests of a module: beside others of its half, or else the properties."""
     folder = "core" if file.startswith(SIDECAR) else "control"
-    places = (ROOT / "tests" / each / f"test_{name}.py" for each in (folder, "properties"))
-    return str(next(place for place in places if place.exists()))
+    half, stem = Path(file).with_suffix("").parts[-2:]
+    places = (
+        next(
+            place for where in (folder, "properties") if (place := ROOT / "tests" / where / f"test_{name}.py").exists()
+        )
+        for name in LAWS[f"{half}/{stem}"]
+    )
+    return [str(place) for place in places]
 
 
 class _Failed:
     """A pytest plugin that remembers who failed, and has no other chance than the seed's."""
 
-    name = "they cannot be run"
+    name = ""
 
     def pytest_sessionstart(self) -> None:
-        from hypothesis import settings  # pytest must have begun
+        from hypothesis import Phase, settings  # pytest must have begun
 
-        settings.register_profile("mutants", derandomize=True, database=None)
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", derandomize=True, database=None, phases=phases)
         settings.load_profile("mutants")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.name = report.nodeid.rpartition("/")[2]
+            self.name = report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.name = report.nodeid
 
 
 class _NeverEnds(BaseException):
-    """Nobody catches it on the way."""
+    """Nobody catches it on the way, but pytest: there it is a failure."""
 
 
 def _never_ends(*_: object) -> None:
@@ -169,21 +191,35 @@ class _Serve(MetaPathFinder, Loader):
         exec(self._code, module.__dict__)
 
 
-def _imported_anew(mutant: Mutant, seeds: int) -> str:
+def _imported_anew(mutant: Mutant, seeds: int, known: str) -> str:
     for name in [name for name, module in sys.modules.items() if _is_ours(module)]:
         del sys.modules[name]  # whoever forked us may have imported them, laws included, with the line unchanged
     sys.meta_path.insert(0, _Serve(mutant.module, ROOT / mutant.file, mutant.code()))
     try:
         from ledgersim import judging
-    except Exception as error:  # noqa: BLE001  # it cannot even be imported
-        return f"import: {error!r}"
-    return judging.noticed(mutant, seeds)
+    except Exception:  # noqa: BLE001  # it cannot even be imported
+        return "import"
+    return judging.noticed(mutant, seeds, known)
 
 
 def _is_ours(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     ours = (ROOT / "operator", ROOT / "sidecar", ROOT / "cli", ROOT / "tests")
     return file is not None and any(Path(file).is_relative_to(folder) for folder in ours)
+
+
+def warm() -> None:
+    """Import the laws once, in the process that those that judge are forked from."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        pytest.main(
+            [
+                "--collect-only",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                *sorted({law for file in FILES for law in laws_of(file)}),
+            ]
+        )
 
 
 def quietly() -> None:
