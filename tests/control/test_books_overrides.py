@@ -115,6 +115,31 @@ def test_refusals_and_states_count_both() -> None:
     assert desk.refused(holder("pod-b"), want(300)) == ["in_flight"]
 
 
+def test_the_last_unit_of_an_override_is_granted_before_the_limits_own() -> None:
+    """A need of one is a need, and a rest of one is a rest."""
+    desk = OverrideDesk(replace(LAUNCH, amount=1))
+
+    assert desk.granted("pod-a", 1) == {"launch": 1, "": 0}
+    assert desk.granted("pod-b", 1) == {"": 1}
+
+
+class ObservedDesk(OverrideDesk):
+    """The same, where nothing is enforced."""
+
+    def put(self, *overrides: OverrideSpec) -> None:
+        self.limits = limits_of(budget(mode="Observe", limits=(replace(self.base, overrides=overrides),)))
+
+
+def test_an_observed_override_gives_no_more_than_it_has() -> None:
+    """What is wanted beyond it is the limit's own, also when it is overdrawn."""
+    desk = ObservedDesk()
+    leases = desk.take("pod-a", 100, 700)
+    desk.tell(holder("pod-a"), report(leases["launch"].id, 600, overrun=100))
+
+    assert (leases["launch"].granted, leases[""].granted) == (500, 200)
+    assert desk.granted("pod-b", 10, 30) == {"": 30}
+
+
 BOTH = {"launch": 10, "": 0}
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, budget, limit, limits_of, report, want
 from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_sidecar.core.specs import LimitSpec
+from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
 
 KEEPS = replace(limit(1000), on_unverifiable="Survival", survival_percent=10)
 
@@ -82,6 +82,15 @@ def test_near_the_end_a_need_comes_before_what_is_kept() -> None:
 
     assert (lease.granted, lease.survival) == (1000, 50)
     assert desk.refused(holder("pod-b"), want(51)) == ["in_flight"]
+
+
+def test_what_is_kept_of_a_rolling_window_counts_in_the_next_part_of_the_same_request() -> None:
+    """850 and the 100 that are kept leave 50 of 1000 for any part beside it."""
+    desk = desk_of(replace(KEEPS, window=WindowSpec(type="Rolling", duration_seconds=3600)))
+    following = replace(want(100), period="next")
+
+    assert desk.refused(holder(), want(850), following) == ["in_flight"]
+    assert len(desk.ask(holder(), want(850), replace(following, need=50)).leases) == 2
 
 
 def test_kept_rights_and_debts_survive_the_document() -> None:
