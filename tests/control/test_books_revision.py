@@ -39,7 +39,7 @@ def forgotten_pod(desk: Desk) -> None:
 
 
 def an_hour_believed(desk: Desk) -> None:
-    desk.books.holdings.believe(desk.now_ms + HOUR_MS, HOUR_MS)
+    desk.books.holdings.believe(desk.now_ms + HOUR_MS - 1, HOUR_MS)
 
 
 def dropped(desk: Desk) -> None:

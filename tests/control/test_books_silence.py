@@ -107,6 +107,18 @@ def test_kept_rights_and_debts_survive_the_document() -> None:
     assert desk.books.take_alarms() == []
 
 
+def test_what_was_spent_in_a_later_silence_is_told_by_itself() -> None:
+    """The alarm says what is new, not the sum."""
+    desk = desk_of(replace(limit(1000), on_unverifiable="Allow", allow_cap=500))
+    lease = desk.grant(holder(), 10)
+    first = report(lease.id, 30, overrun=20, unheld=20)
+    desk.tell(holder(), first)
+    desk.tell(holder(), report(lease.id, 60, overrun=50, unheld=50, after=first))
+
+    told = [alarm.partition(": ")[2] for alarm in desk.books.take_alarms()]
+    assert told == [f"{added} of {BUDGET}/hourly spent while nobody answered" for added in (20, 30)]
+
+
 @pytest.mark.parametrize("closed", [0, 1])
 def test_spending_without_rights_enters_the_books_beyond_the_limit_and_alerts(closed: int) -> None:
     """Charged in full, told once, and nobody is granted anything on top of it."""
