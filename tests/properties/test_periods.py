@@ -105,6 +105,42 @@ def test_boundaries_where_calendars_are_odd(period: Period, zone: str, instant: 
 
 
 @pytest.mark.parametrize(
+    ("zone", "before", "after", "expected"),
+    [
+        (
+            "Australia/Lord_Howe",
+            "2026-04-05T01:10+11:00",
+            "2026-04-05T01:40+10:30",
+            span("2026-04-05T01:00+11:00", "2026-04-05T02:00+10:30"),
+        ),
+        (
+            "Australia/Lord_Howe",
+            "2026-10-04T01:10+10:30",
+            "2026-10-04T02:40+11:00",
+            span("2026-10-04T01:00+10:30", "2026-10-04T03:00+11:00"),
+        ),
+        (
+            "America/St_Johns",
+            "2006-10-29T00:00:30-02:30",
+            "2006-10-28T23:30-03:30",
+            span("2006-10-29T00:00-02:30", "2006-10-29T00:00-03:30"),
+        ),
+        (
+            "America/St_Johns",
+            "2007-03-11T00:00:30-03:30",
+            "2007-03-11T01:30-02:30",
+            span("2007-03-11T00:00-03:30", "2007-03-11T02:00-02:30"),
+        ),
+    ],
+)
+def test_an_hour_in_which_the_clock_changes_is_one_seen_from_either_side(
+    zone: str, before: str, after: str, expected: Span
+) -> None:
+    """By half an hour, or a minute after midnight: it ends when the clock next reads a full hour."""
+    assert [span_at(window("Hour", zone), at(instant)) for instant in (before, after)] == [expected, expected]
+
+
+@pytest.mark.parametrize(
     ("period", "anchor_day", "instant", "expected"),
     [
         ("Month", 15, "2026-03-14T23:59+00:00", span("2026-02-15T00:00+00:00", "2026-03-15T00:00+00:00")),
@@ -128,6 +164,15 @@ def test_an_unknown_zone_is_named_with_what_to_use_instead() -> None:
     """A person who reads the message knows what to write."""
     with pytest.raises(UnknownZone, match=r"'Europe/Bärlin' is not known: use an IANA name"):
         span_at(window("Day", "Europe/Bärlin"), at("2026-01-01T00:00+00:00"))
+
+
+@pytest.mark.parametrize(("first", "outside"), [("1970-01-02", -1), ("9990-01-01", 86_400)])
+def test_the_first_and_the_last_day_that_are_told(first: str, outside: int) -> None:
+    """Beyond them calendars have no names for the neighboring periods."""
+    start = at(f"{first}T00:00+00:00")
+    assert span_at(window("Day"), start) == Span(start, start + 86_400)
+    with pytest.raises(ValueError, match="outside of the years"):
+        span_at(window("Day"), start + outside)
 
 
 def test_an_instant_far_outside_of_any_budget_is_refused() -> None:
