@@ -48,7 +48,7 @@ def test_the_newest_answers_are_kept_granted_and_denied() -> None:
 
 
 def test_a_pod_that_begins_anew_too_often_is_kept_waiting_until_a_turn_is_long_ago() -> None:
-    """What each turn strands is bounded by how many there are in ten minutes; a pod of which nothing is known has none."""
+    """What each turn strands is bounded by how many there are in ten minutes. An unknown pod has had none."""
     pods = admitted("first", *(f"n{number}" for number in range(TURNS_MAX)))
 
     assert pods.turns("pod-a", START_MS + TURNS_MS - 1) == TURNS_MAX

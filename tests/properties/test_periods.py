@@ -131,13 +131,26 @@ def test_boundaries_where_calendars_are_odd(period: Period, zone: str, instant: 
             "2007-03-11T01:30-02:30",
             span("2007-03-11T00:00-03:30", "2007-03-11T02:00-02:30"),
         ),
+        (
+            "Pacific/Chatham",
+            "2026-04-05T03:10+13:45",
+            "2026-04-05T02:50+12:45",
+            span("2026-04-05T03:00+13:45", "2026-04-05T03:00+12:45"),
+        ),
+        (
+            "Pacific/Chatham",
+            "2026-09-27T02:10+12:45",
+            "2026-09-27T03:50+13:45",
+            span("2026-09-27T02:00+12:45", "2026-09-27T04:00+13:45"),
+        ),
     ],
 )
 def test_an_hour_in_which_the_clock_changes_is_one_seen_from_either_side(
     zone: str, before: str, after: str, expected: Span
 ) -> None:
-    """By half an hour, or a minute after midnight: it ends when the clock next reads a full hour."""
-    assert [span_at(window("Hour", zone), at(instant)) for instant in (before, after)] == [expected, expected]
+    """By half an hour, or between full hours: it ends when the clock next reads one."""
+    instants = [at(before), at(after), *range(expected.start, expected.end, 7)]
+    assert {span_at(window("Hour", zone), instant) for instant in instants} == {expected}
 
 
 @pytest.mark.parametrize(
