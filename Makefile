@@ -28,7 +28,7 @@ demo: setup  ## The whole story on this machine: no cluster, no keys, under two 
 	@$(BIN)/spendmesh demo $(ARGS)
 
 test: setup  ## All tests that need no node (real API server, SDKs, collector and Helm; built once and cached)
-	@$(BIN)/python tests/parts/parts.py ensure control-plane helm collector
+	@$(BIN)/python tests/parts/parts.py ensure control-plane helm collector litellm
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: setup  ## The 30-second check while developing: decisions and tables
@@ -82,6 +82,8 @@ lock:  ## Pin every dependency with hashes again (versions and hashes only, no r
 	    --no-emit-index-url --no-annotate --no-header -q -o requirements/$${extra%% *}.txt || exit 1; done
 	@printf 'openai\nanthropic\naiohttp\n' | uv pip compile - -c requirements/dev.txt --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o tests/cluster/app/requirements.txt
+	@printf 'litellm>=1.106\ntenacity\n' | uv pip compile - --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o tests/parts/litellm.txt
 
 clean:  ## Remove what the other targets made in this folder (the cache of built parts stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["parts_fixtures", "kinds_fixtures"]
 
-REAL_PARTS = {"control_plane", "helm", "collector", "node", "node_collector", "postgres"}
+REAL_PARTS = {"control_plane", "helm", "collector", "node", "node_collector", "postgres", "litellm"}
 CAMPAIGN = "test_campaign.py"
 
 # The same examples in each run, however slow the machine is: `--hypothesis-profile=explore` looks for others.

@@ -1,7 +1,7 @@
 """Finds the real programs that tests run, or builds them once into a cache; starts none of them.
 
-`python tests/parts/parts.py ensure control-plane helm collector node` makes groups ready, `... where kubectl` prints a
-path. Looked for in `$KUBEBUILDER_ASSETS` (the convention of envtest), then in the cache, which is
+`python tests/parts/parts.py ensure control-plane helm collector litellm node` makes groups ready, `... where kubectl`
+prints a path. Looked for in `$KUBEBUILDER_ASSETS` (the convention of envtest), then in the cache, which is
 `${SPENDMESH_CACHE:-${XDG_CACHE_HOME:-~/.cache}/spendmesh}/parts/<key>/bin`. The key is a hash of everything that
 decides what a build makes, so an older tree finds its own programs again. Standard library only: this runs before
 anything is installed.
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from debian_packages import ensure_node_packages
 from go_toolchain import HERE, PartsUnavailable, Progress, find_go, run_go, wanted_version
+from litellm_library import ensure_litellm
 
 GO_MOD = HERE / "go.mod"
 GO_SUM = HERE / "go.sum"
@@ -45,6 +46,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "control-plane": ("etcd", "kube-apiserver", "kubectl"),
     "helm": ("helm",),
     "collector": ("otelcol",),
+    "litellm": (),
     "node": (
         "etcd",
         "kube-apiserver",
@@ -148,6 +150,9 @@ def ensure(*groups: str, progress: Progress = say) -> dict[str, Path]:
     if "node" in groups:
         with cache.lock("debian", progress):
             ensure_node_packages(progress)
+    if "litellm" in groups:
+        with cache.lock("litellm", progress):
+            ensure_litellm(cache.root, progress)
     names = list(dict.fromkeys(name for group in groups for name in GROUPS[group]))
     if not all(find(name, cache) for name in names):
         with cache.lock("build", progress):

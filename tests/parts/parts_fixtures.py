@@ -12,6 +12,7 @@ import pytest
 import parts
 from control_plane import ControlPlane
 from go_toolchain import PartsUnavailable
+from litellm_library import library
 from node import Node
 from otel_collector import Collector
 from postgres import Postgres, wheel
@@ -48,6 +49,13 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 def helm() -> Path:
     """The path of a real Helm."""
     return programs_or_skip("helm")["helm"]
+
+
+@pytest.fixture(scope="session")
+def litellm() -> Path:
+    """The folder with LiteLLM's packages; `litellm_library.python` runs with it."""
+    programs_or_skip("litellm")
+    return library(parts.open_cache().root)
 
 
 @pytest.fixture(scope="session")

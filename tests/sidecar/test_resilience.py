@@ -1,99 +1,22 @@
-"""Failures reach a provider no oftener than policy allows, whatever the official SDKs would do on their own."""
+"""Failures reach a provider no oftener than policy allows, and end in one clear answer."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import anthropic
 import httpx2
 import openai
 import pytest
 
 from raw_provider import RawConnection, RawProvider, answering
-from sidecar_beside import chat, eventually, message
+from sidecar_beside import chat, eventually
 from sidecar_manifests import provider, retries, routing
 from sidecar_world import World
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio
 
-Ask = Callable[[World], Any]
-NO_BREAKER = {"percent": 100, "minimum": 1000, "failures": 0}
-
-
-@pytest.fixture(scope="module")
-async def patient_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A world whose retry budget is no obstacle: attempts alone bound what is sent."""
-    world = World(tmp_path_factory.mktemp("world"))
-    try:
-        yield await world.start(retries(attempts=1, **NO_BREAKER))
-    finally:
-        await world.close()
-
-
-# --- SDKs with their own retries on -----------------------------------------------------------------------
-
-
-async def openai_async(world: World) -> None:
-    client = await world.client(f"{world.url}/openai/v1", max_retries=2)
-    await client.chat.completions.create(**chat())
-
-
-async def openai_sync(world: World) -> None:
-    def ask() -> None:
-        with openai.OpenAI(base_url=f"{world.url}/openai/v1", api_key="injected", max_retries=2) as client:
-            client.chat.completions.create(**chat())
-
-    await asyncio.to_thread(ask)
-
-
-async def anthropic_async(world: World) -> None:
-    await world.anthropic.with_options(max_retries=2).messages.create(**message())
-
-
-async def anthropic_sync(world: World) -> None:
-    def ask() -> None:
-        with anthropic.Anthropic(base_url=f"{world.url}/anthropic", api_key="injected", max_retries=2) as client:
-            client.messages.create(**message())
-
-    await asyncio.to_thread(ask)
-
-
-SDKS: dict[str, Ask] = {
-    "openai async": openai_async,
-    "openai sync": openai_sync,
-    "anthropic async": anthropic_async,
-    "anthropic sync": anthropic_sync,
-}
-
-
-@pytest.mark.parametrize("ask", SDKS.values(), ids=SDKS)
-@pytest.mark.parametrize(
-    ("fault", "calls"),
-    [
-        (FaultRule("status", status=400), 1),
-        (FaultRule("status", status=408), 2),
-        (FaultRule("status", status=429, should_retry=True), 2),
-        (FaultRule("status", status=500), 2),
-        (FaultRule("status", status=503, should_retry=True), 2),
-        (FaultRule("status", status=529), 2),
-    ],
-    ids=lambda each: str(each.status) if isinstance(each, FaultRule) else "",
-)
-async def test_an_sdk_s_retries_do_not_multiply_ours(
-    patient_world: World, ask: Ask, fault: FaultRule, calls: int
-) -> None:
-    """`max_retries=2` and one retry of ours would be six calls if both acted; the SDK asks once and sees the status."""
-    world = patient_world
-    world.standin.faults(fault)
-    before, asked = len(world.provider_requests()), await world.total("spendmesh_requests_total")
-    with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)) as failed:
-        await ask(world)
-    assert failed.value.status_code == fault.status
-    assert len(world.provider_requests()) - before == calls
-    assert await world.total("spendmesh_requests_total") - asked == 1
+# --- clients that retry too ---------------------------------------------------------------------------------
 
 
 async def test_an_sdk_is_answered_before_it_gives_up_and_does_not_ask_again(world: World) -> None:
