@@ -270,6 +270,7 @@ class Replica:
             accounts=self._coordinator.views() if self._coordinator.serving else None,
             uids=self._uids(),
             differs=self._coordinator.differences() if self._coordinator.serving else {},
+            troubles=self._hub.sightings.troubles(self._clock.monotonic()),
         )
 
     def _known_uids(self) -> dict[ObjectKey, str] | None:

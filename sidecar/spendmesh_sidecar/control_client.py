@@ -102,6 +102,10 @@ class ControlClient:
         """Report use; safe to repeat."""
         return _decoded(await self._post(protocol.PATH_REPORT, request), protocol.ReportReply)
 
+    async def observe(self, observations: protocol.Observations) -> None:
+        """What only this sidecar sees; safe to repeat."""
+        await self._post(protocol.PATH_OBSERVATIONS, observations)
+
     async def _post(self, path: str, message: protocol.Message) -> bytes:
         headers = {**self._authorization(), "content-type": "application/json"}
         try:

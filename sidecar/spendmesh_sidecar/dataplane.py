@@ -15,6 +15,7 @@ from random import Random
 from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.core import ledger_view
 from spendmesh_sidecar.core.breaker import Breakers, State
+from spendmesh_sidecar.core.client_retries import ClientRetries
 from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
@@ -52,6 +53,7 @@ class DataPlane:
     breakers: Breakers = field(default_factory=Breakers)
     limiters: Limiters = field(default_factory=Limiters)
     restraints: Restraints = field(default_factory=Restraints)
+    client_retries: ClientRetries = field(default_factory=ClientRetries)
     installed: Installed | None = None
     pricing: Pricing | None = None
     scope_headers: frozenset[str] = frozenset()
@@ -102,7 +104,7 @@ class DataPlane:
                 ((("target", key),), _BREAKER_STATES[state]) for key, state in self._breaker_states(now).items()
             ],
             "spendmesh_account_unpaid": [
-                ((("provider", alias),), int(bool(code))) for alias, code in self._accounts().items()
+                ((("provider", alias),), int(bool(code))) for alias, code in self.unpaid_accounts().items()
             ],
             **self._breaker_counts(),
             **self._concurrency(),
@@ -147,7 +149,7 @@ class DataPlane:
             states[name] = max(state, states.get(name, state), key=_BREAKER_STATES.__getitem__)
         return states
 
-    def _accounts(self) -> dict[str, str]:
+    def unpaid_accounts(self) -> dict[str, str]:
         """By alias, what the provider says of an account that is out of money; empty where it pays."""
         providers = self.installed.policy.providers if self.installed else ()
         return {provider.alias: self.restraints.unpaid(provider) for provider in providers}
@@ -172,6 +174,6 @@ class DataPlane:
             "log": self.log.problem or "writable",
             "rights": [asdict(account) for account in ledger_view.status(self.ledger, now)],
             "breakers": self._breaker_states(now),
-            "unpaid": {alias: code for alias, code in self._accounts().items() if code},
+            "unpaid": {alias: code for alias, code in self.unpaid_accounts().items() if code},
             "requests": {"active": self.active, "draining": self.draining, "reserved": self.ledger.open_reservations},
         }

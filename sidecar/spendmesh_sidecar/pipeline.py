@@ -20,6 +20,9 @@ from spendmesh_sidecar.downstream import Downstream
 from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.spans import ExchangeSpan, TraceContext
 
+CLIENT_GONE = 499
+"""nginx: the client closed the request."""
+
 
 class Pipeline:
     """One client request from its parsed form to its last byte, its span and its counters."""
@@ -46,7 +49,7 @@ class Pipeline:
         plane, began = self._plane, self._plane.clock.monotonic()
         began_unix = plane.clock.unix()
         plane.enter()
-        status = 499  # nginx: the client closed the request
+        status = CLIENT_GONE
         try:
             status = await self._answer(client)
         except ClientGone:
@@ -121,8 +124,7 @@ class Pipeline:
             plane.metrics.add("spendmesh_refusals_total", (("code", refusal.code),))
         if exchange.retry_denied:
             plane.metrics.add("spendmesh_retry_denied_total", (("reason", exchange.retry_denied),))
-        if exchange.client_retry:
-            plane.metrics.add("spendmesh_client_retries_total", (("outcome", exchange.client_retry),))
+        self._note_client_retry(status, began, began + took)
         for shadow in exchange.observed_retries:
             plane.metrics.add("spendmesh_observed_retries_total", (("decision", shadow),))
         for settlement in decision.settlements:
@@ -144,6 +146,17 @@ class Pipeline:
                     attempts=self._attempts.spans(decision.settlements),
                 )
             )
+
+    def _note_client_retry(self, status: int, began: float, now: float) -> None:
+        plane, exchange, retries = self._plane, self._exchange, self._plane.client_retries
+        if exchange.client_retry:
+            plane.metrics.add("spendmesh_client_retries_total", (("outcome", exchange.client_retry),))
+            retries.seen("marked", now)
+        elif retries.failed and retries.repeats(self._request, began):
+            plane.metrics.add("spendmesh_client_retries_total", (("outcome", "unmarked"),))
+            retries.seen("unmarked", now)
+        if status >= 400 and status != CLIENT_GONE and exchange.refusal is None:
+            retries.fail(self._request, now)
 
 
 @once

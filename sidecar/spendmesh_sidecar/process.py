@@ -26,6 +26,7 @@ from spendmesh_sidecar.keys import FileKeys, KeySource, StaticKeys
 from spendmesh_sidecar.leases import Leases
 from spendmesh_sidecar.ledger_log import LedgerLog, Log, NoLog, StateUnusable
 from spendmesh_sidecar.metrics import Metrics
+from spendmesh_sidecar.observer import Observer
 from spendmesh_sidecar.policy_source import Installed, PolicySource
 from spendmesh_sidecar.settings import Address, Settings, SettingsError
 from spendmesh_sidecar.telemetry import Telemetry
@@ -77,6 +78,7 @@ class Sidecar:
 
     plane: DataPlane
     policy: PolicySource
+    observer: Observer
     address: Address
     admin_address: Address
     _client: ControlClient
@@ -128,7 +130,8 @@ class Sidecar:
         kept = settings.state_dir if settings.keep_policy else None
         policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, kept)
         policy.restore(settings.bootstrap_file)
-        sidecar = cls(plane, policy, settings.listen, settings.admin, client, settings.shutdown_seconds)
+        observer = Observer(plane, client, rng)
+        sidecar = cls(plane, policy, observer, settings.listen, settings.admin, client, settings.shutdown_seconds)
         try:
             await sidecar._serve(settings, arrived)
         except BaseException:
@@ -148,7 +151,8 @@ class Sidecar:
         except TimeoutError:
             log.warning("no policy yet; every call is refused until one arrives")
         await plane.leases.start(FIRST_RIGHTS_SECONDS)
-        plane.watched = (*self.policy.tasks, *plane.telemetry.tasks, *plane.leases.tasks)
+        await self.observer.start()
+        plane.watched = (*self.policy.tasks, *plane.telemetry.tasks, *plane.leases.tasks, *self.observer.tasks)
         self._data = await self._listen(data_server(plane, settings), settings.listen)
         self.address = _bound(self._data)
         plane.listening = True
@@ -169,6 +173,7 @@ class Sidecar:
         for runner in reversed(self._runners):
             await runner.cleanup()
         await self.policy.stop()
+        await self.observer.stop()
         await self.plane.leases.stop(self._shutdown_seconds)
         self.plane.log.close(settled=self.plane.ledger.settled_up)
         await self.plane.telemetry.stop()

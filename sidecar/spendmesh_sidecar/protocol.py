@@ -12,6 +12,7 @@ that two clocks never have to agree.
 | POST /v1/policy/ack          | `Ack`           | 204                                                         |
 | POST /v1/leases/acquire      | `AcquireRequest`| `AcquireReply`                                              |
 | POST /v1/leases/report       | `ReportRequest` | `ReportReply`                                               |
+| POST /v1/observations        | `Observations`  | 204                                                         |
 
 Errors: 401 unknown token, 403 not a pod's token, 404 pod not known (yet), 409 holder is fenced (take a new nonce),
 503 no leader (retry). Bodies of errors are `{"error": "sentence"}`.
@@ -44,6 +45,7 @@ PATH_PRICE_TABLE = "/v1/price-tables/{digest}"
 PATH_ACK = "/v1/policy/ack"
 PATH_ACQUIRE = "/v1/leases/acquire"
 PATH_REPORT = "/v1/leases/report"
+PATH_OBSERVATIONS = "/v1/observations"
 
 AUDIENCE = "spendmesh.io"
 """Audience of the projected service account token that a sidecar shows."""
@@ -148,6 +150,30 @@ class ReportReply(Message, frozen=True, kw_only=True):
     """One `LeaseState` for each report."""
 
     leases: tuple[LeaseState, ...]
+
+
+# --- what only sidecars see -------------------------------------------------------------------------------
+
+
+MAX_OBSERVED = 64
+"""Entries of each kind in one message; a policy has a few providers and a few dozen targets."""
+
+
+class SpentAccount(Message, frozen=True, kw_only=True):
+    """A provider that says that the account behind its key is out of money."""
+
+    provider: str
+    """Its alias in the pod's policy."""
+    code: str
+    """In the provider's words, such as `insufficient_quota`."""
+
+
+class Observations(Message, frozen=True, kw_only=True):
+    """All that is so now: the next message replaces it, and an empty one takes it back. Repeated once a minute."""
+
+    unpaid: tuple[SpentAccount, ...] = ()
+    client_retries: tuple[str, ...] = ()
+    """How clients have retried on their own lately: `marked` by an SDK, `unmarked` as equal calls after a failure."""
 
 
 # --- what a pod is born with ------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from spendmesh_operator.ledger.store import MemoryStore
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
     PATH_ACQUIRE,
+    PATH_OBSERVATIONS,
     PATH_PRICE_TABLE,
     PATH_REPORT,
     PATH_STREAM,
     Ack,
     AcquireReply,
+    Observations,
     ReportReply,
     ReportRequest,
     Stamp,
@@ -27,7 +29,13 @@ from spendmesh_sidecar.protocol import (
 
 ASK = acquire("r", "n", want(10))
 ACK = Ack(nonce="n", digest="d", stamp=Stamp(epoch=1, sequence=1))
-POSTS = [(PATH_ACQUIRE, ASK), (PATH_REPORT, ReportRequest(nonce="n", reports=())), (PATH_ACK, ACK)]
+SEEN = Observations(client_retries=("marked",))
+POSTS = [
+    (PATH_ACQUIRE, ASK),
+    (PATH_REPORT, ReportRequest(nonce="n", reports=())),
+    (PATH_ACK, ACK),
+    (PATH_OBSERVATIONS, SEEN),
+]
 PATHS = [
     *POSTS,
     (PATH_STAMP, StampQuery(digest="d")),
@@ -141,6 +149,7 @@ def test_a_replaced_nonce_gets_409() -> None:
         (PATH_REPORT, b'{"nonce":"n","reports":[{"lease":"l","sequence":1,"used":1e400,"held":0}]}'),
         (PATH_ACK, b'{"nonce":"n"}'),
         (PATH_ACK, b"\xff\xfe"),
+        (PATH_OBSERVATIONS, b'{"unpaid":[{"provider":1}]}'),
     ],
 )
 def test_malformed_messages_get_400_and_change_nothing(path: str, body: bytes) -> None:
@@ -208,6 +217,17 @@ def test_a_follower_passes_rights_reports_and_acks_on_to_the_leader() -> None:
             return reported, acknowledged, settled, leader.hub.programmed()
 
     assert asyncio.run(scenario()) == (200, 204, 40, {"d": frozenset({POD.uid})})
+
+
+def test_a_follower_passes_on_what_a_sidecar_sees() -> None:
+    """The leader writes the conditions."""
+
+    async def scenario() -> tuple[int, object]:
+        async with replica() as leader, replica(leads=False, leader=leader) as follower, client(follower) as caller:
+            status, _ = await caller.post(PATH_OBSERVATIONS, SEEN)
+            return status, leader.hub.sightings.troubles(0.0).client_retries
+
+    assert asyncio.run(scenario()) == (204, {POD.uid: ("marked",)})
 
 
 def test_a_follower_passes_the_leaders_refusal_on() -> None:

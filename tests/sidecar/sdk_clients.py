@@ -18,32 +18,32 @@ from sidecar_world import World
 
 HERE = Path(__file__).parent
 RETRIES = 2
-Ask = Callable[[World], Awaitable[str]]
-"""Makes one call; answers class and status of the error that the app sees."""
+Ask = Callable[[World, str], Awaitable[str]]
+"""Makes one call with this text; answers class and status of the error that the app sees."""
 
 
-async def openai_async(world: World) -> str:
+async def openai_async(world: World, text: str) -> str:
     client = await world.client(f"{world.url}/openai/v1", max_retries=RETRIES)
-    return await _told(client.chat.completions.create(**chat()))
+    return await _told(client.chat.completions.create(**chat(text)))
 
 
-async def openai_sync(world: World) -> str:
+async def openai_sync(world: World, text: str) -> str:
     def ask() -> None:
         with openai.OpenAI(base_url=f"{world.url}/openai/v1", api_key="injected", max_retries=RETRIES) as client:
-            client.chat.completions.create(**chat())
+            client.chat.completions.create(**chat(text))
 
     return await _told(asyncio.to_thread(ask))
 
 
-async def anthropic_async(world: World) -> str:
-    return await _told(world.anthropic.with_options(max_retries=RETRIES).messages.create(**message()))
+async def anthropic_async(world: World, text: str) -> str:
+    return await _told(world.anthropic.with_options(max_retries=RETRIES).messages.create(**message(text)))
 
 
-async def anthropic_sync(world: World) -> str:
+async def anthropic_sync(world: World, text: str) -> str:
     def ask() -> None:
         url = f"{world.url}/anthropic"
         with anthropic.Anthropic(base_url=url, api_key="injected", max_retries=RETRIES) as client:
-            client.messages.create(**message())
+            client.messages.create(**message(text))
 
     return await _told(asyncio.to_thread(ask))
 
@@ -84,8 +84,8 @@ class LiteLLM:
         """`api`: `openai` or `anthropic`; `how`: `sync` or `async`; options of `litellm.completion`."""
         base = "/openai/v1" if api == "openai" else "/anthropic"
 
-        async def ask(world: World) -> str:
-            arguments = {**chat(model=f"{api}/auto"), "api_base": world.url + base, "api_key": "injected", **options}
+        async def ask(world: World, text: str) -> str:
+            arguments = {**chat(text, f"{api}/auto"), "api_base": world.url + base, "api_key": "injected", **options}
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps({"how": how, "arguments": arguments}).encode() + b"\n")
             told = json.loads(await self._line())

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from spendmesh_operator.control.sightings import Sightings
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.operations import PolicyInForce
-from spendmesh_sidecar.protocol import Ack
+from spendmesh_sidecar.protocol import Ack, Observations
 
 
 class PublishedPolicy(PolicyInForce, Protocol):
@@ -56,7 +57,7 @@ class Nack:
 
 
 class Hub:
-    """Current view, its listeners, and the acknowledgements of pods."""
+    """Current view, its listeners, and what pods acknowledge and see."""
 
     def __init__(self) -> None:
         self.view = PolicyView()
@@ -66,6 +67,7 @@ class Hub:
         self._nacks: dict[str, Nack] = {}
         self._missing_keys: dict[str, tuple[str, ...]] = {}
         self._listeners: list[Callable[[], None]] = []
+        self.sightings = Sightings()
 
     # --- policy down --------------------------------------------------------------------------------------
 
@@ -126,6 +128,11 @@ class Hub:
             self._missing_keys.pop(pod.uid, None)
         self._tell()
 
+    def observe(self, pod: PodIdentity, policy: PublishedPolicy, said: Observations, now: float) -> None:
+        """Note what only a pod's sidecar sees; the last word counts."""
+        if self.sightings.hear(pod.uid, policy.policy, said, now):
+            self._tell()
+
     def forget(self, uid: str) -> None:
         """The pod is gone."""
         self._programmed.pop(uid, None)
@@ -136,6 +143,7 @@ class Hub:
     def keep_only(self, uids: Iterable[str]) -> None:
         """Forget all pods but these (after a relist)."""
         known = frozenset(uids)
+        self.sightings.keep_only(known)
         for uid in {*self._programmed, *self._nacks, *self._missing_keys} - known:
             self.forget(uid)
 
@@ -155,7 +163,7 @@ class Hub:
         return dict(self._missing_keys)
 
     def on_acknowledged(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each change of the acknowledgements."""
+        """Call `listener` after each change of what pods say."""
         self._listeners.append(listener)
 
     def _tell(self) -> None:

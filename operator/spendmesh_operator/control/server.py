@@ -46,11 +46,13 @@ from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
     PATH_ACQUIRE,
+    PATH_OBSERVATIONS,
     PATH_PRICE_TABLE,
     PATH_REPORT,
     PATH_STREAM,
     Ack,
     AcquireRequest,
+    Observations,
     ReportRequest,
     Stamp,
     StreamQuery,
@@ -110,6 +112,7 @@ class ControlServer:
         app.router.add_post(PATH_ACK, self._ack)
         app.router.add_post(PATH_ACQUIRE, self._acquire)
         app.router.add_post(PATH_REPORT, self._report)
+        app.router.add_post(PATH_OBSERVATIONS, self._observe)
         app.router.add_post(PATH_STAMP, self._stamp)
         app.router.add_post(PATH_BILL, self._bill)
         app.router.add_post(PATH_CORRECTION, self._correct)
@@ -189,6 +192,18 @@ class ControlServer:
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_REPORT, body)
         return _answer(await self._parts.coordinator.report(pod, reported))
+
+    async def _observe(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        body = await _body(request)
+        said = _decode(body, Observations)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_OBSERVATIONS, body)
+        policy = await self._parts.hub.wait_known(pod, KNOWN_SECONDS)
+        if policy is None:
+            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        self._parts.hub.observe(pod, policy, said, self._parts.clock.monotonic())
+        return web.Response(status=204)
 
     async def _pass_on(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         if FORWARDED in request.headers:

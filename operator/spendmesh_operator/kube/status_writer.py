@@ -16,6 +16,7 @@ from typing import Any, Final
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.control.hub import Hub
+from spendmesh_operator.control.sightings import KEPT_SECONDS, Troubles
 from spendmesh_operator.index import KINDS, ObjectKey
 from spendmesh_operator.kube import events, paths
 from spendmesh_operator.kube.client import Kube, KubeError, NotFound
@@ -56,6 +57,8 @@ class Facts:
     uids: Mapping[ObjectKey, str]
     differs: Mapping[str, str] = field(default_factory=dict)
     """How budgets differ from those of other clusters with the same books: `namespace/name` -> sentence."""
+    troubles: Troubles = field(default_factory=Troubles)
+    """What only sidecars see."""
 
 
 @dataclass
@@ -153,6 +156,8 @@ class StatusWriter:
             observed=budget is not None and budget.mode == "Observe",
             readable=budget is not None,
             differs=facts.differs.get(budget.name, "") if budget is not None else "",
+            troubles=facts.troubles,
+            heard_all=self._clock.monotonic() - self._began >= KEPT_SECONDS,
         )
 
     def _is_due(self, known: Written, new: Status) -> bool:

@@ -18,8 +18,8 @@ class Condition(Node):
     """One observation about the object, as in metav1.Condition."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)]
-    """What is observed: Accepted, ResolvedRefs, Priced, Programmed, Effective, WithinBudget or
-    Accounted. Example: Accepted"""
+    """What is observed: Accepted, ResolvedRefs, Priced, Programmed, Effective, WithinBudget, Accounted, Funded or
+    SoleRetrier. Example: Accepted"""
     status: Literal["True", "False", "Unknown"]
     """Whether it is so. Example: "True\""""
     observed_generation: Generation | None = None
@@ -50,8 +50,9 @@ class Status(Node):
     """The metadata.generation that this status describes. Example: 3"""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), list_map("type")] | None = None
     """Observations by type: Accepted (valid and in use), ResolvedRefs (everything it names exists), Priced (every
-    target has a price), Programmed (the pods have it), Effective, and for budgets WithinBudget and Accounted (little is
-    charged for pods that vanished before they reported).
+    target has a price), Programmed (the pods have it), Effective, for budgets WithinBudget and Accounted (little is
+    charged for pods that vanished before they reported), for ModelProviders Funded (no sidecar hears that its account
+    is out of money), for RetryBudgets SoleRetrier (no client retries as well).
     Example: [{type: Accepted, status: "True"}]"""
     workloads: Workloads | None = None
     """Counts of workloads. Example: {matched: 4, effective: 4, programmed: 3}"""

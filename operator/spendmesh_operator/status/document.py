@@ -7,13 +7,25 @@ from datetime import datetime
 from typing import Any
 
 from spendmesh_operator.compile import NEVER_VALID, Verdict
+from spendmesh_operator.control.sightings import NO_TROUBLES, Troubles
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests import API_VERSION
 from spendmesh_operator.status.budget import accounted, budget_fields, timestamp, within_budget
 from spendmesh_operator.status.model import LimitView, Status
 from spendmesh_operator.status.programmed import Programmed
+from spendmesh_operator.status.troubles import trouble_conditions
 
-_ORDER = ("Accepted", "ResolvedRefs", "Priced", "Programmed", "Effective", "WithinBudget", "Accounted")
+_ORDER = (
+    "Accepted",
+    "ResolvedRefs",
+    "Priced",
+    "Programmed",
+    "Effective",
+    "WithinBudget",
+    "Accounted",
+    "Funded",
+    "SoleRetrier",
+)
 _MESSAGE_MAX = 32768  # metav1.Condition
 
 
@@ -27,13 +39,16 @@ def status_of(
     observed: bool = False,
     readable: bool = True,
     differs: str = "",
+    troubles: Troubles = NO_TROUBLES,
+    heard_all: bool = True,
 ) -> Status:
     """
     The status of one object.
 
     `limits` are the books' view of a ModelBudget (None: they cannot be read), `old` the status as it is, which gives
     the times of conditions that did not change. `observed`: mode Observe; `readable`: False for a budget that never
-    had a valid meaning; `differs`: how another cluster's definition does.
+    had a valid meaning; `differs`: how another cluster's definition does; `troubles`: what sidecars see; `heard_all`:
+    False while a new leader may not have heard of all of them.
     """
     conditions: dict[str, tuple[str, str, str]] = {
         finding.type: (finding.status, finding.reason, finding.message) for finding in verdict.conditions
@@ -48,6 +63,8 @@ def status_of(
         valid = readable and verdict.in_force is not None
         conditions["Accounted"] = accounted(limits) if valid else ("Unknown", "Invalid", NEVER_VALID)
     since = {each["type"]: each for each in old.get("conditions") or ()}
+    for type_, what in trouble_conditions(verdict, troubles, since, heard_all=heard_all).items():
+        conditions[type_] = what if verdict.in_force is not None else ("Unknown", "Invalid", NEVER_VALID)
     status: Status = {
         "observedGeneration": verdict.generation,
         "conditions": [

@@ -16,7 +16,7 @@ REST_SECONDS = 600
 
 _MILESTONES = {"Exceeded", "Overdrawn", "Downgraded", "Clamped", "ThresholdReached"}
 """Told once by the books themselves (`status.milestones`): a condition can be written again, they cannot."""
-_GOOD = {"Accepted", "ResolvedRefs", "Priced", "Programmed"}
+_GOOD = {"Accepted", "ResolvedRefs", "Priced", "Programmed", "Funded", "SoleRetrier"}
 
 
 def write_delay(old: Mapping[str, Any], new: Mapping[str, Any]) -> int | None:
