@@ -210,6 +210,29 @@ def test_acknowledgements_through_a_follower_reach_the_status(cluster: Installat
     assert is_true(cluster, "routingpolicies", "support", "Programmed")
 
 
+def test_what_a_sidecar_tells_a_follower_becomes_conditions_and_events(
+    cluster: Installation, app: tuple[Json, str]
+) -> None:
+    """An account out of money, and clients that retry too: on the objects that people change."""
+    spent = protocol.SpentAccount(provider="openai", code="insufficient_quota")
+    said = protocol.Observations(unpaid=(spent,), client_retries=("unmarked",))
+    assert call(cluster, cluster.follower(), app[1], protocol.PATH_OBSERVATIONS, said)[0] == 204
+    for plural, name, type_, reason in (
+        ("modelproviders", "standin", "Funded", "SpendLimitReached"),
+        ("retrybudgets", "default", "SoleRetrier", "ClientsRetry"),
+    ):
+
+        def seen(plural: str = plural, name: str = name, type_: str = type_) -> bool:
+            return conditions(cluster, plural, name).get(type_, {}).get("status") == "False"
+
+        def told(name: str = name, reason: str = reason) -> bool:
+            items: list[Json] = cluster.get(f"/api/v1/namespaces/{TEAM}/events")["items"]
+            return [one["reason"] for one in items if one["involvedObject"]["name"] == name].count(reason) == 1
+
+        wait_until(seen, f"{type_} is False", 90)
+        wait_until(told, f"the Event {reason}", 90)
+
+
 def test_a_threshold_is_told_once_and_who_may_read_the_budget_reads_its_bill(
     cluster: Installation, app: tuple[Json, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

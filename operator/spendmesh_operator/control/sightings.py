@@ -17,6 +17,8 @@ from spendmesh_sidecar.protocol import MAX_OBSERVED, Observations
 
 KEPT_SECONDS = 180.0
 """Three repetitions: two may be lost."""
+HEARD_ALL_SECONDS = 90.0
+"""After which a new leader has heard every pod: one repetition, and time to send it once more."""
 HOW = ("marked", "unmarked")
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 

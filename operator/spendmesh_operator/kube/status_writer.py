@@ -16,7 +16,7 @@ from typing import Any, Final
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.control.hub import Hub
-from spendmesh_operator.control.sightings import KEPT_SECONDS, Troubles
+from spendmesh_operator.control.sightings import HEARD_ALL_SECONDS, Troubles
 from spendmesh_operator.index import KINDS, ObjectKey
 from spendmesh_operator.kube import events, paths
 from spendmesh_operator.kube.client import Kube, KubeError, NotFound
@@ -157,7 +157,7 @@ class StatusWriter:
             readable=budget is not None,
             differs=facts.differs.get(budget.name, "") if budget is not None else "",
             troubles=facts.troubles,
-            heard_all=self._clock.monotonic() - self._began >= KEPT_SECONDS,
+            heard_all=self._clock.monotonic() - self._began >= HEARD_ALL_SECONDS,
         )
 
     def _is_due(self, known: Written, new: Status) -> bool:
