@@ -7,7 +7,7 @@ Nothing here is on a request's path except a bounded `acquire`.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -46,6 +46,8 @@ class ControlClient:
         self._base = settings.control_url
         self._token_file = settings.token_file
         self._token = token
+        self.on_hints: Callable[[tuple[protocol.Ejection, ...]], None] = lambda _: None
+        """Told which targets other sidecars have ejected, whenever an answer says so."""
         context: ssl.SSLContext | bool = True
         if settings.control_ca:
             context = ssl.create_default_context(cadata=settings.control_ca)
@@ -100,7 +102,10 @@ class ControlClient:
 
     async def report(self, request: protocol.ReportRequest) -> protocol.ReportReply:
         """Report use; safe to repeat."""
-        return _decoded(await self._post(protocol.PATH_REPORT, request), protocol.ReportReply)
+        reply = _decoded(await self._post(protocol.PATH_REPORT, request), protocol.ReportReply)
+        if reply.hints:
+            self.on_hints(reply.hints)
+        return reply
 
     async def observe(self, observations: protocol.Observations) -> None:
         """What only this sidecar sees; safe to repeat."""

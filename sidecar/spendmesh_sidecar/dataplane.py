@@ -28,6 +28,7 @@ from spendmesh_sidecar.ledger_log import Log, NoLog
 from spendmesh_sidecar.limits import Limits
 from spendmesh_sidecar.metrics import Labels, Metrics
 from spendmesh_sidecar.policy_source import Installed
+from spendmesh_sidecar.protocol import Ejection
 from spendmesh_sidecar.telemetry import Telemetry
 from spendmesh_sidecar.upstream import Upstream
 
@@ -96,6 +97,28 @@ class DataPlane:
         self.installed = installed
         self.ledger.set_budgets(installed.policy.budgets, self.clock.monotonic())
 
+    def heed(self, hints: tuple[Ejection, ...]) -> None:
+        """Other sidecars have ejected targets of this policy, for so long."""
+        if self.installed is None:
+            return
+        policy, now = self.installed.policy, self.clock.monotonic()
+        spec = policy.retry.breaker
+        for hint in hints:
+            if hint.target in policy.targets:
+                lasts_ms = min(hint.reopens_in_ms, spec.max_ejection_ms)
+                self.breakers.of(hint.target, spec).hint(now + lasts_ms / 1000)
+
+    def ejections(self, now: float) -> dict[tuple[str, int], float]:
+        """By target of the policy and generation of its breaker: seconds left, of those that others do not know of."""
+        policy = self.installed.policy if self.installed else None
+        if policy is None or policy.retry.breaker.mode == "ForcedOpen":
+            return {}  # a person's word is in everybody's policy
+        return {
+            (key, breaker.generation): breaker.reopens_in(now)
+            for key, breaker in self.breakers.items()
+            if breaker.state(now) == "ejected" and key in policy.targets and not breaker.hinted(now)
+        }
+
     def gauges(self) -> dict[str, list[tuple[Labels, int]]]:
         """What is read at the moment of a scrape; names that end in `_total` only grow."""
         now = self.clock.monotonic()
@@ -105,6 +128,9 @@ class DataPlane:
             ],
             "spendmesh_account_unpaid": [
                 ((("provider", alias),), int(bool(code))) for alias, code in self.unpaid_accounts().items()
+            ],
+            "spendmesh_breaker_hinted": [
+                ((("target", key),), 1) for key, breaker in self.breakers.items() if breaker.hinted(now)
             ],
             **self._breaker_counts(),
             **self._concurrency(),

@@ -40,6 +40,7 @@ _HELP = {
     "spendmesh_concurrency_in_flight": "Calls that the target is working on.",
     "spendmesh_concurrency_full_total": "Times that a call found the target at its limit.",
     "spendmesh_account_unpaid": "1 while the account behind a provider's key is out of money.",
+    "spendmesh_breaker_hinted": "1 while another sidecar is known to have ejected the target.",
     "spendmesh_breaker_ejections_total": "Ejections of a target by reason, those that are only observed included.",
     "spendmesh_breaker_probes_total": "Calls that were sent to find out whether an ejected target works again.",
     "spendmesh_breaker_bypasses_total": "Calls to an ejected target because no other was left, or mode is Observe.",

@@ -130,6 +130,7 @@ class Sidecar:
         kept = settings.state_dir if settings.keep_policy else None
         policy = PolicySource(client, keys, lambda: ledger.nonce, rng, install, kept)
         policy.restore(settings.bootstrap_file)
+        client.on_hints = plane.heed
         observer = Observer(plane, client, rng)
         sidecar = cls(plane, policy, observer, settings.listen, settings.admin, client, settings.shutdown_seconds)
         try:

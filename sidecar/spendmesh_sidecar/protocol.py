@@ -139,6 +139,14 @@ class AcquireReply(Message, frozen=True, kw_only=True):
     """Wants whose answer is about another account than the one that was asked for."""
 
 
+class Ejection(Message, frozen=True, kw_only=True):
+    """A target that a sidecar leaves alone for now because its calls fail (`core.breaker`)."""
+
+    target: str
+    """`alias/model` in the words of the pod's own policy, whichever way the message goes."""
+    reopens_in_ms: int
+
+
 class ReportRequest(Message, frozen=True, kw_only=True):
     """All leases with news."""
 
@@ -147,9 +155,11 @@ class ReportRequest(Message, frozen=True, kw_only=True):
 
 
 class ReportReply(Message, frozen=True, kw_only=True):
-    """One `LeaseState` for each report."""
+    """One `LeaseState` for each report. Every sidecar hears one every two seconds, also where it has no lease."""
 
     leases: tuple[LeaseState, ...]
+    hints: tuple[Ejection, ...] = ()
+    """Targets that other sidecars have ejected: failures there count sooner, and nothing else follows."""
 
 
 # --- what only sidecars see -------------------------------------------------------------------------------
@@ -174,6 +184,8 @@ class Observations(Message, frozen=True, kw_only=True):
     unpaid: tuple[SpentAccount, ...] = ()
     client_retries: tuple[str, ...] = ()
     """How clients have retried on their own lately: `marked` by an SDK, `unmarked` as equal calls after a failure."""
+    ejected: tuple[Ejection, ...] = ()
+    """Not taken back: each runs out by itself."""
 
 
 # --- what a pod is born with ------------------------------------------------------------------------------

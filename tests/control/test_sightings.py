@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from compile_samples import Raw, compiled, pod, policy_of, provider, retries, routing
+from compile_samples import Raw, compiled, pod, policy_of, provider, retries, routing, section
 from spendmesh_operator.compile import Compiled
 from spendmesh_operator.control.sightings import KEPT_SECONDS, NO_TROUBLES, Sightings, Troubles
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests.conditions import Status
 from spendmesh_operator.status import Programmed, events, status_of
-from spendmesh_sidecar.protocol import MAX_OBSERVED, Observations, SpentAccount
+from spendmesh_sidecar.protocol import MAX_OBSERVED, Ejection, Observations, SpentAccount
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OBJECTS: tuple[Raw, ...] = (pod(), pod("web-2"), provider(), routing(), retries())
@@ -74,6 +74,59 @@ def test_what_a_pod_said_goes_with_the_pod() -> None:
     sightings = heard((FIRST, unpaid()), (SECOND, unpaid()))
     sightings.keep_only([SECOND])
     assert set(sightings.troubles(1.0).unpaid["team-a/openai"]) == {SECOND}
+
+
+# --- hints ------------------------------------------------------------------------------------------------
+
+
+def ejection(seconds: float = 5.0, target: str = "openai/gpt-5-mini") -> Observations:
+    return Observations(ejected=(Ejection(target=target, reopens_in_ms=int(seconds * 1000)),))
+
+
+def test_an_ejection_is_told_to_others_with_the_time_that_is_left_and_then_forgotten() -> None:
+    sightings = heard((FIRST, ejection(5.0)))
+    (hint,) = sightings.hints(SECOND, POLICY, 2.0)
+    assert (hint.target, hint.reopens_in_ms) == ("openai/gpt-5-mini", 3000)
+    assert sightings.hints(FIRST, POLICY, 2.0) == (), "it is the only one that says so"
+    assert sightings.hints(SECOND, POLICY, 5.0) == ()
+    assert not sightings.ejected, "reports cost nothing again"
+
+
+def test_the_pod_that_ejects_longest_hears_of_the_second_one() -> None:
+    sightings = heard((FIRST, ejection(9.0)), (SECOND, ejection(5.0)), ("third", ejection(1.0)))
+    told = {uid: sightings.hints(uid, POLICY, 0.0)[0].reopens_in_ms for uid in (FIRST, SECOND, "third")}
+    assert told == {FIRST: 5000, SECOND: 9000, "third": 9000}
+
+
+def test_policies_with_other_names_for_a_target_hear_their_own() -> None:
+    """A target is a ModelProvider and a model; what a policy calls the provider is its own business."""
+    renamed = compiled(pod(), provider(), routing(**section("ours", to="openai")))
+    sightings = heard((FIRST, ejection()))
+    assert [hint.target for hint in sightings.hints(SECOND, policy_of(renamed), 0.0)] == ["ours/gpt-5-mini"]
+    elsewhere = compiled(pod(), provider("other"), routing(**section("openai", to="other")))
+    assert sightings.hints(SECOND, policy_of(elsewhere), 0.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (ejection(target="openai/another"), None),
+        (ejection(target="nobody/gpt-5-mini"), None),
+        (ejection(target="odd"), None),
+        (ejection(0.0), None),
+        (ejection(-1.0), None),
+        (ejection(10.0**9), POLICY.retry.breaker.max_ejection_ms),
+    ],
+    ids=["model", "provider", "no target", "over", "negative", "huge"],
+)
+def test_an_ejection_is_believed_within_the_pod_s_own_policy(said: Observations, left: int | None) -> None:
+    hints = heard((FIRST, said)).hints(SECOND, POLICY, 0.0)
+    assert [hint.reopens_in_ms for hint in hints] == ([] if left is None else [left])
+
+
+def test_an_ejection_takes_back_no_trouble_and_is_none() -> None:
+    sightings = heard((FIRST, ejection()))
+    assert sightings.troubles(1.0) == NO_TROUBLES
 
 
 # --- what people read -------------------------------------------------------------------------------------

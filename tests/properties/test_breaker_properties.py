@@ -46,6 +46,7 @@ class Naive:
         self.results: list[tuple[float, Verdict]] = []
         self.until, self.in_a_row, self.length, self.served_since = 0.0, 0, 0.0, 0.0
         self.probe: tuple[Permit, float] | None = None
+        self.hinted_until = 0.0
 
     def enter(self, state: str) -> None:
         self.state, self.results, self.probe = state, [], None
@@ -79,7 +80,11 @@ class Naive:
         row = 0
         for _, one in self.results:
             row = 0 if one is Verdict.SUCCESS else row + (one is Verdict.FAILURE)
-        too_many = len(recent) >= spec.min_requests and len(bad) * 100 >= len(recent) * spec.failure_percent > 0
+        hinted = verdict is Verdict.FAILURE and now < self.hinted_until
+        too_many = (
+            len(recent) >= (1 if hinted else spec.min_requests)
+            and len(bad) * 100 >= len(recent) * spec.failure_percent > 0
+        )
         in_a_row = verdict is Verdict.FAILURE and row >= spec.consecutive_5xx_errors
         if spec.consecutive_5xx_errors and (in_a_row or too_many):
             self.eject(spec, now)
@@ -88,7 +93,7 @@ class Naive:
         self.probe = None
         if verdict is Verdict.SUCCESS:
             self.enter("serving")
-            self.served_since = now
+            self.served_since, self.hinted_until = now, 0.0
         elif verdict is not Verdict.NEUTRAL:
             self.eject(spec, now)
 
@@ -111,6 +116,14 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(seconds=st.one_of(st.floats(0, 3), st.floats(0, 100)))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(seconds=st.floats(0, 20))
+    def hint(self, seconds: float) -> None:
+        """Another sidecar has ejected the target: a word that by itself moves nothing."""
+        before = self.breaker.state(self.now), self.breaker.generation
+        self.breaker.hint(self.now + seconds)
+        self.naive.hinted_until = max(self.naive.hinted_until, self.now + seconds)
+        assert (self.breaker.state(self.now), self.breaker.generation) == before
 
     @rule(spec=SPECS)
     def another_spec(self, spec: BreakerSpec) -> None:

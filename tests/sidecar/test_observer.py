@@ -6,16 +6,18 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
 from sidecar_beside import chat, eventually
 from sidecar_manifests import retries
 from sidecar_world import POD, World
+from spendmesh_operator.local import LocalPod
 from spendmesh_sidecar.control_client import ControlUnavailable
 from spendmesh_sidecar.core.client_retries import ClientRetries
 from spendmesh_sidecar.observer import AGAIN_SECONDS, REPAIR_SECONDS, Observer
-from spendmesh_sidecar.protocol import Observations, SpentAccount
+from spendmesh_sidecar.protocol import PATH_OBSERVATIONS, Ejection, Observations, SpentAccount
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +33,10 @@ class Plane:
         self.accounts: dict[str, str] = {}
         self.clock = SimpleNamespace(monotonic=lambda: self.now)
         self.client_retries = ClientRetries()
+        self.ejected: dict[tuple[str, int], float] = {}
+
+    def ejections(self, now: float) -> dict[tuple[str, int], float]:
+        return self.ejected
 
     def unpaid_accounts(self) -> dict[str, str]:
         return self.accounts
@@ -105,6 +111,17 @@ async def test_clients_that_retry_are_said_by_how_they_do_it(observer: Observer,
     assert control.told == [Observations(client_retries=("unmarked",))]
 
 
+async def test_an_ejection_is_said_once_and_the_next_one_again(observer: Observer, plane: Any, control: Any) -> None:
+    """Its end is no news: it runs out by itself."""
+    for plane.ejected in ({("openai/m", 2): 5.0}, {("openai/m", 2): 4.0}, {}, {("openai/m", 4): 10.0}):
+        plane.now += 1.0
+        await observer.look()
+    assert control.told == [
+        Observations(ejected=(Ejection(target="openai/m", reopens_in_ms=5000),)),
+        Observations(ejected=(Ejection(target="openai/m", reopens_in_ms=10_000),)),
+    ]
+
+
 # --- the whole way ----------------------------------------------------------------------------------------
 
 
@@ -142,3 +159,34 @@ async def test_a_loop_around_an_sdk_reaches_the_leader(empty_world: World) -> No
     sightings = world.control.hub.sightings
     now = world.sidecar.plane.clock.monotonic()
     await eventually(lambda: sightings.troubles(now).client_retries == {POD.identity.uid: ("unmarked",)})
+
+
+async def test_another_pod_s_ejection_makes_failures_count_sooner_and_ejects_nothing(empty_world: World) -> None:
+    """Two targets are hinted: the one that answers stays through a failure, the other is ejected by its first one."""
+    breaker = {"consecutive5xxErrors": 5, "baseEjectionTime": "30m", "maxEjectionTime": "1h"}
+    world = await empty_world.start(retries(attempts=0, circuitBreaker=breaker))
+    other = LocalPod(POD.namespace, "app-2", token="token-of-another")
+    await world.control.admit(other)
+    for _ in range(3):
+        await world.openai.chat.completions.create(**chat())
+    tried, untried = "openai/medium-1", "openai/large-1"
+    said = Observations(ejected=tuple(Ejection(target=key, reopens_in_ms=300_000) for key in (tried, untried)))
+    async with world.http.post(
+        world.control_url + PATH_OBSERVATIONS,
+        data=msgspec.json.encode(said),
+        headers={"authorization": f"Bearer {other.token}"},
+    ) as answer:
+        assert answer.status == 204
+
+    async def hinted() -> bool:
+        return await world.total("spendmesh_breaker_hinted") == 2
+
+    await eventually(hinted, "the hints do not arrive")
+    assert set((await world.status())["breakers"].values()) == {"serving"}
+    world.standin.faults(FaultRule("status", status=503))
+    for model in ("spendmesh/standard", "spendmesh/premium"):
+        with pytest.raises(openai.InternalServerError):
+            await world.openai.chat.completions.create(**chat(model=model))
+    breakers = (await world.status())["breakers"]
+    assert breakers[tried] == "serving", "one failure of four calls"
+    assert await world.total("spendmesh_breaker_ejections_total", target=untried) == 1

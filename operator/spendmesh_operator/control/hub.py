@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from spendmesh_operator.control.sightings import Sightings
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.ledger.operations import PolicyInForce
-from spendmesh_sidecar.protocol import Ack, Observations
+from spendmesh_sidecar.protocol import Ack, Observations, ReportReply
 
 
 class PublishedPolicy(PolicyInForce, Protocol):
@@ -128,10 +130,19 @@ class Hub:
             self._missing_keys.pop(pod.uid, None)
         self._tell()
 
-    def observe(self, pod: PodIdentity, policy: PublishedPolicy, said: Observations, now: float) -> None:
-        """Note what only a pod's sidecar sees; the last word counts."""
+    def observe(self, pod: PodIdentity, said: Observations, now: float) -> bool:
+        """Note what only a pod's sidecar sees; the last word counts. False: the pod is not known (yet)."""
+        if (policy := self.policy_of(pod)) is None:
+            return False
         if self.sightings.hear(pod.uid, policy.policy, said, now):
             self._tell()
+        return True
+
+    def with_hints(self, reply: ReportReply, pod: PodIdentity, now: float) -> ReportReply:
+        """The answer to a report, and what other pods have ejected that concerns this one."""
+        policy = self.policy_of(pod) if self.sightings.ejected else None
+        hints = self.sightings.hints(pod.uid, policy.policy, now) if policy is not None else ()
+        return msgspec.structs.replace(reply, hints=hints) if hints else reply
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""

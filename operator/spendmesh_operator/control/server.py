@@ -191,7 +191,8 @@ class ControlServer:
         reported = _decode(body, ReportRequest)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_REPORT, body)
-        return _answer(await self._parts.coordinator.report(pod, reported))
+        reply = await self._parts.coordinator.report(pod, reported)
+        return _answer(self._parts.hub.with_hints(reply, pod, self._parts.clock.monotonic()))
 
     async def _observe(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
@@ -199,11 +200,8 @@ class ControlServer:
         said = _decode(body, Observations)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_OBSERVATIONS, body)
-        policy = await self._parts.hub.wait_known(pod, KNOWN_SECONDS)
-        if policy is None:
-            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
-        self._parts.hub.observe(pod, policy, said, self._parts.clock.monotonic())
-        return web.Response(status=204)
+        known = self._parts.hub.observe(pod, said, self._parts.clock.monotonic())
+        return web.Response(status=204) if known else _error(404, "this pod is not known here yet: retry")
 
     async def _pass_on(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         if FORWARDED in request.headers:

@@ -76,6 +76,7 @@ class Breaker:
     _ejected_until: float = 0.0
     _serving_since: float = 0.0
     _last_ejection_seconds: float = 0.0
+    _hinted_until: float = 0.0
     _probe: Permit | None = None
     _probe_until: float = 0.0
 
@@ -171,6 +172,17 @@ class Breaker:
         elif verdict is not Verdict.NEUTRAL:
             self._failed(verdict, now, rng)
 
+    def hint(self, until: float) -> None:
+        """
+        Another sidecar has ejected this target until then: meanwhile a failure is judged by its share of however few
+        calls. Alone it ejects nothing, so that one sidecar with a broken network does not close a target to all.
+        """
+        self._hinted_until = max(self._hinted_until, until)
+
+    def hinted(self, now: float) -> bool:
+        """Whether another sidecar's ejection is known to stand."""
+        return now < self._hinted_until
+
     def trip(self, now: float, rng: Rng, reason: Reason) -> None:
         """Eject at once. What is ejected already stays so for as long as it was going to."""
         if self._state != "ejected" and self.spec.consecutive_5xx_errors > 0:
@@ -189,7 +201,9 @@ class Breaker:
         if spec.failure_percent == 0:
             return
         calls, bad = self._window.totals(now)
-        if calls >= spec.min_requests and bad * 100 >= calls * spec.failure_percent:
+        # throttling is often one key's own: under a hint too it takes the usual number of calls
+        least = 1 if verdict is Verdict.FAILURE and self.hinted(now) else spec.min_requests
+        if calls >= least and bad * 100 >= calls * spec.failure_percent:
             self._eject(Event.TRIPPED, now, rng, "ratio")
 
     def _settle_probe(self, permit: Permit, verdict: Verdict, now: float, rng: Rng) -> None:
@@ -198,7 +212,7 @@ class Breaker:
         self._probe = None
         if verdict is Verdict.SUCCESS:
             self._move(Event.RECOVERED)
-            self._serving_since = now
+            self._serving_since, self._hinted_until = now, 0.0
         elif verdict is not Verdict.NEUTRAL:
             self._eject(Event.RELAPSED, now, rng, self.reason if self.hard and self.reason else "probe")
 
