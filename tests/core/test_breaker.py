@@ -334,3 +334,14 @@ def test_names_that_clients_invent_are_forgotten_before_what_has_failed() -> Non
         result(breakers.of(f"failing/{number}", SPEC), Verdict.FAILURE, 0.0)
     assert len(dict(breakers.items())) == MAX_BREAKERS
     assert breakers.of("policy/target", SPEC).state(0.0) == "ejected"
+
+
+def test_a_target_that_its_own_probe_found_well_forgets_what_others_said() -> None:
+    """What one has seen oneself is newer than a hint, even one that was to last longer."""
+    breaker = Breaker(RATIO)
+    breaker.hint(60.0)
+    result(breaker, Verdict.FAILURE, 0.0)
+    assert breaker.state(0.0) == "ejected", "one failure of one call, where four are needed without a hint"
+    breaker.settle(probe(breaker, 5.0), Verdict.SUCCESS, 5.0, NONE)
+    result(breaker, Verdict.FAILURE, 6.0)
+    assert breaker.state(6.0) == "serving"
