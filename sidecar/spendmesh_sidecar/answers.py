@@ -14,6 +14,7 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    422: "invalid_request_error",
     504: "timeout_error",
 }
 """Anthropic's own list (API reference, errors); everything else is its `api_error`."""

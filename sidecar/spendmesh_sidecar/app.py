@@ -13,17 +13,24 @@ import msgspec
 from aiohttp import web
 
 from spendmesh_sidecar.answers import refusal_answer
+from spendmesh_sidecar.audience import Audience
 from spendmesh_sidecar.bodies import Bodies, read_body
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.fingerprint import call_of
+from spendmesh_sidecar.core.joining import Apart, Reused, Spent, joins_calls
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.operations.errors import RequestError
 from spendmesh_sidecar.core.operations.routes import parse as parse_route
+from spendmesh_sidecar.core.originals import Original
+from spendmesh_sidecar.core.refusals import client_retries_spent, key_reused
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import ParsedRequest, Refusal
 from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.errors import ClientGone, RequestRefused
+from spendmesh_sidecar.joined_call import JoinedCall
 from spendmesh_sidecar.listener import DataProtocol, DataServer
 from spendmesh_sidecar.pipeline import Pipeline
+from spendmesh_sidecar.policy import Policy
 from spendmesh_sidecar.reply import Reply
 from spendmesh_sidecar.settings import Settings
 from spendmesh_sidecar.spans import TraceContext
@@ -64,7 +71,7 @@ class _DataHandler:
                 body = await read_body(request, held)
                 headers, scopes = tuple(request.headers.items()), self._plane.scope_headers
                 parsed = parse_request(route.operation, body, headers, route.alias, scopes)
-                await self._pipeline(parsed, request_id).run(client)
+                await self._run(parsed, request_id, client)
         except RequestError as error:
             refusal = Refusal(code=error.code, status=error.status, message=error.message, param=error.param)
             await self._refuse(client, dialect, refusal, request_id)
@@ -79,15 +86,45 @@ class _DataHandler:
         except ClientGone:
             pass  # nobody to tell
 
-    def _pipeline(self, parsed: ParsedRequest, request_id: str) -> Pipeline:
+    async def _run(self, parsed: ParsedRequest, request_id: str, client: Reply) -> None:
+        """Give the client another call's answer, or make the call so that others may get its answer."""
         plane = self._plane
         if plane.installed is None or plane.pricing is None:
             raise RequestRefused(
                 Refusal("policy_missing", 503, "no policy has reached this sidecar yet; see its /status", "", 1.0)
             )
-        exchange = Exchange(
+        trace = self._trace(parsed)
+        policy, retry = plane.installed.policy, plane.installed.policy.retry
+        if not parsed.operation.billed or not joins_calls(retry):
+            await Pipeline(plane, self._exchange(parsed, policy, request_id), parsed, trace, request_id).run(client)
+            return
+        call, earlier = call_of(parsed, request_id, plane.installed.digest), 0
+        match found := plane.joins.ask(call, retry, plane.clock.monotonic()):
+            case Original():
+                if await JoinedCall(plane, found, parsed, trace, request_id).run(client):
+                    return
+            case Apart():
+                earlier = found.earlier
+            case Spent():
+                plane.metrics.add("spendmesh_client_retries_total", (("outcome", "denied"),))
+                raise RequestRefused(client_retries_spent(parsed.client_retry, found.tries, retry))
+            case Reused():
+                raise RequestRefused(key_reused())
+        original = plane.joins.begin(call, retry, earlier)
+        exchange = self._exchange(parsed, policy, request_id, earlier)
+        try:
+            audience = Audience(client, plane.joins, original)
+            await Pipeline(plane, exchange, parsed, trace, request_id).run(audience)
+        finally:
+            now = plane.clock.monotonic()
+            plane.joins.end(original, retry, now, tries=exchange.sent, final=exchange.final)
+
+    def _exchange(self, parsed: ParsedRequest, policy: Policy, request_id: str, earlier_tries: int = 0) -> Exchange:
+        plane = self._plane
+        assert plane.pricing is not None
+        return Exchange(
             parsed,
-            plane.installed.policy,
+            policy,
             ledger=plane.ledger,
             retry_budgets=plane.retry_budgets,
             breakers=plane.breakers,
@@ -97,12 +134,13 @@ class _DataHandler:
             request_id=request_id,
             rng=plane.rng,
             deadline_seconds=plane.limits.request_seconds,
+            earlier_tries=earlier_tries,
         )
+
+    def _trace(self, parsed: ParsedRequest) -> TraceContext:
         told = parsed.headers.get("traceparent", "")
         trace = TraceContext.parse(told, parsed.headers.get("tracestate", "")) if told else None
-        if trace is None:
-            trace = TraceContext(trace_id=plane.new_id(), parent_id="")
-        return Pipeline(plane, exchange, parsed, trace, request_id)
+        return trace or TraceContext(trace_id=self._plane.new_id(), parent_id="")
 
     def _admit_client(self, request: web.BaseRequest) -> None:
         """Browsers and other machines are no clients: no Origin, only our own names as Host, the token if set."""

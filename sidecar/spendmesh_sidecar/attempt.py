@@ -9,6 +9,7 @@ and only its last bytes say how much.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
@@ -146,8 +147,10 @@ class _Passage:
         self._limit = limit
         self._watch = stream_watch(limit, step.first_byte_seconds, step.idle_seconds)
         self._client_gone = False
+        self._records = client.records
+        self._drain: asyncio.TimerHandle | None = None
         self.whole = False
-        client.when_gone(self._left)
+        client.when_gone(self._left, self._back)
 
     async def run(self, request: UpstreamRequest) -> Outcome:
         response = self._response = await self._plane.upstream.send(request)
@@ -181,8 +184,7 @@ class _Passage:
             self._watch.close()
         if self._response is not None:
             self._response.close()
-        if self._client_gone:
-            self._plane.draining -= 1
+        self._back()
 
     async def _error(self, response: UpstreamResponse) -> Outcome:
         parts, size = [], 0
@@ -239,7 +241,7 @@ class _Passage:
                         continue
                 await self._commit(response)
                 passed = bytes(held or passed)
-            if passed and not self._client_gone:  # `_pass_on`, without a coroutine for each event
+            if passed and (self._records or not self._client_gone):  # `_pass_on`, without a coroutine for each event
                 try:
                     await self._client.write(passed)
                 except ClientGone:
@@ -286,8 +288,8 @@ class _Passage:
             self._left()
 
     async def _pass_on(self, chunk: bytes) -> None:
-        """To the client while it is there; after that only the scanner reads."""
-        if self._client_gone:
+        """To the client while it is there; after that only the scanner reads, and who may come yet."""
+        if self._client_gone and not self._records:
             return
         try:
             await self._client.write(chunk)
@@ -301,4 +303,17 @@ class _Passage:
         self._client_gone = True
         plane = self._plane
         plane.draining += 1
-        self._limit.shorten(0.0 if plane.draining > plane.limits.drains else plane.limits.drain_seconds)
+        if plane.draining > plane.limits.drains:
+            self._limit.shorten(0.0)
+        else:
+            loop = asyncio.get_running_loop()
+            self._drain = loop.call_later(plane.limits.drain_seconds, self._limit.shorten, 0.0)
+
+    def _back(self) -> None:
+        """Somebody reads again, or nobody has to any more."""
+        if self._client_gone:
+            self._client_gone = False
+            self._plane.draining -= 1
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None

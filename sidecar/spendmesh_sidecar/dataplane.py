@@ -17,6 +17,7 @@ from spendmesh_sidecar.core import ledger_view
 from spendmesh_sidecar.core.breaker import Breakers, State
 from spendmesh_sidecar.core.client_retries import ClientRetries
 from spendmesh_sidecar.core.concurrency import Limiters
+from spendmesh_sidecar.core.joining import Joins
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
@@ -55,6 +56,7 @@ class DataPlane:
     limiters: Limiters = field(default_factory=Limiters)
     restraints: Restraints = field(default_factory=Restraints)
     client_retries: ClientRetries = field(default_factory=ClientRetries)
+    joins: Joins = field(default_factory=Joins)
     installed: Installed | None = None
     pricing: Pricing | None = None
     scope_headers: frozenset[str] = frozenset()
@@ -92,6 +94,8 @@ class DataPlane:
 
     def install(self, installed: Installed) -> None:
         """Swap the policy. Requests in flight finish under the one they began with."""
+        if self.installed is None or self.installed.digest != installed.digest:
+            self.joins.clear()
         self.pricing = Pricing(installed.prices.lists, installed.prices.version)
         self.scope_headers = scope_headers(installed.policy.budgets)
         self.installed = installed
@@ -134,6 +138,8 @@ class DataPlane:
             ],
             **self._breaker_counts(),
             **self._concurrency(),
+            "spendmesh_joins_total": [((("outcome", name),), count) for name, count in self.joins.outcomes.items()],
+            "spendmesh_joinable_bytes": [((), self.joins.bytes)],
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],

@@ -11,11 +11,16 @@ class Downstream(Protocol):
 
     @property
     def gone(self) -> bool:
-        """The client has left."""
+        """Nobody is there to take an answer."""
         ...
 
-    def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call this once when the client leaves, at once if it has; None: no longer."""
+    @property
+    def records(self) -> bool:
+        """It wants the answer also while nobody is there: somebody may come."""
+        ...
+
+    def when_gone(self, callback: Callable[[], None] | None, back: Callable[[], None] | None = None) -> None:
+        """Call this when the client leaves, at once if it has; `back` when somebody is there again; None: no longer."""
         ...
 
     async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:

@@ -44,6 +44,8 @@ _HELP = {
     "spendmesh_breaker_ejections_total": "Ejections of a target by reason, those that are only observed included.",
     "spendmesh_breaker_probes_total": "Calls that were sent to find out whether an ejected target works again.",
     "spendmesh_breaker_bypasses_total": "Calls to an ejected target because no other was left, or mode is Observe.",
+    "spendmesh_joins_total": "Calls that asked for another call's answer, by what became of them.",
+    "spendmesh_joinable_bytes": "Answers that are kept for calls that may repeat theirs.",
     "spendmesh_requests_active": "Client requests in progress.",
     "spendmesh_leases_reachable": "1 while the coordinator answers.",
     "spendmesh_request_duration_seconds": "From the request's head to the answer's end.",

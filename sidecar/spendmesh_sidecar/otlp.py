@@ -79,6 +79,8 @@ class Encoder:
                 "error.type": exchange.error,
             },
         )
+        if exchange.joined:
+            attributes += f",{_pair('spendmesh.joined', exchange.joined)}"
         return _span(
             exchange.context,
             exchange.span_id,

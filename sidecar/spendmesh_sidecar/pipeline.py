@@ -75,11 +75,11 @@ class Pipeline:
         answer = self._attempts.answer
         if self._attempts.committed:
             await client.finish(self._attempts.whole)
-        if client.gone:
-            raise ClientGone
-        if self._attempts.committed:
+            if client.gone:
+                raise ClientGone
             return self._attempts.committed_status
-        assert answer is not None, "a step without refusal follows an answer"
+        if answer is None:
+            raise ClientGone  # it was read for nobody, and not to its end
         await client.send(answer.status, self._headers(answer, respond), answer.body)
         return answer.status
 
@@ -170,7 +170,9 @@ async def _pause(client: Downstream, seconds: float) -> None:
     client.when_gone(left.set)
     try:
         async with asyncio.timeout(seconds):
-            await left.wait()
+            while not client.gone:
+                left.clear()
+                await left.wait()
     except TimeoutError:
         return
     finally:

@@ -53,7 +53,12 @@ class Reply:
         """See `Downstream.gone`."""
         return self._connection.transport is None
 
-    def when_gone(self, callback: Callable[[], None] | None) -> None:
+    @property
+    def records(self) -> bool:
+        """See `Downstream.records`."""
+        return False
+
+    def when_gone(self, callback: Callable[[], None] | None, back: Callable[[], None] | None = None) -> None:
         """See `Downstream.when_gone`."""
         self._connection.when_gone = callback
         if callback is not None and self.gone:

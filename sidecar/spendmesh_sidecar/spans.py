@@ -77,6 +77,8 @@ class ExchangeSpan(Struct, gc=False):
     decision: Decision
     budgets: tuple[str, ...]
     attempts: tuple[AttemptSpan, ...]
+    joined: str = ""
+    """The request whose answer it got in place of attempts of its own."""
 
 
 def _is_hex(text: str) -> bool:

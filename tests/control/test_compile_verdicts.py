@@ -26,8 +26,15 @@ from compile_samples import (
 )
 from spendmesh_operator.compile import CompileSettings, compile_index
 from spendmesh_operator.prices import load_prices
-from spendmesh_sidecar.core.specs import BreakerSpec, BudgetSpec, ConcurrencySpec, LimitSpec, WindowSpec
-from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest
+from spendmesh_sidecar.core.specs import (
+    BreakerSpec,
+    BudgetSpec,
+    ConcurrencySpec,
+    DeduplicationSpec,
+    LimitSpec,
+    WindowSpec,
+)
+from spendmesh_sidecar.policy import decode_policy, decode_price_table, digest, encode
 
 
 def test_a_whole_setup_is_accepted_in_force_and_readable_by_a_sidecar() -> None:
@@ -97,6 +104,30 @@ def test_adaptive_concurrency_is_compiled_and_required() -> None:
     policy = policy_of(compiled(pod(), retries(adaptiveConcurrency={"min": 2, "max": 8, "onLimit": "Serve"})))
     assert policy.retry.concurrency == ConcurrencySpec(minimum=2, maximum=8, on_limit="Serve")
     assert policy.requires == ("retries/1", "retries/2")
+
+
+@pytest.mark.parametrize(
+    ("rules", "required"),
+    [
+        ({}, False),
+        ({"mode": "ClientRetries", "window": "10m"}, False),
+        ({"mode": "Off", "window": "1m"}, False),
+        ({"mode": "IdempotencyKey"}, True),
+        ({"window": "1m"}, True),
+        ({"maxBytes": 65_536}, True),
+    ],
+)
+def test_a_sidecar_that_cannot_join_calls_as_told_refuses_the_policy(rules: Any, required: bool) -> None:
+    """One that joins nothing obeys `Off`, and the default save that it pays for what it could have joined."""
+    requires = policy_of(compiled(pod(), retries(deduplication=rules))).requires
+    assert requires == (("deduplication/1", "retries/1") if required else ("retries/1",))
+
+
+def test_every_field_of_deduplication_is_compiled() -> None:
+    rules = {"mode": "All", "window": "90s", "maxBytes": 100_000}
+    policy = policy_of(compiled(pod(), retries(deduplication=rules)))
+    assert policy.retry.deduplication == DeduplicationSpec(mode="All", window_ms=90_000, max_bytes=100_000)
+    assert decode_policy(encode(policy)).retry == policy.retry
 
 
 def test_nothing_applies_means_policy_missing_no_budget_and_default_retries() -> None:

@@ -653,6 +653,7 @@ def test_every_refusal_code_has_the_status_of_the_contract() -> None:
         403: {"model_unpriced", "model_denied"},
         404: {"operation_unsupported"},
         413: {"request_too_large"},
+        422: {"idempotency_key_reused"},
         503: {"budget_unverifiable", "policy_missing", "target_unavailable", "ledger_unwritable"},
         504: {"attempt_timeout"},
     }

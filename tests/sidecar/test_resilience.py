@@ -33,8 +33,8 @@ async def test_an_sdk_is_answered_before_it_gives_up_and_does_not_ask_again(worl
 
 
 async def test_a_client_that_retries_all_the_same_is_counted_and_refused(empty_world: World) -> None:
-    """A client that ignores x-should-retry, or lost our answer: its retries are paid for like ours."""
-    world = await empty_world.start(retries(percent=0, minimum=1, failures=0))
+    """A client that ignores x-should-retry: where no call is joined, its retries are paid for like ours."""
+    world = await empty_world.start(retries(percent=0, minimum=1, failures=0, deduplication={"mode": "Off"}))
     for number, status in ((0, 200), (1, 200), (2, 503)):
         answer = await world.http.post(
             f"{world.url}/openai/v1/chat/completions",

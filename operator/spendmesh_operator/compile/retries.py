@@ -10,6 +10,7 @@ from spendmesh_operator.manifests import RetryBudget, nanos
 from spendmesh_operator.manifests.retrybudget import (
     AdaptiveConcurrency,
     CircuitBreaker,
+    Deduplication,
     MaxRetryCost,
     Operation,
     Timeouts,
@@ -17,6 +18,7 @@ from spendmesh_operator.manifests.retrybudget import (
 from spendmesh_sidecar.core.specs import (
     BreakerSpec,
     ConcurrencySpec,
+    DeduplicationSpec,
     OperationName,
     OperationTimeouts,
     RetryCostSpec,
@@ -65,13 +67,15 @@ def features(*specs: RetrySpec | None) -> Iterator[str]:
     if named:
         yield "retries/1"
     defaults = RetrySpec()
-    newer = [name for name in RetrySpec.__struct_fields__ if name not in _FIRST]
+    newer = [name for name in RetrySpec.__struct_fields__ if name not in _FIRST and name != "deduplication"]
     if any(
         _newer(spec.breaker) != _newer(defaults.breaker)
         or any(getattr(spec, name) != getattr(defaults, name) for name in newer)
         for spec in named
     ):
         yield "retries/2"
+    if any(spec.deduplication.mode != "Off" and spec.deduplication != defaults.deduplication for spec in named):
+        yield "deduplication/1"  # without it, a sidecar joins nothing: as Off says, and dearer than the default only
 
 
 def _retry_spec(placed: Placed) -> RetrySpec:
@@ -110,6 +114,7 @@ def _retry_spec(placed: Placed) -> RetrySpec:
         ),
         breaker=_breaker_spec(spec.circuit_breaker),
         concurrency=_concurrency_spec(spec.adaptive_concurrency),
+        deduplication=_deduplication_spec(spec.deduplication),
     )
 
 
@@ -158,6 +163,10 @@ def _concurrency_spec(limits: AdaptiveConcurrency | None) -> ConcurrencySpec | N
         decrease_percent=limits.decrease_percent,
         on_limit=limits.on_limit,
     )
+
+
+def _deduplication_spec(rules: Deduplication) -> DeduplicationSpec:
+    return DeduplicationSpec(mode=rules.mode, window_ms=_milliseconds(rules.window), max_bytes=rules.max_bytes)
 
 
 def _newer(breaker: BreakerSpec) -> tuple[object, ...]:

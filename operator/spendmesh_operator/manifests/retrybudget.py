@@ -234,6 +234,24 @@ class AdaptiveConcurrency(Node):
     once, Serve sends it all the same. Example: Serve"""
 
 
+class Deduplication(Node):
+    """Which calls get the answer of another one, its original, in place of an attempt of their own. Such a call costs
+    nothing. Two calls are the same if policy, operation, whole body, all hints (user, session) and the values that
+    limits are divided by are."""
+
+    mode: Literal["Off", "ClientRetries", "IdempotencyKey", "All"] = "ClientRetries"
+    """ClientRetries: retries that say that they are (x-stainless-retry-count above 0), as the SDKs of OpenAI and
+    Anthropic do. IdempotencyKey: those, and calls with the Idempotency-Key of an earlier one; the same key with another
+    call is answered 422 idempotency_key_reused. All: those, and every call that is the same as another one, which then
+    share one answer though a model would have given each its own. "Off" (in quotes, or YAML reads a boolean): none.
+    Example: IdempotencyKey"""
+    window: Annotated[timedelta, DurationText("1s", "24h")] = duration_default("10m")
+    """How long an answer is kept after its end, 1s to 24h; only in the memory of the sidecar. Example: 10m"""
+    max_bytes: Annotated[int, Field(ge=65_536, le=67_108_864), WHOLE] = 4_194_304
+    """Bytes of all answers that one pod keeps, those in flight included, 64 KiB to 64 MiB; the oldest go first. One
+    answer takes a quarter of it at most: a longer one cannot be joined any more. Example: 4194304"""
+
+
 class RetryBudgetSpec(Attachment):
     """How calls are retried. The most specific RetryBudget of a pod is taken as a whole."""
 
@@ -254,9 +272,11 @@ class RetryBudgetSpec(Attachment):
     per_operation: Annotated[tuple[OperationTimeouts, ...], Field(max_length=5), list_map("operation")] = ()
     """Other limits for some operations. Example: [{operation: Embeddings, timeouts: {request: 30s}}]"""
     client_retries: Literal["Charge", "Count"] = "Charge"
-    """What becomes of a retry that a client makes on its own (x-stainless-retry-count): Charge pays for it as for one
-    of ours after a timeout and refuses it with 503 target_unavailable where the budget is empty; Count only counts it.
-    Example: Count"""
+    """What becomes of a retry that a client makes on its own (x-stainless-retry-count) and that joins no call (see
+    deduplication): Charge pays for it as for one of ours after a timeout and refuses it with 503 target_unavailable
+    where the budget is empty, or the call has had all its tries; Count only counts it. Example: Count"""
+    deduplication: Deduplication = Field(default_factory=Deduplication, json_schema_extra=EMPTY)
+    """Which calls get another call's answer in place of an attempt. Example: {mode: ClientRetries, window: 10m}"""
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker, json_schema_extra=EMPTY)
     """When a failing target is left alone. Example: {consecutive5xxErrors: 5, baseEjectionTime: 5s}"""
     adaptive_concurrency: AdaptiveConcurrency | None = None

@@ -46,6 +46,8 @@ class Attempts(Struct, gc=False):
     """Monotonic seconds; checked before every try and every wait (linkerd1 #2369 retried for 5 h past it)."""
     client_retry: int = 0
     """Which retry of its own the client says this is: it earns nothing."""
+    earlier: int = 0
+    """Tries that were made for the client's own tries before this one: they are the same call's."""
     of_client: ClientRetry = ""
     """What became of that."""
     number: int = 0
@@ -72,6 +74,11 @@ class Attempts(Struct, gc=False):
     """What the try in flight was paid with."""
     _asks: int = 0
     """The try in flight asks an account again that was out of money."""
+
+    @property
+    def sent(self) -> int:
+        """Tries so far, without those that the pod had no key for: they were none."""
+        return self.number - len(self._keyless)
 
     @property
     def why_none(self) -> str:
@@ -238,7 +245,7 @@ class Attempts(Struct, gc=False):
             return self._without_key(self.last, now)
         treatment, key = TREATMENTS[outcome.kind], self.last.candidate.key
         self._failures[key] = self._failures.get(key, 0) + 1
-        left = self.spec.attempts - (self.number - 1 - len(self._keyless))
+        left = self.spec.attempts - (self.earlier + self.sent - 1)
         if left <= 0:
             return "attempts"
         if treatment.again == "Ambiguous" and self.spec.ambiguous != "AsRetryable":

@@ -27,6 +27,7 @@ from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, out_of
 from spendmesh_sidecar.core.reservation import Booked, Booking, WorstCost, worst_cost_of
 from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_rules import final
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route
 from spendmesh_sidecar.core.sending import attempt_step
@@ -70,6 +71,7 @@ class Exchange:
         rng: Rng,
         restraints: Restraints | None = None,
         limiters: Limiters | None = None,
+        earlier_tries: int = 0,
         deadline_seconds: float = DEADLINE_SECONDS,
         lease_wait_seconds: float = LEASE_WAIT_SECONDS,
     ) -> None:
@@ -79,6 +81,7 @@ class Exchange:
         self._ledger, self._pricing = ledger, pricing
         self._retry_budgets, self._breakers, self._rng = retry_budgets, breakers, rng
         self._restraints, self._limiters = restraints or Restraints(), limiters or Limiters()
+        self._earlier_tries = earlier_tries
         self._deadline_seconds, self._lease_wait_seconds = deadline_seconds, lease_wait_seconds
         self._enforced = enforced(policy.budgets)
         self._phase, self._now, self._unverified = Phase.NEW, 0.0, False
@@ -107,7 +110,8 @@ class Exchange:
         self._times = call_times(retry, self.request, now, self._deadline_seconds)
         health = TargetHealth(retry, self._breakers, self._rng, self._limiters)
         shared = (budgets.of(retry), health, self._rng, self._restraints)
-        self._tries = Attempts(retry, *shared, plan.targets, self._times.deadline, self.request.client_retry)
+        of_client = (self.request.client_retry, self._earlier_tries)
+        self._tries = Attempts(retry, *shared, plan.targets, self._times.deadline, *of_client)
         self._shadow = shadow_of(self.policy, budgets, self.request.client_retry)
         if self.request.client_retry and (refusal := self._tries.charge_client(now, self._cost(now_unix))):
             return self._refuse(refusal)
@@ -207,6 +211,16 @@ class Exchange:
     def retries(self) -> int:
         """Attempts that were sent after the first."""
         return max(0, self._tries.number - 1) if self._tries else 0
+
+    @property
+    def sent(self) -> int:
+        """Attempts that were sent, at least in part."""
+        return self._tries.sent if self._tries else 0
+
+    @property
+    def final(self) -> bool:
+        """Another try would bring no other answer."""
+        return self.refusal is None and self._last is not None and final(self._last)
 
     @property
     def retry_denied(self) -> str:

@@ -30,6 +30,7 @@ STATUS = {
     "attempt_timeout": 504,
     "operation_unsupported": 404,
     "request_too_large": 413,
+    "idempotency_key_reused": 422,
 }
 
 IN_FLIGHT_RETRY_SECONDS = 1.0
@@ -206,6 +207,27 @@ def client_retry_unpaid(number: int, spec: RetrySpec) -> Refusal:
         f"This is retry {number} of the client's own, and {_retry_budget(spec)} does not pay for it now. Retries are "
         "made here: set max_retries=0 in the client.",
         retry_after_seconds=spec.min_retry_interval_ms / 1000,
+    )
+
+
+def client_retries_spent(number: int, tries: int, spec: RetrySpec) -> Refusal:
+    """The client retries a call whose every try was made, and whose answer nobody has any more."""
+    made = f"{tries} {'try' if tries == 1 else 'tries'}"
+    return refuse(
+        "target_unavailable",
+        f"This is retry {number} of the client's own, and the {made} that {_retry_budget(spec)} gives a call "
+        "were made before it. Send it as a first try if it is to be made anew, and set max_retries=0 in the client.",
+        retry_after_seconds=spec.min_retry_interval_ms / 1000,
+    )
+
+
+def key_reused() -> Refusal:
+    """Two calls with one `Idempotency-Key` ask for different things: one of the two answers would be wrong."""
+    return refuse(
+        "idempotency_key_reused",
+        "This Idempotency-Key was sent with another call before: a key stands for one operation, body and set of "
+        "hints. Send a new key with a new call, and repeat a call unchanged.",
+        param="Idempotency-Key",
     )
 
 

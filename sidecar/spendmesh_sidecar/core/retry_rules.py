@@ -43,6 +43,13 @@ def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
     return again in ("Unsent", "Elsewhere")
 
 
+def final(outcome: Outcome) -> bool:
+    """Another try would bring no other answer: it was served, if only to nobody, or fails for the request's fault."""
+    if outcome.kind is Kind.CLIENT_GONE:
+        return not outcome.error_code
+    return outcome.kind in (Kind.SUCCESS, Kind.NON_RETRYABLE)
+
+
 def weight_of(weight: Weight, spec: RetrySpec) -> int:
     """How much a retry takes out of the share of calls."""
     if weight == "Throttled":

@@ -77,6 +77,18 @@ class OperationTimeouts(Spec, frozen=True, kw_only=True):
     timeouts: TimeoutSpec
 
 
+class DeduplicationSpec(Spec, frozen=True, kw_only=True):
+    """Which calls get the answer of another one in place of an attempt of their own."""
+
+    mode: Literal["Off", "ClientRetries", "IdempotencyKey", "All"] = "ClientRetries"
+    """Retries that say they are (`x-stainless-retry-count`); those and calls with an equal `Idempotency-Key`; those and
+    all equal calls."""
+    window_ms: int = 600_000
+    """How long an answer is kept after its end."""
+    max_bytes: int = 4_194_304
+    """Of all answers that one pod keeps, those in flight included."""
+
+
 class RetrySpec(Spec, frozen=True, kw_only=True):
     """One RetryBudget, or the built-in defaults when none applies (`name` empty)."""
 
@@ -114,3 +126,4 @@ class RetrySpec(Spec, frozen=True, kw_only=True):
     breaker: BreakerSpec = BreakerSpec()
     concurrency: ConcurrencySpec | None = None
     """None: no bound."""
+    deduplication: DeduplicationSpec = DeduplicationSpec()

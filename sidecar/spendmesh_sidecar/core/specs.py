@@ -20,6 +20,7 @@ from spendmesh_sidecar.core.price_specs import (
 from spendmesh_sidecar.core.retry_specs import (
     BreakerSpec as BreakerSpec,
     ConcurrencySpec as ConcurrencySpec,
+    DeduplicationSpec as DeduplicationSpec,
     OperationTimeouts as OperationTimeouts,
     RetryCostSpec as RetryCostSpec,
     RetrySpec as RetrySpec,
