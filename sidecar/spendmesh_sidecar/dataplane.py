@@ -139,7 +139,7 @@ class DataPlane:
             **self._breaker_counts(),
             **self._concurrency(),
             "spendmesh_joins_total": [((("outcome", name),), count) for name, count in self.joins.outcomes.items()],
-            "spendmesh_joinable_bytes": [((), self.joins.bytes)],
+            "spendmesh_joinable_bytes": [((), self.joins.kept_bytes)],
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],

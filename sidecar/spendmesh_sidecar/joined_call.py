@@ -28,6 +28,8 @@ class JoinedCall:
         self._request = request
         self._trace = trace
         self._request_id = request_id
+        self._told: dict[str, str] = {}
+        """The answer's headers."""
 
     async def run(self, client: Downstream) -> bool:
         """Answer the client; False: its original was given up, so that the call has to be made after all."""
@@ -47,6 +49,7 @@ class JoinedCall:
 
     def _headers(self, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """The answer's own, and of ours what this call added: neither attempts nor cost."""
+        self._told = dict(headers)
         kept = [pair for pair in headers if pair[0].lower() not in _OWN]
         ours = [
             ("x-spendmesh-request-id", self._request_id),
@@ -60,7 +63,7 @@ class JoinedCall:
 
     def _record(self, status: int, began: float, began_unix: float) -> None:
         plane, operation = self._plane, self._request.operation
-        told = dict(self._original.headers)
+        told = self._told
         decision = Decision(
             policy=told.get("x-spendmesh-policy", ""),
             tier=told.get("x-spendmesh-tier", ""),

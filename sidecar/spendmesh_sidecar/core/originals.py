@@ -57,9 +57,9 @@ class Original(Struct, eq=False):
     """Monotonic seconds."""
     readers: list[Reader] = []
     joined: Callable[[], None] | None = None
-    """Called when somebody joins."""
+    """Called when somebody joins, while it runs."""
     deserted: Callable[[], None] | None = None
-    """Called when the last who had joined has left before its end."""
+    """Called when the last who had joined leaves, while it runs."""
 
     @property
     def waiting(self) -> bool:
