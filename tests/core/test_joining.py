@@ -296,8 +296,8 @@ def _kept(life: Life, name: str) -> bool:
 
 def test_answers_in_flight_push_kept_ones_out() -> None:
     life = Life(spec(max_bytes=65_536))
-    for name in (b"1", b"2", b"3"):
-        life.served(life.begin(content=name), bytes(10_000))
+    for name in "123":
+        life.served(life.begin(name, content=name.encode()), bytes(10_000))
     running = [life.begin(name, content=name.encode()) for name in "abcde"]
     for each in running:
         life.joins.start(each, 200, [])

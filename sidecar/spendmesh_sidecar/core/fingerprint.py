@@ -22,26 +22,47 @@ _HEADERS = ("accept", "anthropic-beta", "anthropic-version", KEY_HEADER)
 _encode = msgpack.Encoder().encode
 
 
-class Call(Struct, frozen=True, gc=False):
-    """One client request as far as it can be the same as another."""
+class Call(Struct, eq=False):
+    """
+    One client request as far as it can be the same as another. Its body is not read before somebody looks for its like:
+    most calls are never repeated.
+    """
 
     request_id: str
-    fingerprint: bytes
+    known: bytes = b""
+    """Its fingerprint, once it was asked for."""
     key: bytes = b""
     """Its `Idempotency-Key`, with whose it is; empty: it has none."""
     client_retry: int = 0
     """Which retry of its own the client says this is; 0: a first try."""
+    length: int = 0
+    """Of its body: calls of different lengths need no comparison."""
+    words: bytes = b""
+    body: bytes = b""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Equal for calls that are the same, and for no others."""
+        if not self.known:
+            digest = sha256(self.words)
+            digest.update(self.body)
+            self.known, self.words, self.body = digest.digest(), b"", b""
+        return self.known
+
+    @property
+    def held(self) -> int:
+        """Bytes that it holds until its fingerprint is known."""
+        return len(self.words) + len(self.body)
 
 
 def call_of(request: ParsedRequest, request_id: str, policy_digest: str) -> Call:
-    """The call, without anything of it that could be read."""
+    """The call; what can be read of it goes no further than its fingerprint."""
     headers, operation, hints = request.headers, request.operation, request.hints
     dialect = operation.dialect
     told = "\n".join([headers.get(name, "") for name in _HEADERS]).encode(errors="surrogateescape")
-    digest = sha256(_encode((policy_digest, dialect, operation.name, request.provider, told, hints)))
-    digest.update(request.body)
-    key = headers.get(KEY_HEADER, "")
-    if key:
+    words = _encode((policy_digest, dialect, operation.name, request.provider, told, hints))
+    call = Call(request_id, b"", b"", request.client_retry, len(request.body), words, request.body)
+    if key := headers.get(KEY_HEADER, ""):
         owner = (policy_digest, dialect, hints.user, hints.scopes, key.encode(errors="surrogateescape"))
-        return Call(request_id, digest.digest(), sha256(_encode(owner)).digest(), request.client_retry)
-    return Call(request_id, digest.digest(), b"", request.client_retry)
+        call.key = sha256(_encode(owner)).digest()
+    return call

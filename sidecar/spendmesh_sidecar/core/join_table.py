@@ -7,7 +7,9 @@ Says nothing of who may join what (`joining`).
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
+from spendmesh_sidecar.core.fingerprint import Call
 from spendmesh_sidecar.core.originals import ENTRY_BYTES, Original
 
 
@@ -18,31 +20,40 @@ class JoinTable:
         self.bytes = 0
         """Counted for all of them; no more than `most` after `fit`, as far as what has ended can give room."""
         self.most = most
+        self._fresh: dict[int, dict[str, Original]] = {}
+        """By length of the body: those that no call was compared with yet."""
         self._calls: dict[bytes, dict[str, Original]] = {}
-        """By fingerprint: those that run, and the wanted ones."""
+        """By fingerprint: all others."""
         self._keys: dict[bytes, Original] = {}
         """By `Idempotency-Key`, where it counts: the latest."""
         self._wanted: OrderedDict[str, Original] = OrderedDict()
         """Ended, oldest first, and somebody will probably ask: their client has left, or they have a key."""
-        self._spare: OrderedDict[bytes, Original] = OrderedDict()
-        """Ended, oldest first, and their client has the answer: the first to go, and one of each content is enough."""
+        self._spare: OrderedDict[str, Original] = OrderedDict()
+        """Ended, oldest first, and their client has the answer: the first to go."""
 
-    def same(self, fingerprint: bytes) -> list[Original]:
-        """All with this content, the latest first."""
-        same = [*reversed(self._calls.get(fingerprint, {}).values())]
-        if (spare := self._spare.get(fingerprint)) is not None:
-            same.append(spare)
-        return same
+    def same(self, call: Call) -> list[Original]:
+        """All that are the same as a call, the latest first."""
+        for original in self._fresh.pop(call.length, {}).values():
+            self._compare(original)
+        return [*reversed(self._calls.get(call.fingerprint, {}).values())]
 
     def of_key(self, key: bytes) -> Original | None:
-        """The latest call with this `Idempotency-Key`."""
-        return self._keys.get(key)
+        """The latest call with this `Idempotency-Key`, ready to be compared."""
+        original = self._keys.get(key)
+        if original is not None and not original.call.known:
+            self._take_out(original)
+            self._compare(original)
+        return original
 
     def add(self, original: Original, *, keyed: bool) -> None:
         """A call begins; `keyed`: its key counts."""
-        self._calls.setdefault(original.fingerprint, {})[original.request_id] = original
+        call = original.call
+        if call.known:
+            self._calls.setdefault(call.known, {})[call.request_id] = original
+        else:
+            self._fresh.setdefault(call.length, {})[call.request_id] = original
         if keyed:
-            self._keys[original.key] = original
+            self._keys[call.key] = original
 
     def count(self, original: Original, more: int) -> None:
         """It takes so many bytes more."""
@@ -51,26 +62,28 @@ class JoinTable:
 
     def keep(self, original: Original) -> None:
         """It has ended, and may be asked for."""
-        self._uncall(original)
-        self.count(original, ENTRY_BYTES)
-        self._sort_in(original)
-        self.fit()
+        call = original.call
+        self.count(original, ENTRY_BYTES + call.held)
+        keyed = call.key and self._keys.get(call.key) is original
+        kept = self._spare if original.got and not keyed else self._wanted
+        kept[call.request_id] = original
+        if self.bytes > self.most:
+            self.fit()
 
     def got(self, original: Original) -> None:
-        """Somebody has its whole answer: it may go sooner."""
-        if self._wanted.pop(original.request_id, None) is not None:
-            self._uncall(original)
-            self._sort_in(original)
+        """Somebody has its whole answer: it may go sooner, unless it has a key."""
+        if not original.call.key and self._wanted.pop(original.request_id, None) is not None:
+            self._spare[original.request_id] = original
 
     def remove(self, original: Original) -> None:
         """It cannot be found any more."""
         self.count(original, -original.size)
-        self._wanted.pop(original.request_id, None)
-        if self._spare.get(original.fingerprint) is original:
-            del self._spare[original.fingerprint]
-        if original.key and self._keys.get(original.key) is original:
-            del self._keys[original.key]
-        self._uncall(original)
+        call = original.call
+        self._wanted.pop(call.request_id, None)
+        self._spare.pop(call.request_id, None)
+        if call.key and self._keys.get(call.key) is original:
+            del self._keys[call.key]
+        self._take_out(original)
 
     def fit(self) -> None:
         """Let the oldest go until there is room."""
@@ -88,16 +101,16 @@ class JoinTable:
         for original in (*self._wanted.values(), *self._spare.values()):
             self.remove(original)
 
-    def _sort_in(self, original: Original) -> None:
-        if original.got and self._keys.get(original.key) is not original:
-            if (older := self._spare.pop(original.fingerprint, None)) is not None:
-                self.count(older, -older.size)
-            self._spare[original.fingerprint] = original
-        else:
-            self._wanted[original.request_id] = original
-            self._calls.setdefault(original.fingerprint, {})[original.request_id] = original
+    def _compare(self, original: Original) -> None:
+        """From now on it is found by its fingerprint, and its body is not held any longer."""
+        if not original.running:
+            self.count(original, -original.call.held)
+        self._calls.setdefault(original.call.fingerprint, {})[original.request_id] = original
 
-    def _uncall(self, original: Original) -> None:
-        same = self._calls.get(original.fingerprint)
-        if same is not None and same.pop(original.request_id, None) is not None and not same:
-            del self._calls[original.fingerprint]
+    def _take_out(self, original: Original) -> None:
+        call = original.call
+        tables: dict[Any, dict[str, Original]] = self._calls if call.known else self._fresh
+        place = call.known or call.length
+        same = tables.get(place)
+        if same is not None and same.pop(call.request_id, None) is not None and not same:
+            del tables[place]

@@ -75,7 +75,7 @@ class Joins:
         found: Original | None = None
         if call.key and rules.mode in ("IdempotencyKey", "All"):
             found = self._table.of_key(call.key)
-            if found is not None and found.fingerprint != call.fingerprint:
+            if found is not None and found.call.fingerprint != call.fingerprint:
                 self.outcomes["reused"] += 1
                 return Reused()
         if marked or rules.mode == "All":
@@ -89,7 +89,7 @@ class Joins:
 
     def _repeated(self, call: Call) -> Original | None:
         """Of calls with this content the one that it most likely repeats: nobody gets two calls' answers for one."""
-        return max(self._table.same(call.fingerprint), key=_likely, default=None)
+        return max(self._table.same(call), key=_likely, default=None)
 
     def _judge(self, found: Original, marked: bool, spec: RetrySpec) -> Verdict:
         has_answer = found.joinable and (found.running or found.whole)
@@ -106,11 +106,12 @@ class Joins:
 
     def begin(self, call: Call, spec: RetrySpec, earlier: int = 0) -> Original:
         """The call is made: from now on others may join it."""
-        if self._table.most != spec.deduplication.max_bytes:
-            self._table.most = spec.deduplication.max_bytes
-            self._table.fit()
-        original = Original(call.fingerprint, call.request_id, call.key, tries=earlier)
-        self._table.add(original, keyed=bool(call.key) and spec.deduplication.mode != "ClientRetries")
+        table, rules = self._table, spec.deduplication
+        if table.most != rules.max_bytes:
+            table.most = rules.max_bytes
+            table.fit()
+        original = Original(call, tries=earlier)
+        table.add(original, keyed=bool(call.key) and rules.mode != "ClientRetries")
         return original
 
     # --- its answer passes ------------------------------------------------------------------------------------
@@ -141,12 +142,15 @@ class Joins:
         original.started = original.answered = original.whole = True
         self._head(original, status, headers)
         original.body = body
-        if len(body) > self._table.most // SHARE:
+        table, size = self._table, len(body)
+        if size > table.most // SHARE:
             self._outgrown(original)  # who reads has it all the same
         else:
-            self._table.count(original, len(body))
-            self._bound(original)
-        original.wake()
+            table.count(original, size)
+            if table.bytes > table.most:
+                self._bound(original)
+        if original.readers:
+            original.wake()
 
     def _head(self, original: Original, status: int, headers: Headers) -> None:
         original.status, original.headers = status, tuple(headers)
@@ -211,7 +215,8 @@ class Joins:
     def has(self, original: Original) -> None:
         """Somebody has its whole answer."""
         original.got = True
-        self._table.got(original)
+        if not original.running:
+            self._table.got(original)
 
     def clear(self) -> None:
         """Another policy is in force: nothing that has ended can be asked for any more."""

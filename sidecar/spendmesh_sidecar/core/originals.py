@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.fingerprint import Call
+
 ENTRY_BYTES = 1024
 """What a call takes that has ended, beside its answer: objects, digests, places in tables."""
 
@@ -28,9 +30,7 @@ class Original(Struct, eq=False):
     `running` until it has ended; `answered` once the last byte of its answer is here, `whole` if that is the end.
     """
 
-    fingerprint: bytes
-    request_id: str
-    key: bytes = b""
+    call: Call
     running: bool = True
     joinable: bool = True
     """Its answer is here from the first byte on."""
@@ -62,6 +62,11 @@ class Original(Struct, eq=False):
     """Called when the last who had joined leaves, while it runs."""
 
     @property
+    def request_id(self) -> str:
+        """Of its own client's request."""
+        return self.call.request_id
+
+    @property
     def waiting(self) -> bool:
         """Its client has left and nobody has or reads the answer: the call that a retry most likely repeats."""
         return self.left and not self.got and not self.readers
@@ -88,5 +93,6 @@ class Original(Struct, eq=False):
 
     def wake(self) -> None:
         """Tell everybody who reads."""
-        for reader in tuple(self.readers):
-            reader.wake()
+        if self.readers:
+            for reader in tuple(self.readers):
+                reader.wake()
