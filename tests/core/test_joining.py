@@ -197,6 +197,14 @@ def test_a_call_gets_no_more_tries_by_being_retried_by_its_client() -> None:
     assert life.ask(call("d", retry=3)) is second
 
 
+def test_a_second_retry_joins_the_first_one_and_not_what_that_goes_on_from() -> None:
+    life = Life(spec(attempts=2))
+    life.served(life.begin("a"), got=False, final=False)
+    assert life.ask(call("b", retry=1)) == Apart(1)
+    second = life.begin("b", earlier=1)
+    assert life.ask(call("c", retry=2)) is second
+
+
 def test_where_every_try_was_made_and_no_answer_is_left_the_retry_is_refused() -> None:
     life = Life(spec(attempts=0))
     broken(life, life.begin())
@@ -305,6 +313,36 @@ def test_answers_in_flight_push_kept_ones_out() -> None:
     assert life.joins.kept_bytes <= 65_536
     assert not _kept(life, "1")
     assert [life.ask(call(retry=1, content=name.encode())) for name in "abcde"] == running
+
+
+def test_answers_in_flight_stay_within_the_bound_together() -> None:
+    """Where nothing that has ended can make room, the one that grows is not kept any longer."""
+    life = Life(spec(max_bytes=65_536))
+    running = [life.begin(name, content=name.encode()) for name in "abcde"]
+    for each in running:
+        life.joins.start(each, 200, [])
+        life.joins.write(each, bytes(15_000))
+    assert [each.joinable for each in running] == [True, True, True, True, False]
+    assert life.joins.kept_bytes == 60_000
+
+
+def test_of_an_answer_that_broke_off_nothing_is_held() -> None:
+    life = Life()
+    broken(life, life.begin())
+    assert life.joins.kept_bytes == ENTRY_BYTES
+
+
+def test_a_body_is_held_within_the_bound_until_it_is_compared() -> None:
+    """Calls of other lengths need no comparison; one of its own length is compared, and its body let go."""
+    life = Life()
+    original = life.joins.begin(Call("a", length=5_000, words=b"words", body=bytes(5_000)), life.spec)
+    life.served(original)
+    before = life.joins.kept_bytes
+    assert before >= ENTRY_BYTES + 5_005
+    for length, held in ((4_999, 5_005), (5_000, 0)):
+        assert life.ask(Call("b", client_retry=1, length=length, words=b"w", body=bytes(length))) == Apart()
+        assert (original.call.held, life.joins.kept_bytes) == (held, before - 5_005 + held)
+    assert life.ask(Call("c", client_retry=1, length=5_000, words=b"words", body=bytes(5_000))) is original
 
 
 def test_a_stream_that_outgrows_its_share_goes_on_for_those_who_read_it() -> None:

@@ -83,7 +83,9 @@ class JoiningMachine(RuleBasedStateMachine):
     def comes(self, content: bytes, key: bytes, retry: int) -> Any:
         self.number += 1
         name = f"request-{self.number}"
-        call = Call(name, self.policy + content + key, self.policy + key if key else b"", retry)
+        whose = self.policy + key if key else b""
+        body = content * 100
+        call = Call(name, b"", whose, retry, len(body), words=self.policy + b"/" + key, body=body)
         found = self.joins.ask(call, self.spec, self.now)
         if isinstance(found, Original):
             self._joins(found, self.policy + content, retry, key)
