@@ -22,7 +22,7 @@ from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.keys import KeySource
 from spendmesh_sidecar.leases import Leases
 from spendmesh_sidecar.ledger_log import Log, NoLog

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
+from spendmesh_sidecar.core.retry_budget import RetryBudget
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.specs import RetryCostSpec, RetrySpec
 
 

@@ -20,7 +20,8 @@ from spendmesh_sidecar.core.breaker import Breakers
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
+from spendmesh_sidecar.core.retry_budget import RetryBudget
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec, RetrySpec, RoutingSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, Kind, ParsedRequest, Respond, Step, Wait

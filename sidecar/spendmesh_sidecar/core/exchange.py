@@ -26,7 +26,7 @@ from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, out_of_time, unanswered
 from spendmesh_sidecar.core.reservation import Booked, Booking, WorstCost, worst_cost_of
 from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.retry_rules import final
 from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route

@@ -3,7 +3,7 @@ Retries in proportion to recent first tries, so that a failing provider is not a
 
 Why a budget and not only a number of attempts: attempts multiply with every layer and every caller, a budget bounds
 the extra load as a whole (facts: Finagle, tower, GEP-3388). It never waits and never blocks a first try.
-Left out on purpose: which failures deserve a retry (`attempts`), and sharing between pods.
+Left out on purpose: which failures deserve a retry (`attempts`), and sharing between pods (`retry_share`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from typing import Literal
 
 from msgspec import Struct
 
+from spendmesh_sidecar.core.retry_grants import FULL_RETRY as FULL_RETRY
 from spendmesh_sidecar.core.specs import RetrySpec
 
 SLOTS = 10
 """Windows slide in tenths, as tower's, Finagle's and Envoy's budgets do."""
-FULL_RETRY = 100
-"""A call deposits `percent` of these, a retry costs one whole times its weight: integers only, so 33 % is 33 %."""
 
 
 @dataclass(slots=True)
-class _Window:
+class Window:
     """Counts of the last `slots` slots of `slot_ms`; older ones are forgotten without a timer."""
 
     slot_ms: int
@@ -82,11 +81,11 @@ class RetryBudget:
         self.retries = 0
         """All withdrawals since the start that were not refunded."""
         interval_slot_ms = max(1, -(-spec.budget_interval_ms // SLOTS))
-        self._deposits = _Window(interval_slot_ms, SLOTS)
-        self._withdrawals = _Window(interval_slot_ms, SLOTS)
+        self._deposits = Window(interval_slot_ms, SLOTS)
+        self._withdrawals = Window(interval_slot_ms, SLOTS)
         # one slot more: what is bounded in each interval is forgotten only when a whole interval has passed
-        self._floor = _Window(max(1, -(-spec.min_retry_interval_ms // SLOTS)), SLOTS + 1)
-        self._nanos = _Window(max(1, -(-_cost_interval_ms(spec) // SLOTS)), SLOTS + 1)
+        self._floor = Window(max(1, -(-spec.min_retry_interval_ms // SLOTS)), SLOTS + 1)
+        self._nanos = Window(max(1, -(-cost_interval_ms(spec) // SLOTS)), SLOTS + 1)
 
     def deposit(self, now: float) -> None:
         """A call has earned its part of a retry."""
@@ -103,12 +102,17 @@ class RetryBudget:
         if from_floor and self._floor.total(now) >= self.spec.min_retry_count:
             return None
         window, charged = (self._floor, 1) if from_floor else (self._withdrawals, weight)
-        slot, cost_slot = window.slot(now), self._nanos.slot(now)
+        slot = window.slot(now)
         window.add(charged, slot)
-        if cost_nanos:
-            self._nanos.add(cost_nanos, cost_slot)
         self.retries += 1
-        return Withdrawal(slot, from_floor, weight, cost_slot, cost_nanos)
+        return Withdrawal(slot, from_floor, weight, *self.charge_cost(now, cost_nanos))
+
+    def charge_cost(self, now: float, cost_nanos: int) -> tuple[int, int]:
+        """Hold a retry's worst case against the bound in money: where, and how much."""
+        slot = self._nanos.slot(now)
+        if cost_nanos:
+            self._nanos.add(cost_nanos, slot)
+        return slot, cost_nanos
 
     def pay(self, now: float, weight: int, worst_cost: Callable[[], tuple[int, str]]) -> Withdrawal | Unaffordable:
         """Withdraw, below the bound in money too; `worst_cost`, with its currency, is asked only where there is one."""
@@ -138,33 +142,16 @@ class RetryBudget:
         self.settle(withdrawal, 0)
         self.retries -= 1
 
+    def deposits_now(self, now: float) -> int:
+        """Calls of the last interval that earn."""
+        return self._deposits.total(now)
+
     def balance(self, now: float) -> int:
         """Hundredths of a retry that the ratio still allows; the floor is not in it."""
         earned = self.spec.budget_percent * self._deposits.total(now)
         return earned - FULL_RETRY * self._withdrawals.total(now)
 
 
-class RetryBudgets:
-    """The budgets of one sidecar by policy name; they outlive policy swaps, or each edit would mint new retries."""
-
-    def __init__(self) -> None:
-        self._budgets: dict[str, RetryBudget] = {}
-
-    def of(self, spec: RetrySpec) -> RetryBudget:
-        """The budget of this name under `spec`. Counts are kept unless an interval changed."""
-        budget = self._budgets.get(spec.name)
-        if budget is not None and budget.spec is spec:
-            return budget
-        if budget is None or _intervals(budget.spec) != _intervals(spec):
-            budget = self._budgets[spec.name] = RetryBudget(spec)
-        else:
-            budget.spec = spec
-        return budget
-
-
-def _cost_interval_ms(spec: RetrySpec) -> int:
+def cost_interval_ms(spec: RetrySpec) -> int:
+    """Of the bound in money; 1 where there is none."""
     return spec.max_retry_cost.interval_ms if spec.max_retry_cost is not None else 1
-
-
-def _intervals(spec: RetrySpec) -> tuple[int, int, int]:
-    return spec.budget_interval_ms, spec.min_retry_interval_ms, _cost_interval_ms(spec)

@@ -57,6 +57,17 @@ class RetryCostSpec(Spec, frozen=True, kw_only=True):
     interval_ms: int = 3_600_000
 
 
+class ClusterShareSpec(Spec, frozen=True, kw_only=True):
+    """How a share of a RetryBudget of scope Cluster is leased."""
+
+    lease_ms: int = 15_000
+    """How long a share lasts after it was asked for."""
+    refresh_ms: int = 5_000
+    """How often it is asked for anew."""
+    on_lease_expired: Literal["Safe", "Deny"] = "Safe"
+    """What a sidecar may retry whose share ran out: its part of the floor, or nothing."""
+
+
 class TimeoutSpec(Spec, frozen=True, kw_only=True):
     """How long a call may take; 0: no such limit."""
 
@@ -94,6 +105,9 @@ class RetrySpec(Spec, frozen=True, kw_only=True):
 
     name: str = ""
     mode: Mode = "Enforce"
+    scope: Literal["Pod", "Cluster"] = "Pod"
+    """Whether each sidecar has all of the budget, or all of them share it."""
+    cluster: ClusterShareSpec = ClusterShareSpec()
     budget_percent: int = 10
     budget_interval_ms: int = 30_000
     min_retry_count: int = 1

@@ -15,7 +15,8 @@ from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.error_classes import TREATMENTS
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.reservation import WorstCost
-from spendmesh_sidecar.core.retry_budget import RetryBudget, RetryBudgets
+from spendmesh_sidecar.core.retry_budget import RetryBudget
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.retry_rules import retryable, weight_of
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.core.types import Kind, Outcome

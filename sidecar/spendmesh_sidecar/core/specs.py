@@ -19,6 +19,7 @@ from spendmesh_sidecar.core.price_specs import (
 )
 from spendmesh_sidecar.core.retry_specs import (
     BreakerSpec as BreakerSpec,
+    ClusterShareSpec as ClusterShareSpec,
     ConcurrencySpec as ConcurrencySpec,
     DeduplicationSpec as DeduplicationSpec,
     OperationTimeouts as OperationTimeouts,

@@ -29,7 +29,7 @@ from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.journal import Journal
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.types import (
     Acquire,
     Attempt,
