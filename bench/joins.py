@@ -22,7 +22,7 @@ from spendmesh_sidecar.core.joining import Joins
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.operations.routes import parse as parse_route
 from spendmesh_sidecar.core.originals import Original, Reader
-from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
 from spendmesh_sidecar.core.types import ParsedRequest
 

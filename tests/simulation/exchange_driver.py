@@ -15,7 +15,7 @@ from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger import Ledger
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budget import RetryBudgets
+from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.specs import ProviderSpec, RetrySpec, RoutingSpec, TargetSpec, TierSpec
 from spendmesh_sidecar.core.types import Attempt, Bounds, Kind, Outcome, ParsedRequest, Respond, Step, Usage, Wait
 from spendmesh_sidecar.policy import Policy
