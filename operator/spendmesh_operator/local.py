@@ -26,6 +26,7 @@ from spendmesh_operator.control.leader import SoleLeader
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.people import OnePerson
 from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, control_app
+from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index
 from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
@@ -115,6 +116,7 @@ class LocalControl:
             self._index.workload_of,
             lambda pod: place_of(pod, self._index.pod(pod.uid)),
         )
+        self.retries = RetryDesk(self.coordinator, clock)
         self._clock = clock
         self._rng = rng
         self._metrics = metrics
@@ -190,6 +192,7 @@ class LocalControl:
                 clock=self._clock,
                 rng=self._rng,
                 metrics=self._metrics,
+                retries=self.retries,
                 authorizer=OnePerson(self._person_token),
             )
         )

@@ -1,5 +1,6 @@
 """
-The sidecar's side of the control server: one HTTP client with the pod's token, for the policy stream and for leases.
+The sidecar's side of the control server: one HTTP client with the pod's token, for the policy stream, for leases
+and for shares of retry budgets.
 
 Nothing here is on a request's path except a bounded `acquire`.
 """
@@ -110,6 +111,10 @@ class ControlClient:
     async def observe(self, observations: protocol.Observations) -> None:
         """What only this sidecar sees; safe to repeat."""
         await self._post(protocol.PATH_OBSERVATIONS, observations)
+
+    async def share(self, request: protocol.ShareRequest) -> protocol.ShareReply:
+        """Report on shared retry budgets and ask for shares; safe to repeat."""
+        return _decoded(await self._post(protocol.PATH_SHARE, request), protocol.ShareReply)
 
     async def _post(self, path: str, message: protocol.Message) -> bytes:
         headers = {**self._authorization(), "content-type": "application/json"}

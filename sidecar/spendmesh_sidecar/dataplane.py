@@ -23,6 +23,7 @@ from spendmesh_sidecar.core.partitions import scope_headers
 from spendmesh_sidecar.core.prices import Pricing
 from spendmesh_sidecar.core.restraints import Restraints
 from spendmesh_sidecar.core.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.retry_share import SharedRetryBudget
 from spendmesh_sidecar.keys import KeySource
 from spendmesh_sidecar.leases import Leases
 from spendmesh_sidecar.ledger_log import Log, NoLog
@@ -123,6 +124,11 @@ class DataPlane:
             if breaker.state(now) == "ejected" and key in policy.targets and not breaker.hinted(now)
         }
 
+    @property
+    def shared_retries(self) -> tuple[SharedRetryBudget, ...]:
+        """Retry budgets of the policy that are shares of what all pods may retry."""
+        return tuple(self.retry_budgets.shared(self.installed.policy)) if self.installed else ()
+
     def gauges(self) -> dict[str, list[tuple[Labels, int]]]:
         """What is read at the moment of a scrape; names that end in `_total` only grow."""
         now = self.clock.monotonic()
@@ -140,6 +146,7 @@ class DataPlane:
             **self._concurrency(),
             "spendmesh_joins_total": [((("outcome", name),), count) for name, count in self.joins.outcomes.items()],
             "spendmesh_joinable_bytes": [((), self.joins.kept_bytes)],
+            **self._retry_shares(now),
             "spendmesh_requests_active": [((), self.active)],
             "spendmesh_leases_reachable": [((), int(self.leases.reachable))],
             "spendmesh_ledger_writable": [((), int(not self.log.problem))],
@@ -161,6 +168,15 @@ class DataPlane:
             probes[target,] += breaker.probes
             bypasses[target,] += breaker.bypasses
         return {name: [(labels, count) for labels, count in each.items() if count] for name, each in counted.items()}
+
+    def _retry_shares(self, now: float) -> dict[str, list[tuple[Labels, int]]]:
+        """Of retry budgets that all pods share, in hundredths of a retry in each interval."""
+        shown = [((("budget", each.spec.name),), each) for each in self.shared_retries]
+        return {
+            "spendmesh_retry_share": [(labels, each.limit(now)) for labels, each in shown],
+            "spendmesh_retry_share_left": [(labels, max(0, each.balance(now))) for labels, each in shown],
+            "spendmesh_retry_share_leased": [(labels, int(each.leased(now))) for labels, each in shown],
+        }
 
     def _concurrency(self) -> dict[str, list[tuple[Labels, int]]]:
         """Limits by target of the policy; what only clients name is not shown."""

@@ -23,12 +23,16 @@ from spendmesh_sidecar.core.specs import (
     Spec,
 )
 
-FEATURES = frozenset({"routing/1", "budgets/1", "budgets/2", "budgets/3", "retries/1", "retries/2", "deduplication/1"})
+FEATURES = frozenset(
+    {"routing/1", "budgets/1", "budgets/2", "budgets/3", "retries/1", "retries/2", "deduplication/1", "retry-scope/1"}
+)
 """What this sidecar understands. A policy that `requires` anything else is refused (NACK), never half obeyed.
 `budgets/2`: limits that count some calls only or are divided, and budgets that let unpriced models pass, Clamp,
 and budgets of the organisation. `budgets/3`: limits that do not reserve all that a call may cost. `retries/2`: the
 breaker's mode, its share of bad calls and slow first bytes, adaptive concurrency; retries weighed and bounded in money,
-hints, jitter and timeouts. `deduplication/1`: calls that get another call's answer."""
+hints, jitter and timeouts. `deduplication/1`: calls that get another call's answer. `retry-scope/1`: retry budgets that
+all pods share.
+"""
 
 
 class Source(Spec, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from spendmesh_sidecar.ledger_log import LedgerLog, Log, NoLog, StateUnusable
 from spendmesh_sidecar.metrics import Metrics
 from spendmesh_sidecar.observer import Observer
 from spendmesh_sidecar.policy_source import Installed, PolicySource
+from spendmesh_sidecar.retry_shares import RetrySharing
 from spendmesh_sidecar.settings import Address, Settings, SettingsError
 from spendmesh_sidecar.telemetry import Telemetry
 from spendmesh_sidecar.upstream_pool import PooledUpstream
@@ -82,6 +83,7 @@ class Sidecar:
     address: Address
     admin_address: Address
     _client: ControlClient
+    _sharing: RetrySharing
     _shutdown_seconds: float
     _runners: list[web.ServerRunner] = field(default_factory=list)
     _data: web.ServerRunner | None = None
@@ -132,7 +134,10 @@ class Sidecar:
         policy.restore(settings.bootstrap_file)
         client.on_hints = plane.heed
         observer = Observer(plane, client, rng)
-        sidecar = cls(plane, policy, observer, settings.listen, settings.admin, client, settings.shutdown_seconds)
+        sharing = RetrySharing(client, lambda: plane.shared_retries, clock, rng, new_nonce())
+        sidecar = cls(
+            plane, policy, observer, settings.listen, settings.admin, client, sharing, settings.shutdown_seconds
+        )
         try:
             await sidecar._serve(settings, arrived)
         except BaseException:
@@ -153,7 +158,14 @@ class Sidecar:
             log.warning("no policy yet; every call is refused until one arrives")
         await plane.leases.start(FIRST_RIGHTS_SECONDS)
         await self.observer.start()
-        plane.watched = (*self.policy.tasks, *plane.telemetry.tasks, *plane.leases.tasks, *self.observer.tasks)
+        await self._sharing.start()
+        plane.watched = (
+            *self.policy.tasks,
+            *plane.telemetry.tasks,
+            *plane.leases.tasks,
+            *self.observer.tasks,
+            *self._sharing.tasks,
+        )
         self._data = await self._listen(data_server(plane, settings), settings.listen)
         self.address = _bound(self._data)
         plane.listening = True
@@ -175,6 +187,7 @@ class Sidecar:
             await runner.cleanup()
         await self.policy.stop()
         await self.observer.stop()
+        await self._sharing.stop()
         await self.plane.leases.stop(self._shutdown_seconds)
         self.plane.log.close(settled=self.plane.ledger.settled_up)
         await self.plane.telemetry.stop()

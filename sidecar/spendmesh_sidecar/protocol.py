@@ -13,6 +13,7 @@ that two clocks never have to agree.
 | POST /v1/leases/acquire      | `AcquireRequest`| `AcquireReply`                                              |
 | POST /v1/leases/report       | `ReportRequest` | `ReportReply`                                               |
 | POST /v1/observations        | `Observations`  | 204                                                         |
+| POST /v1/retries/share       | `ShareRequest`  | `ShareReply`                                                |
 
 Errors: 401 unknown token, 403 not a pod's token, 404 pod not known (yet), 409 holder is fenced (take a new nonce),
 503 no leader (retry). Bodies of errors are `{"error": "sentence"}`.
@@ -27,6 +28,7 @@ import zlib
 
 import msgspec
 
+from spendmesh_sidecar.core.retry_grants import ShareGrant as ShareGrant, ShareReport as ShareReport
 from spendmesh_sidecar.core.rights import (
     AccountRef as AccountRef,
     AccountState as AccountState,
@@ -46,6 +48,7 @@ PATH_ACK = "/v1/policy/ack"
 PATH_ACQUIRE = "/v1/leases/acquire"
 PATH_REPORT = "/v1/leases/report"
 PATH_OBSERVATIONS = "/v1/observations"
+PATH_SHARE = "/v1/retries/share"
 
 AUDIENCE = "spendmesh.io"
 """Audience of the projected service account token that a sidecar shows."""
@@ -186,6 +189,27 @@ class Observations(Message, frozen=True, kw_only=True):
     """How clients have retried on their own lately: `marked` by an SDK, `unmarked` as equal calls after a failure."""
     ejected: tuple[Ejection, ...] = ()
     """Not taken back: each runs out by itself."""
+
+
+# --- shared retry budgets ---------------------------------------------------------------------------------
+
+
+MAX_SHARES = 4
+"""RetryBudgets of one message: a policy has one that acts and one that is observed, and may just have changed."""
+
+
+class ShareRequest(Message, frozen=True, kw_only=True):
+    """A sidecar's report on each shared RetryBudget of its policy; also how it asks for the next share."""
+
+    instance: str
+    """Of the process: a new one knows nothing of what the last one spent."""
+    reports: tuple[ShareReport, ...]
+
+
+class ShareReply(Message, frozen=True, kw_only=True):
+    """A grant for each report about a shared RetryBudget of the pod's policy, as the server has it."""
+
+    grants: tuple[ShareGrant, ...]
 
 
 # --- what a pod is born with ------------------------------------------------------------------------------

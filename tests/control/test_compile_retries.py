@@ -9,6 +9,7 @@ import pytest
 from compile_samples import compiled, made, pod, policy_of
 from spendmesh_sidecar.core.specs import (
     BreakerSpec,
+    ClusterShareSpec,
     OperationTimeouts,
     RetryCostSpec,
     RetrySpec,
@@ -108,3 +109,14 @@ def test_an_observed_one_beside_it_is_understood_too() -> None:
     policy = policy_of(compiled(pod(), made("RetryBudget", "r", {}), observed))
     assert policy.observed_retry is not None and policy.observed_retry.weights.timeout == 9
     assert "retries/2" in policy.requires
+
+
+def test_a_shared_budget_is_refused_by_sidecars_that_would_keep_it_for_themselves() -> None:
+    """Each would retry as much as all may together. A plain one asks for nothing new."""
+    cluster = {"leaseDuration": "20s", "refreshInterval": "4s", "onLeaseExpired": "Deny"}
+    policy = retry_policy(scope="Cluster", cluster=cluster)
+    assert policy.retry.scope == "Cluster"
+    assert policy.retry.cluster == ClusterShareSpec(lease_ms=20_000, refresh_ms=4_000, on_lease_expired="Deny")
+    assert policy.requires == ("retries/1", "retry-scope/1")
+    assert retry_policy(scope="Cluster").retry.cluster == ClusterShareSpec()
+    assert "retry-scope/1" not in retry_policy().requires

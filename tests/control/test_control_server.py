@@ -6,35 +6,44 @@ import asyncio
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from control_samples import OTHER, POD, TABLE, TOKENS, client, policy, replica
 from ledger_samples import BUDGET, acquire, budget, report, want
 from spendmesh_operator.control.leader import PATH_STAMP, StampQuery
 from spendmesh_operator.control.people import PATH_BILL, BillQuery
 from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
     PATH_ACQUIRE,
     PATH_OBSERVATIONS,
     PATH_PRICE_TABLE,
     PATH_REPORT,
+    PATH_SHARE,
     PATH_STREAM,
     Ack,
     AcquireReply,
     Observations,
     ReportReply,
     ReportRequest,
+    ShareReply,
+    ShareReport,
+    ShareRequest,
     Stamp,
 )
 
 ASK = acquire("r", "n", want(10))
 ACK = Ack(nonce="n", digest="d", stamp=Stamp(epoch=1, sequence=1))
 SEEN = Observations(client_retries=("marked",))
+SHARED = RetrySpec(name="team-a/shared", scope="Cluster", min_retry_count=4, min_retry_interval_ms=30_000)
+SHARE = ShareRequest(instance="i", reports=(ShareReport(budget=SHARED.name, sequence=1, wants=400),))
 POSTS = [
     (PATH_ACQUIRE, ASK),
     (PATH_REPORT, ReportRequest(nonce="n", reports=())),
     (PATH_ACK, ACK),
     (PATH_OBSERVATIONS, SEEN),
+    (PATH_SHARE, SHARE),
 ]
 PATHS = [
     *POSTS,
@@ -228,6 +237,40 @@ def test_a_follower_passes_on_what_a_sidecar_sees() -> None:
             return status, leader.hub.sightings.troubles(0.0).client_retries
 
     assert asyncio.run(scenario()) == (204, {POD.uid: ("marked",)})
+
+
+def test_shares_of_a_retry_budget_come_from_the_leader_for_policies_that_have_it() -> None:
+    """Also through a follower. A pod whose policy lacks the budget, or has it for itself, gets no share of it."""
+    alone = replace(SHARED, scope="Pod")
+
+    async def scenario() -> list[tuple[int, int]]:
+        found = []
+        async with replica() as leader, replica(leads=False, leader=leader) as follower:
+            for mine in (SHARED, alone, RetrySpec()):
+                policies = {POD.uid: replace(policy(), retry=mine), OTHER.uid: replace(policy(), observed_retry=SHARED)}
+                leader.publish(policies)
+                for url, token in ((follower, "pod-token"), (leader, "other-token")):
+                    async with client(url, token) as caller:
+                        status, body = await caller.post(PATH_SHARE, SHARE)
+                        grants = msgspec.json.decode(body, type=ShareReply).grants
+                        found.append((status, len(grants)))
+                        assert all(grant.epoch == leader.coordinator.epoch for grant in grants)
+        return found
+
+    assert asyncio.run(scenario()) == [(200, 1), (200, 1), (200, 0), (200, 1), (200, 0), (200, 1)]
+
+
+def test_a_leader_that_does_not_keep_the_books_grants_no_share() -> None:
+    """Its epoch would not be newer than another leader's."""
+
+    async def scenario() -> tuple[int, bytes]:
+        async with replica() as at, client(at) as caller:
+            await at.coordinator.stop()
+            return await caller.post(PATH_SHARE, SHARE)
+
+    status, body = asyncio.run(scenario())
+
+    assert (status, sentence(body)) == (503, "the books are not open here: retry")
 
 
 def test_a_follower_passes_the_leaders_refusal_on() -> None:

@@ -14,7 +14,23 @@ import anthropic
 import openai
 from aiohttp import web
 
+from spendmesh_sidecar.clock import Clock
+
 DEADLINE_SECONDS = 60.0
+
+
+class MovedClock(Clock):
+    """Real time, and what was skipped."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+        self.monotonic = lambda: time.monotonic() + self._skipped  # type: ignore[misc]
+
+    def skip(self, seconds: float) -> None:
+        self._skipped += seconds
+
+    def both(self) -> tuple[float, int]:
+        return self.monotonic(), int(self.unix())
 
 
 async def eventually(condition: Callable[[], Any], why: str = "the awaited condition did not come true") -> Any:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import openai
 import pytest
 
 from raw_provider import RawConnection, RawProvider
-from sidecar_beside import chat, eventually
+from sidecar_beside import MovedClock, chat, eventually
 from sidecar_manifests import provider, retries, routing
 from sidecar_world import World
-from spendmesh_sidecar.clock import Clock
 from spendmesh_sidecar.limits import Limits
 from spendmesh_standin import FaultRule, Settings as StandInSettings
 
@@ -34,20 +32,6 @@ ANSWER = json.dumps(
         "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
     }
 ).encode()
-
-
-class MovedClock(Clock):
-    """Real time, and what was skipped."""
-
-    def __init__(self) -> None:
-        self._skipped = 0.0
-        self.monotonic = lambda: time.monotonic() + self._skipped  # type: ignore[misc]
-
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
-
-    def both(self) -> tuple[float, int]:
-        return self.monotonic(), int(self.unix())
 
 
 class Main:

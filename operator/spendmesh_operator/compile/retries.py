@@ -10,6 +10,7 @@ from spendmesh_operator.manifests import RetryBudget, nanos
 from spendmesh_operator.manifests.retrybudget import (
     AdaptiveConcurrency,
     CircuitBreaker,
+    ClusterShare,
     Deduplication,
     MaxRetryCost,
     Operation,
@@ -17,6 +18,7 @@ from spendmesh_operator.manifests.retrybudget import (
 )
 from spendmesh_sidecar.core.specs import (
     BreakerSpec,
+    ClusterShareSpec,
     ConcurrencySpec,
     DeduplicationSpec,
     OperationName,
@@ -47,9 +49,11 @@ _FIRST = frozenset(
         "backoff_ms",
         "max_backoff_ms",
         "breaker",
+        "scope",
+        "cluster",
     }
 )
-"""What sidecars have always understood; of the breaker see `_newer`."""
+"""What sidecars have always understood, and what has a feature of its own; of the breaker see `_newer`."""
 
 
 def retry_specs(contested: Contest) -> tuple[RetrySpec, RetrySpec | None]:
@@ -76,6 +80,8 @@ def features(*specs: RetrySpec | None) -> Iterator[str]:
         yield "retries/2"
     if any(spec.deduplication.mode != "Off" and spec.deduplication != defaults.deduplication for spec in named):
         yield "deduplication/1"  # without it, a sidecar joins nothing: as Off says, and dearer than the default only
+    if any(spec.scope == "Cluster" for spec in named):
+        yield "retry-scope/1"
 
 
 def _retry_spec(placed: Placed) -> RetrySpec:
@@ -86,6 +92,8 @@ def _retry_spec(placed: Placed) -> RetrySpec:
     return RetrySpec(
         name=placed.ref,
         mode=spec.mode,
+        scope=spec.scope,
+        cluster=_cluster(spec.cluster),
         budget_percent=constraint.budget.percent,
         budget_interval_ms=_milliseconds(constraint.budget.interval),
         min_retry_count=constraint.min_retry_rate.count,
@@ -122,6 +130,16 @@ def _retry_cost(most: MaxRetryCost | None) -> RetryCostSpec | None:
     if most is None:
         return None
     return RetryCostSpec(amount=nanos(most.amount), currency=most.currency, interval_ms=_milliseconds(most.interval))
+
+
+def _cluster(cluster: ClusterShare | None) -> ClusterShareSpec:
+    if cluster is None:
+        return ClusterShareSpec()
+    return ClusterShareSpec(
+        lease_ms=_milliseconds(cluster.lease_duration),
+        refresh_ms=_milliseconds(cluster.refresh_interval),
+        on_lease_expired=cluster.on_lease_expired,
+    )
 
 
 def _timeouts(limits: Timeouts, otherwise: TimeoutSpec) -> TimeoutSpec:

@@ -1,8 +1,8 @@
 """
 The control server's HTTP: every request authenticated, bounded and answered with JSON. I/O shell.
 
-Any replica serves streams and price tables; rights, reports and acknowledgements are the leader's, and a follower
-passes them on. The caller brings listener and TLS.
+Any replica serves streams and price tables; rights, reports, acknowledgements and shares of retry budgets are the
+leader's, and a follower passes them on. The caller brings listener and TLS.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from spendmesh_operator.control.people import (
     CorrectionOrder,
     Nobody,
 )
+from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.control.stamping import Stamping
 from spendmesh_operator.control.streams import PolicyStream
 from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
@@ -49,11 +50,13 @@ from spendmesh_sidecar.protocol import (
     PATH_OBSERVATIONS,
     PATH_PRICE_TABLE,
     PATH_REPORT,
+    PATH_SHARE,
     PATH_STREAM,
     Ack,
     AcquireRequest,
     Observations,
     ReportRequest,
+    ShareRequest,
     Stamp,
     StreamQuery,
 )
@@ -85,6 +88,8 @@ class ControlParts:
     client: LeaderClient | None = None
     """How a follower reaches the leader; not needed where there is one process."""
     metrics: ControlMetrics | None = None
+    retries: RetryDesk | None = None
+    """Shares of retry budgets, where somebody else wants to look at them too."""
     authorizer: Authorizer = field(default_factory=Nobody)
     """Which people may read bills and book corrections."""
 
@@ -102,6 +107,7 @@ class ControlServer:
         self._client = parts.client if parts.client is not None else LeaderClient(parts.link)
         self._stamping = Stamping(parts.hub, parts.coordinator, parts.link, self._client, parts.clock)
         self._desk = PeopleDesk(parts.coordinator, parts.authorizer, parts.clock)
+        self._retries = parts.retries if parts.retries is not None else RetryDesk(parts.coordinator, parts.clock)
         self._draining = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -113,6 +119,7 @@ class ControlServer:
         app.router.add_post(PATH_ACQUIRE, self._acquire)
         app.router.add_post(PATH_REPORT, self._report)
         app.router.add_post(PATH_OBSERVATIONS, self._observe)
+        app.router.add_post(PATH_SHARE, self._share)
         app.router.add_post(PATH_STAMP, self._stamp)
         app.router.add_post(PATH_BILL, self._bill)
         app.router.add_post(PATH_CORRECTION, self._correct)
@@ -202,6 +209,17 @@ class ControlServer:
             return await self._pass_on(request, PATH_OBSERVATIONS, body)
         known = self._parts.hub.observe(pod, said, self._parts.clock.monotonic())
         return web.Response(status=204) if known else _error(404, "this pod is not known here yet: retry")
+
+    async def _share(self, request: web.Request) -> web.StreamResponse:
+        pod = await self._pod(request)
+        body = await _body(request)
+        asked = _decode(body, ShareRequest)
+        if not self._parts.link.is_leader():
+            return await self._pass_on(request, PATH_SHARE, body)
+        policy = await self._parts.hub.wait_known(pod, KNOWN_SECONDS)
+        if policy is None:
+            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        return _answer(self._retries.share(pod, policy.policy, asked))
 
     async def _pass_on(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         if FORWARDED in request.headers:

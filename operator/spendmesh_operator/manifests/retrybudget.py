@@ -59,12 +59,14 @@ class MaxRetryCost(Node):
 
 
 class RetryConstraint(Node):
-    """What one pod may retry: a share of its calls, and a floor for quiet pods."""
+    """What may be retried: a share of calls, and a floor for quiet times. With scope Pod each pod has all of it, with
+    scope Cluster all pods share it."""
 
     budget: RetryShare = Field(default_factory=RetryShare, json_schema_extra=EMPTY)
     """Retries in proportion to calls. Example: {percent: 10, interval: 30s}"""
     min_retry_rate: MinRetryRate = Field(default_factory=MinRetryRate, json_schema_extra=EMPTY)
-    """Retries that are allowed however few calls there are. Example: {count: 1, interval: 10s}"""
+    """Retries that are allowed however few calls there are: of each pod, and with scope Cluster of the WHOLE cluster.
+    Example: {count: 1, interval: 10s}"""
     max_retry_cost: MaxRetryCost | None = None
     """What retries may cost; absent: only the ModelBudgets bound it. Example: {amount: "0.50", currency: USD}"""
 
@@ -252,9 +254,47 @@ class Deduplication(Node):
     answer takes a quarter of it at most: a longer one cannot be joined any more. Example: 4194304"""
 
 
+class ClusterShare(Node):
+    """How pods lease their shares of a RetryBudget of scope Cluster."""
+
+    RULES = (
+        Rule(
+            "!has(self.leaseDuration) || !has(self.refreshInterval) || "
+            "duration(self.refreshInterval) + duration(self.refreshInterval) <= duration(self.leaseDuration)",
+            lambda cluster: cluster.refresh_interval * 2 <= cluster.lease_duration,
+            "refreshInterval is more than half of leaseDuration: one lost answer would end a share; write a shorter "
+            "refreshInterval or a longer leaseDuration",
+            ".refreshInterval",
+        ),
+    )
+
+    lease_duration: Annotated[timedelta, DurationText("4s", "5m")] = duration_default("15s")
+    """How long a share lasts that is not renewed, 4s to 5m; a new leader learns for as long. Example: 15s"""
+    refresh_interval: Annotated[timedelta, DurationText("1s", "1m")] = duration_default("5s")
+    """How often each pod asks for its share, give or take a fifth, 1s to 1m. Example: 5s"""
+    on_lease_expired: Literal["Safe", "Deny"] = "Safe"
+    """What a pod may retry whose share ran out because no leader answers: its part of minRetryRate in whole retries,
+    or nothing. First tries are never held up. Example: Deny"""
+
+
 class RetryBudgetSpec(Attachment):
     """How calls are retried. The most specific RetryBudget of a pod is taken as a whole."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        *Attachment.RULES,
+        Rule(
+            "has(self.scope) && self.scope == 'Cluster' || !has(self.cluster)",
+            lambda spec: spec.scope == "Cluster" or spec.cluster is None,
+            "cluster has no meaning for scope Pod: write scope: Cluster, or leave cluster out",
+            ".cluster",
+        ),
+    )
+
+    scope: Literal["Pod", "Cluster"] = "Pod"
+    """Whose retries retryConstraint bounds: those of each pod by itself (Pod), or those of all pods that this object
+    applies to, together (Cluster); maxRetryCost is each pod's own either way. Example: Cluster"""
+    cluster: ClusterShare | None = None
+    """How pods lease their shares, for scope Cluster. Example: {leaseDuration: 15s, refreshInterval: 5s}"""
     retry_constraint: RetryConstraint = Field(default_factory=RetryConstraint, json_schema_extra=EMPTY)
     """How much may be retried. Example: {budget: {percent: 10, interval: 30s}}"""
     retry: Retry = Field(default_factory=Retry, json_schema_extra=EMPTY)
