@@ -29,6 +29,7 @@ from spendmesh_operator.control.hub import Hub
 from spendmesh_operator.control.leader import LeaderClient
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, control_app
+from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.health import health_app
 from spendmesh_operator.index import Index, ObjectKey
 from spendmesh_operator.injecting import Injector
@@ -99,6 +100,7 @@ class Replica:
             workload_of=self._index.workload_of,
             place_of=lambda pod: place_of(pod, self._index.pod(pod.uid)),
         )
+        self._retries = RetryDesk(self._coordinator, clock)
         self._election = Election(
             kube,
             namespace=settings.namespace,
@@ -228,6 +230,7 @@ class Replica:
                 rng=self._rng,
                 client=client,
                 metrics=self._metrics,
+                retries=self._retries,
                 authorizer=AccessReviewer(self._kube),
             )
         )
@@ -257,6 +260,7 @@ class Replica:
 
     def _refresh_metrics(self) -> None:
         self._metrics.show_accounts(self._coordinator.views() if self._coordinator.serving else ())
+        self._metrics.show_retries(self._retries.views())
         programmed = sum(len(uids) for uids in self._hub.programmed().values())
         self._metrics.show_pods(programmed, len(self._hub.nacks()))
 

@@ -8,6 +8,7 @@ from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.ledger.views import views_of
+from spendmesh_operator.retries.pool import PoolView
 
 LABELS = {"budget": BUDGET, "limit": "hourly", "unit": "Cost", "currency": "USD"}
 
@@ -54,3 +55,18 @@ def test_commits_are_counted_by_result() -> None:
 
     assert registry.get_sample_value("spendmesh_ledger_commits_total", {"result": "ok"}) == 2
     assert registry.get_sample_value("spendmesh_ledger_commits_total", {"result": "conflict"}) == 1
+
+
+def test_shared_retry_budgets_are_shown_in_retries_while_somebody_shares_them() -> None:
+    """What the leader hands out is in hundredths; people read retries."""
+    registry = CollectorRegistry()
+    metrics = ControlMetrics(registry)
+
+    def shown() -> list[float | None]:
+        names = ("members", "capacity", "granted", "learning_seconds")
+        return [registry.get_sample_value(f"spendmesh_retry_{name}", {"budget": "team/shared"}) for name in names]
+
+    metrics.show_retries([PoolView("team/shared", members=3, capacity=1250, granted=900, learning_seconds=7.5)])
+    assert shown() == [3, 12.5, 9, 7.5]
+    metrics.show_retries([])
+    assert shown() == [None] * 4

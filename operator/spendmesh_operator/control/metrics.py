@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator: budgets and policies (contract §5). Labels are bounded: never a user value."""
+"""Prometheus metrics of the operator: budgets, shared retries, policies (contract §5). Labels: never a user value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from spendmesh_operator.ledger.milestones import standing
 from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.retries.pool import PoolView
+from spendmesh_sidecar.core.retry_grants import FULL_RETRY
 
 
 class ControlMetrics:
@@ -45,6 +47,23 @@ class ControlMetrics:
             "spendmesh_ledger_commits", "Writes of the books by result.", ["result"], registry=registry
         )
 
+        shared = ["budget"]
+        self.retry_members = Gauge(
+            "spendmesh_retry_members", "Sidecars that share a RetryBudget of scope Cluster.", shared, registry=registry
+        )
+        self.retry_capacity = Gauge(
+            "spendmesh_retry_capacity", "Retries that they may make together in an interval.", shared, registry=registry
+        )
+        self.retry_granted = Gauge(
+            "spendmesh_retry_granted", "Part of that which is in their hands.", shared, registry=registry
+        )
+        self.retry_learning = Gauge(
+            "spendmesh_retry_learning_seconds",
+            "How long shares that another leader granted may still be about.",
+            shared,
+            registry=registry,
+        )
+
     def committed(self, result: str) -> None:
         """One write of the books: ok, conflict or unavailable. Give this to the coordinator."""
         self.commits.labels(result).inc()
@@ -72,6 +91,16 @@ class ControlMetrics:
             self.held.labels(*labels).set(held)
             self.quarantined.labels(*labels).set(quarantined)
             self.overrun.labels(*labels).set(overrun)
+
+    def show_retries(self, pools: Iterable[PoolView]) -> None:
+        """Show the shared retry budgets; those that nobody asks about any more disappear."""
+        for gauge in (self.retry_members, self.retry_capacity, self.retry_granted, self.retry_learning):
+            gauge.clear()
+        for pool in pools:
+            self.retry_members.labels(pool.name).set(pool.members)
+            self.retry_capacity.labels(pool.name).set(pool.capacity / FULL_RETRY)
+            self.retry_granted.labels(pool.name).set(pool.granted / FULL_RETRY)
+            self.retry_learning.labels(pool.name).set(pool.learning_seconds)
 
     def show_pods(self, programmed: int, refused: int) -> None:
         """How many pods obey their policy, and how many refused it."""
