@@ -275,6 +275,7 @@ class Replica:
             uids=self._uids(),
             differs=self._coordinator.differences() if self._coordinator.serving else {},
             troubles=self._hub.sightings.troubles(self._clock.monotonic()),
+            shared=self._retries.views(),
         )
 
     def _known_uids(self) -> dict[ObjectKey, str] | None:

@@ -17,7 +17,8 @@ from spendmesh_operator.ledger.accounts import LimitInForce
 from spendmesh_operator.ledger.correcting import correct
 from spendmesh_operator.ledger.rolling import NOTHING
 from spendmesh_operator.ledger.views import view_of
-from spendmesh_operator.manifests.conditions import ModelBudgetStatus
+from spendmesh_operator.manifests.conditions import ModelBudgetStatus, RetryBudgetStatus
+from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status import (
     LimitView,
     PodState,
@@ -27,6 +28,7 @@ from spendmesh_operator.status import (
     events,
     limit_views,
     programmed,
+    shared_pool,
     status_of,
     write_delay,
 )
@@ -147,7 +149,7 @@ def test_an_unreadable_budget_is_neither_within_nor_beyond() -> None:
 
 
 def test_other_kinds_have_no_budget_fields() -> None:
-    verdict = verdict_of(compiled(pod(), retries()), "RetryBudget", "retry")
+    verdict = verdict_of(compiled(pod(), retries(scope="Cluster")), "RetryBudget", "retry")
     status = status_of(verdict, DONE, limits=None, old={}, now=NOW)
     assert set(status) == {"observedGeneration", "conditions", "workloads"}
     assert "WithinBudget" not in {each["type"] for each in status["conditions"]}
@@ -312,6 +314,45 @@ def test_nothing_new_is_never_written() -> None:
     status = made(limit())
     assert write_delay(status, made(limit(), old=status, now=LATER)) is None
     assert not after(10**6, status, made(limit(), old=status, now=LATER))
+
+
+def shared(**numbers: Any) -> dict[str, Any]:
+    """The status of a RetryBudget that pods share; capacity and grants in hundredths of a retry."""
+    whole: dict[str, Any] = {"name": "team-a/retry", "members": 12, "capacity": 4050, "granted": 3700}
+    pool = PoolView(**({"learning_seconds": 0.0} | whole | numbers))
+    verdict = verdict_of(compiled(pod(), retries(scope="Cluster")), "RetryBudget", "retry")
+    return status_of(verdict, DONE, limits=None, old={}, now=NOW, shared=shared_pool("team-a/retry", [pool]))
+
+
+def test_a_shared_retry_budget_says_how_it_is_divided() -> None:
+    """In whole retries, with the end of a new leader's learning while that lasts; nothing where no pod shares it."""
+    divided = {"members": 12, "capacityPerInterval": 40, "granted": 37}
+    assert shared()["cluster"] == divided
+    assert shared(learning_seconds=9.5)["cluster"] == {**divided, "learningUntil": "2026-11-22T12:00:10Z"}
+    assert "cluster" not in shared(members=0)
+    assert "cluster" not in shared(name="team-b/retry")
+    RetryBudgetStatus.model_validate(shared(learning_seconds=9.5))
+
+
+def test_while_its_interval_changes_the_pool_with_most_pods_is_shown() -> None:
+    pools = [PoolView("a/b", members, 0, 0, 0.0) for members in (2, 5, 1)]
+    assert shared_pool("a/b", pools) == pools[1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "delay"),
+    [
+        ({}, None),
+        ({"granted": 3600}, 600),
+        ({"granted": 1500}, 30),
+        ({"members": 24}, 30),
+        ({"capacity": 9000}, 30),
+        ({"learning_seconds": 10.0}, 30),
+    ],
+)
+def test_shares_are_written_by_steps_of_two(numbers: dict[str, Any], delay: int | None) -> None:
+    """They move with every call; live numbers are metrics."""
+    assert write_delay(shared(), shared(**numbers)) == delay
 
 
 def test_a_condition_or_a_crossed_threshold_is_written_at_once() -> None:

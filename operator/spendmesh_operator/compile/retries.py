@@ -10,12 +10,11 @@ from spendmesh_operator.manifests import RetryBudget, nanos
 from spendmesh_operator.manifests.retrybudget import (
     AdaptiveConcurrency,
     CircuitBreaker,
-    ClusterShare,
     Deduplication,
-    MaxRetryCost,
     Operation,
     Timeouts,
 )
+from spendmesh_operator.manifests.retryconstraint import ClusterShare, MaxRetryCost
 from spendmesh_sidecar.core.specs import (
     BreakerSpec,
     ClusterShareSpec,

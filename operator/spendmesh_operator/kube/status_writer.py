@@ -22,6 +22,7 @@ from spendmesh_operator.kube import events, paths
 from spendmesh_operator.kube.client import Kube, KubeError, NotFound
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.manifests import API_VERSION
+from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status import (
     PodState,
     Status,
@@ -30,6 +31,7 @@ from spendmesh_operator.status import (
     events as events_of,
     limit_views,
     programmed,
+    shared_pool,
     status_of,
 )
 from spendmesh_operator.workloads import MountedKey
@@ -59,6 +61,8 @@ class Facts:
     """How budgets differ from those of other clusters with the same books: `namespace/name` -> sentence."""
     troubles: Troubles = field(default_factory=Troubles)
     """What only sidecars see."""
+    shared: tuple[PoolView, ...] = ()
+    """Retry budgets that pods share."""
 
 
 @dataclass
@@ -158,6 +162,7 @@ class StatusWriter:
             differs=facts.differs.get(budget.name, "") if budget is not None else "",
             troubles=facts.troubles,
             heard_all=self._clock.monotonic() - self._began >= HEARD_ALL_SECONDS,
+            shared=shared_pool(f"{key.namespace}/{key.name}", facts.shared) if key.kind == "RetryBudget" else None,
         )
 
     def _is_due(self, known: Written, new: Status) -> bool:

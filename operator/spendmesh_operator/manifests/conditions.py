@@ -162,3 +162,25 @@ class ModelBudgetStatus(Status):
     """The limit that is nearest to its end. Example: {limit: monthly, used: "2251.10", amount: "2500.00"}"""
     limits: Annotated[tuple[LimitStatus, ...], Field(max_length=8), list_map("name")] | None = None
     """Every limit in its current period. Example: [{name: monthly, used: "2251.10", percent: 90}]"""
+
+
+class ClusterShareStatus(Node):
+    """How a RetryBudget of scope Cluster is divided. Coarse: live numbers are metrics."""
+
+    members: Count | None = None
+    """Pods that share it. Example: 12"""
+    capacity_per_interval: Count | None = None
+    """Retries that all pods together may make in budget.interval, by their calls and minRetryRate. Example: 40"""
+    granted: Count | None = None
+    """The part of that which pods hold as shares. Example: 37"""
+    learning_until: datetime | None = None
+    """Until then a new leader only repeats the shares that pods say they hold, RFC 3339; absent: it divides them.
+    Example: 2026-01-31T09:30:15Z"""
+
+
+class RetryBudgetStatus(Status):
+    """What the operator reports about a RetryBudget."""
+
+    cluster: ClusterShareStatus | None = None
+    """With scope Cluster, how it is divided; absent while no pod shares it.
+    Example: {members: 12, capacityPerInterval: 40, granted: 37}"""

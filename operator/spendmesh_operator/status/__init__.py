@@ -14,3 +14,4 @@ from spendmesh_operator.status.pace import (
     write_delay as write_delay,
 )
 from spendmesh_operator.status.programmed import Programmed as Programmed, programmed as programmed
+from spendmesh_operator.status.shares import shared_pool as shared_pool

@@ -10,9 +10,11 @@ from spendmesh_operator.compile import NEVER_VALID, Verdict
 from spendmesh_operator.control.sightings import NO_TROUBLES, Troubles
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.manifests import API_VERSION
+from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status.budget import accounted, budget_fields, timestamp, within_budget
 from spendmesh_operator.status.model import LimitView, Status
 from spendmesh_operator.status.programmed import Programmed
+from spendmesh_operator.status.shares import share_fields
 from spendmesh_operator.status.troubles import trouble_conditions
 
 _ORDER = (
@@ -41,6 +43,7 @@ def status_of(
     differs: str = "",
     troubles: Troubles = NO_TROUBLES,
     heard_all: bool = True,
+    shared: PoolView | None = None,
 ) -> Status:
     """
     The status of one object.
@@ -48,7 +51,7 @@ def status_of(
     `limits` are the books' view of a ModelBudget (None: they cannot be read), `old` the status as it is, which gives
     the times of conditions that did not change. `observed`: mode Observe; `readable`: False for a budget that never
     had a valid meaning; `differs`: how another cluster's definition does; `troubles`: what sidecars see; `heard_all`:
-    False while a new leader may not have heard of all of them.
+    False while a new leader may not have heard of all of them; `shared`: how a RetryBudget is divided among pods.
     """
     conditions: dict[str, tuple[str, str, str]] = {
         finding.type: (finding.status, finding.reason, finding.message) for finding in verdict.conditions
@@ -80,6 +83,7 @@ def status_of(
     }
     if verdict.key.kind == "ModelBudget":
         status |= budget_fields(limits or ())
+    status |= share_fields(shared, now)
     return status
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from spendmesh_operator.status.model import EventDraft
+from spendmesh_operator.status.shares import steps
 
 USE_SECONDS = 30
-"""Between two writes for use alone (api-conventions: usage that changes rapidly does not belong into status)."""
+"""Between two writes for use or shares alone (api-conventions: what changes rapidly does not belong into status)."""
 COUNT_SECONDS = 5
 """Between two writes for counts and messages alone, so that a rollout is one or two writes and not one for each pod."""
 REST_SECONDS = 600
@@ -27,7 +28,7 @@ def write_delay(old: Mapping[str, Any], new: Mapping[str, Any]) -> int | None:
         return 0
     if _words(old) != _words(new):
         return COUNT_SECONDS
-    return USE_SECONDS if _percents(old) != _percents(new) else REST_SECONDS
+    return USE_SECONDS if (_percents(old), steps(old)) != (_percents(new), steps(new)) else REST_SECONDS
 
 
 def changed_enough(old: Mapping[str, Any], new: Mapping[str, Any], seconds_since_write: float) -> bool:
