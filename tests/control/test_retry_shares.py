@@ -215,6 +215,27 @@ def test_answers_that_are_never_heard_do_not_pile_up() -> None:
     assert fleet.pool.holds(fleet.now) == largest == SIX
 
 
+def test_an_answer_that_was_lost_long_ago_still_counts_while_it_may_be_spent() -> None:
+    fleet = Fleet()
+    assert fleet.ask("a", wants=SIX, hears=False).share == SIX
+    for _ in range(3 * MAX_GRANTS):
+        fleet.ask("a", hears=False)
+    assert fleet.pool.holds(fleet.now) == SIX
+
+
+def test_a_new_process_waits_for_what_the_last_one_left_behind_beside_what_others_hold() -> None:
+    """Else both would be granted once more: its own past, and what another has not heard that it lost."""
+    fleet = Fleet()
+    for _ in range(3):
+        fleet.now += 5.0
+        for pod in "ab":
+            fleet.ask(pod, wants=300)
+    assert [fleet.held[pod].share for pod in "ab"] == [300, 300]
+    fleet.ask("b", wants=0, hears=False)
+    fleet.held.pop("a")
+    assert fleet.ask("a", wants=SIX, instance="2", sequence=1).share == 0
+
+
 # --- without a coordinator, and a new one -----------------------------------------------------------------------------
 
 
@@ -266,6 +287,26 @@ def test_a_claim_from_before_is_believed_while_learning_only() -> None:
     fleet.another_leader()
     assert fleet.ask("b", epoch=EPOCH, has=5 * SIX, heard=9).share == 5 * SIX
     assert fleet.ask("liar", epoch=EPOCH, has=10**30, heard=9).share == MAX_SHARE
+
+
+@pytest.mark.parametrize("epoch", [EPOCH + 1, EPOCH + 2])
+def test_a_claim_of_this_epoch_or_a_later_one_is_not_believed(epoch: int) -> None:
+    """This coordinator would know what it granted, and a later one does not speak here."""
+    fleet = Fleet()
+    fleet.another_leader()
+    assert fleet.ask("liar", epoch=epoch, has=5 * SIX, heard=9).share == SIX  # the safe share of the first one
+
+
+def test_what_was_heard_of_an_earlier_coordinator_closes_nothing_of_this_one() -> None:
+    """Its numbers are others: an answer that is on its way may still be spent."""
+    fleet = Fleet()
+    fleet.another_leader()
+    before = {"epoch": EPOCH, "heard": 9, "has": SIX}
+    assert fleet.ask("a", hears=False, **before).share == SIX
+    fleet.now += LEASE
+    assert fleet.ask("a", hears=False, **before).share < SIX
+    fleet.ask("a", hears=False, **before)
+    assert fleet.pool.holds(fleet.now) == SIX
 
 
 def test_a_budget_that_is_not_in_the_pods_policy_gets_no_answer() -> None:
