@@ -28,6 +28,7 @@ ACCOUNTS = (
     "probe",
     "race",
     "race-on-postgres",
+    "shared-storm",
 )
 """Namespaces with an account of their own at the stand-in, so that each test's sums are its own."""
 
