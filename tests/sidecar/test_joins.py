@@ -346,13 +346,17 @@ async def test_a_call_that_was_given_up_is_not_joined(empty_world: World) -> Non
 
 async def test_a_policy_that_changes_meanwhile_parts_calls(empty_world: World) -> None:
     world = empty_world
-    beside = await lines(world, percent=0, minimum=1)
+    beside = await lines(world, held=False, percent=0, minimum=1)
+    await beside.post(0, chat("ended before"))
+    assert beside.joins.kept_bytes > 0
+    beside.to_provider.hold()
     first = beside.post()
-    await beside.asked()
+    await beside.asked(2)
     await world.apply(retries(percent=0, minimum=2, failures=0))
     await world.programmed()
+    assert beside.joins.kept_bytes == 0
     second = beside.post(1)
-    await beside.asked(2)
+    await beside.asked(3)
     beside.to_provider.release()
     assert ((await first)[0], (await second)[0]) == (200, 200)
     assert beside.joins.outcomes == {"missed": 1}
@@ -404,6 +408,34 @@ async def test_a_stream_is_joined_from_its_first_byte(world: World) -> None:
                 world.standin.acknowledge(identifier)
                 rest += await again.content.readany()
     assert rest.count(b'"content":"') == 6 and rest.endswith(b"data: [DONE]\n\n")
+    assert len(world.provider_requests()) == 1
+    assert await world.settled() == world.invoice_nanos > 0
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["in flight", "kept"])
+async def test_a_stream_that_was_read_for_nobody_is_there_from_its_first_byte(world: World, ended: bool) -> None:
+    """Its client left after the first part; what came while nobody listened is the retry's too."""
+    world.standin.faults(FaultRule("withhold", stream=True))
+    ask = {"json": chat("[[out=6]]", stream=True)}
+    url = f"{world.url}/openai/v1/chat/completions"
+    plane = world.sidecar.plane
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        async with world.http.post(url, **ask) as first:
+            begin = await first.content.readuntil(b"\n\n")
+            first.close()
+        identifier = json.loads(begin.removeprefix(b"data: "))["id"]
+        await eventually(lambda: plane.draining)
+        before = plane.joins.kept_bytes
+        for _ in range(20 if ended else 2):
+            world.standin.acknowledge(identifier)
+        await eventually(lambda: not plane.active if ended else plane.joins.kept_bytes > before)
+        async with world.http.post(url, **ask, headers={"x-stainless-retry-count": "1"}) as again:
+            whole = b""
+            while b"[DONE]" not in whole:
+                world.standin.acknowledge(identifier)
+                whole += await again.content.readany()
+    assert whole.startswith(begin) and whole.count(b'"content":"') == 6 + begin.count(b'"content":"')
+    assert plane.joins.outcomes == {"kept" if ended else "in_flight": 1}
     assert len(world.provider_requests()) == 1
     assert await world.settled() == world.invoice_nanos > 0
 
