@@ -12,6 +12,7 @@ from spendmesh_sidecar.core import waiting
 from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
 from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
 from spendmesh_sidecar.core.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.journal import NoJournal
 from spendmesh_sidecar.core.lease import LedgerError
 from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
 from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
@@ -212,6 +213,14 @@ def test_a_delayed_message_never_moves_a_period() -> None:
     assert ledger.reserve(charge(1), "three", 20.0)
 
 
+def test_a_lease_that_is_new_runs_for_the_time_that_its_message_says() -> None:
+    """In milliseconds from when it came."""
+    ledger = Ledger("me", BUDGETS, 0.0)
+    ledger.merge(lease(1_000, starts_in_ms=1_000_000, ends_in_ms=2_000_000), 10.0)
+    free = [ledger.free(MONTH, now) for now in (1_009.999, 1_010.0, 2_009.999, 2_010.0)]
+    assert free == [0, 1_000, 1_000, 0]
+
+
 def test_a_prompt_message_corrects_the_times_of_a_delayed_one() -> None:
     ledger = Ledger("me", BUDGETS, 0.0)
     ledger.merge(lease(1_000, starts_in_ms=5_000, ends_in_ms=10_000), 3.0)  # three seconds on its way: 8 to 13
@@ -249,6 +258,27 @@ def test_sidecars_ask_for_the_next_period_at_different_moments() -> None:
     moments = {first_ask(f"nonce-{number}") for number in range(12)}
     assert len(moments) > 4
     assert all(1_000 - 2 * NEXT_PERIOD_LEAD_SECONDS <= at <= 1_000 - NEXT_PERIOD_LEAD_SECONDS + 1 for at in moments)
+    assert min(moments) < 1_000 - 1.5 * NEXT_PERIOD_LEAD_SECONDS, "over all of the lead"
+
+
+class CountedLog(NoJournal):
+    """A log that only counts who is in a hurry."""
+
+    hurried = 0
+
+    def hurry(self) -> None:
+        self.hurried += 1
+
+
+@pytest.mark.parametrize(("billed", "hurried"), [(99, 0), (100, 0), (101, 1)])
+def test_what_was_billed_above_its_reservation_is_written_down_at_once(billed: int, hurried: int) -> None:
+    """After a crash the worst case is booked, which is less; everything else may wait for the next write."""
+    log = CountedLog()
+    ledger = Ledger("me", BUDGETS, 0.0, log)
+    ledger.merge(lease(1_000), 0.0)
+    ledger.reserve(charge(100), "r", 0.0)
+    ledger.settle("r", cost(billed), 0.0)
+    assert log.hurried == hurried
 
 
 # --- top-ups and give-back --------------------------------------------------------------------------------

@@ -212,6 +212,7 @@ def test_use_that_waits_for_a_lease_keeps_its_account() -> None:
     world.ledger.reports(later)
     [want] = world.ledger.wants(later)
     assert want.account == of("ana")
+    assert [each.enforced for each in status(world.ledger, later)] == [False]
 
 
 def test_shared_values_are_remembered_up_to_a_bound_the_oldest_use_goes_first() -> None:

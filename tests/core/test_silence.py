@@ -103,7 +103,8 @@ def test_a_call_without_rights_that_costs_nothing_gives_the_cap_back() -> None:
     ledger.reserve(charge(500), "a", 0.0)
     assert not fits(ledger, 1)
     ledger.void("a")
-    assert fits(ledger, 500)
+    assert fits(ledger, 500) and not fits(ledger, 501)
+    assert not ledger.unbooked
 
 
 def test_the_debt_is_reported_as_its_own_number_with_the_next_lease() -> None:

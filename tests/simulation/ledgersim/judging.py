@@ -30,17 +30,33 @@ FIRST_SEEDS = 12
 _BOOKS = ("books_grants", "books_limits", "books_quarantine", "books_reports")
 _LEDGER = ("ledger", "lease", "exchange_budgets", "recovery")
 LAWS = {
-    "ledger/books": (*_BOOKS, "coordinator", "coordinator_faults", "books_restored", "ledger_document", "forecast"),
-    "ledger/granting": (*_BOOKS, "books_overrides", "books_silence", "books_rolling", "small_budget"),
-    "ledger/grants": (*_BOOKS, "books_silence", "books_rolling", "small_budget"),
-    "ledger/holdings": (*_BOOKS, "books_restored", "ledger_document", "coordinator", "books_partitions"),
+    "ledger/books": (
+        *_BOOKS,
+        "books_revision",
+        "coordinator",
+        "coordinator_faults",
+        "books_restored",
+        "ledger_document",
+        "forecast",
+    ),
+    "ledger/granting": ("holdings", *_BOOKS, "books_overrides", "books_silence", "books_rolling", "small_budget"),
+    "ledger/grants": ("grant_sizes", *_BOOKS, "books_silence", "books_rolling", "books_overrides", "small_budget"),
+    "ledger/holdings": (
+        "holdings",
+        "books_revision",
+        *_BOOKS,
+        "books_restored",
+        "ledger_document",
+        "coordinator",
+        "books_partitions",
+    ),
     "ledger/reporting": (*_BOOKS, "books_silence", "books_overrides"),
-    "ledger/merging": _BOOKS,
-    "ledger/accounts": (*_BOOKS, "ledger_document", "correcting", "milestones"),
-    "ledger/held": (*_BOOKS, "books_silence"),
-    "ledger/pods": (*_BOOKS, "coordinator", "ledger_document"),
+    "ledger/merging": ("merging", *_BOOKS),
+    "ledger/accounts": ("holdings", *_BOOKS, "ledger_document", "correcting", "milestones"),
+    "ledger/held": ("holdings", *_BOOKS, "books_silence"),
+    "ledger/pods": ("pods", *_BOOKS, "coordinator", "ledger_document"),
     "ledger/periods": ("periods",),
-    "ledger/rolling": ("books_rolling",),
+    "ledger/rolling": ("rolling_rows", "books_rolling"),
     "ledger/partitions": ("books_partitions",),
     "core/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
     "core/lease_reports": _LEDGER,
@@ -125,7 +141,7 @@ class _Failed:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.name = report.nodeid
+            self.name = report.nodeid.partition("[")[0]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

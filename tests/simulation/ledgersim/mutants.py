@@ -95,10 +95,13 @@ def mutants_of(file: str) -> Iterator[Mutant]:
     """All mutants of a file."""
     text = (ROOT / file).read_text(encoding="utf-8")
     tree, lines = ast.parse(text), text.splitlines()
-    sizes = {id(node) for top in tree.body if isinstance(top, ast.Assign | ast.AnnAssign) for node in ast.walk(top)}
+    sizes = [top for top in tree.body if isinstance(top, ast.Assign | ast.AnnAssign)]
+    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign)]
+    # A named limit's exact value is a choice, no law; an annotation decides nothing.
+    left_out = {id(node) for top in (*sizes, *filter(None, annotations)) for node in ast.walk(top)}
     for place, node in enumerate(ast.walk(tree)):
-        if id(node) in sizes:
-            continue  # a named limit's exact value is a choice, no law
+        if id(node) in left_out:
+            continue
         for change in _changes(node):
             twin = copy.deepcopy(node)
             change(twin)
