@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_spec
 
 from ledger_desk import HOUR_MS, holder
 from ledger_samples import BUDGET, START_MS, limit
 from spendmesh_operator.ledger.accounts import Account, AccountKey, InvariantViolated, Lease, QuarantineReason, Totals
 from spendmesh_operator.ledger.granting import check_grant
 from spendmesh_operator.ledger.holdings import DOUBT_MS, NOTE_MS, Holdings, PeriodAccounts
+from spendmesh_operator.ledger.partitions import Division
 
 START = START_MS // 1000
 LEASE = Lease("l", holder(), granted=100)
@@ -177,3 +180,12 @@ def test_a_clock_that_is_ahead_by_more_than_a_day_is_told_once() -> None:
     holdings.believe(START_MS + DOUBT_MS + HOUR_MS - 1, 0)
     holdings.believe(START_MS + DOUBT_MS + HOUR_MS, 0)
     assert [alarm[:43] for alarm in holdings.alarms] == ["the clock is 24 hours ahead of the books; n"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "drafts", "room"), [(0, 0, True), (3, 0, True), (4, 0, False), (1, 1, True), (2, 1, False), (0, 2, False)]
+)
+def test_a_pod_opens_as_many_accounts_as_it_leaves_free(mine: int, drafts: int, *, room: bool) -> None:
+    """Of 10 values 6 are open; what the same request opens counts on both sides."""
+    division = Division(count=6, opened=Counter({"pod-a": mine}))
+    assert division.has_room(replace_spec(limit(), max_values=10), "pod-a", drafts) == room

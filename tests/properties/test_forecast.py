@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from ledger_desk import HOUR_MS, Desk, holder
 from ledger_fleet import fleet_of
+from ledger_samples import START_MS, report
 from spendmesh_operator.ledger.document import decode, encode
 from spendmesh_operator.ledger.forecast import Pace, follow, forecast
 from spendmesh_operator.ledger.rolling import NOTHING
@@ -82,3 +84,20 @@ def test_a_restart_goes_on_with_the_pace_that_was_stored() -> None:
     assert again.pace == account.pace
     assert view_of(again, NOTHING, fleet.now_ms).forecast == view_of(account, NOTHING, fleet.now_ms).forecast
     assert (view_of(account, NOTHING, fleet.now_ms).forecast or 0) == pytest.approx(10**6 * 4 * 3600, rel=0.1)
+
+
+def test_the_books_follow_the_pace_of_a_period_until_its_end() -> None:
+    """Each sweep brings what was settled since into the pace of the account's own hour; after it nothing changes."""
+    desk, paces = Desk(), list[Pace | None]()
+    lease = desk.grant(holder(), 900)
+    (account,) = desk.books.holdings.accounts.values()
+    told, pace = None, None
+    for used, minutes in ((100, 10), (400, 15), (500, 34), (600, 2)):
+        told = report(lease.id, used, after=told)
+        desk.tell(holder(), told)
+        desk.pass_time(minutes * 60_000)
+        pace = follow(pace, used, START_MS, START_MS + HOUR_MS, desk.now_ms)
+        paces.append(account.pace)
+        assert account.pace == pace
+    assert paces[2] == paces[3], "61 minutes after its start"
+    assert len(set(paces)) == 3

@@ -57,7 +57,7 @@ LAWS = {
     "ledger/pods": ("pods", *_BOOKS, "coordinator", "ledger_document"),
     "ledger/periods": ("periods",),
     "ledger/rolling": ("rolling_rows", "books_rolling"),
-    "ledger/partitions": ("books_partitions",),
+    "ledger/partitions": ("holdings", "books_partitions"),
     "core/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
     "core/lease_reports": _LEDGER,
     "core/lease": (*_LEDGER, "override_leases", "silence"),
