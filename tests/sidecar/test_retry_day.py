@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from retryday import scaled
-from retryday.figure import CLASSES, NAIVE, NAIVE_TRULY
+from retryday.figure import CLASSES, NAIVE, NAIVE_LOOPED, NAIVE_TRULY, Name
 from sidecar_world import World
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_one_retry_budget_makes_the_calls_that_the_arithmetic_counts(empty_world: World) -> None:
     """2,200 for what is not malformed; of ten malformed requests seven never reach the provider, and three do once."""
-    await scaled.start(empty_world)
+    await scaled.start(empty_world, scaled.quick())
     ours = await scaled.ours(empty_world, Random(1))
     assert ours.transient * scaled.FACTOR == CLASSES
     assert (ours.refused, ours.malformed) == (42, 18)
@@ -23,10 +23,13 @@ async def test_one_retry_budget_makes_the_calls_that_the_arithmetic_counts(empty
     assert ours.usd == pytest.approx(22)
 
 
-@pytest.mark.parametrize(("recover", "figure"), [(True, NAIVE), (False, NAIVE_TRULY)])
+@pytest.mark.parametrize(
+    ("name", "figure"), [(Name.FIGURE, NAIVE), (Name.NAIVE, NAIVE_TRULY), (Name.LOOPED, NAIVE_LOOPED)]
+)
 async def test_a_double_retry_makes_the_calls_that_the_arithmetic_counts(
-    empty_world: World, recover: bool, figure: int
+    empty_world: World, name: str, figure: int
 ) -> None:
-    await empty_world.start(sidecar=False, control=False)
-    naive = await scaled.naive(empty_world, Random(1), malformed_recover=recover, sound=scaled.SOUND_FIRST)
+    """Straight at the provider; through a sidecar three of ten malformed requests reach it, each time."""
+    await scaled.start(empty_world, scaled.hands_off())
+    naive = await scaled.naive(empty_world, Random(1), name, sound=scaled.SOUND_FIRST)
     assert naive.failed == figure

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from retryday.day import Day, Way, ways
-from retryday.figure import CLASSES, NAIVE, NAIVE_TRULY, Name, Tally
+from retryday.figure import CLASSES, NAIVE, NAIVE_LOOPED, NAIVE_TRULY, Name, Tally
 from retryday.malformed import KINDS
 
 WAYS = {way.name: way for way in ways()}
@@ -18,9 +18,11 @@ def day(name: str) -> Tally:
     return Day(WAYS[name], seed=1, factor=10).run()
 
 
-@pytest.mark.parametrize(("name", "figure"), [(Name.FIGURE, NAIVE), (Name.NAIVE, NAIVE_TRULY)])
+@pytest.mark.parametrize(
+    ("name", "figure"), [(Name.FIGURE, NAIVE), (Name.NAIVE, NAIVE_TRULY), (Name.LOOPED, NAIVE_LOOPED)]
+)
 def test_a_double_retry_makes_as_many_failed_calls_as_the_arithmetic_says(name: str, figure: int) -> None:
-    assert (NAIVE, NAIVE_TRULY) == (8_750, 12_500)
+    assert (NAIVE, NAIVE_TRULY, NAIVE_LOOPED) == (8_750, 12_500, 6_200)
     assert day(name).failed == pytest.approx(figure, rel=0.12)
 
 

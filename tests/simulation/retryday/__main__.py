@@ -26,7 +26,7 @@ HEAD: Final = (
     "billed, USD",
     "requests lost",
 )
-FIGURES: Final = (figure.NAIVE, figure.NAIVE_TRULY, figure.CLASSES)
+FIGURES: Final = (figure.NAIVE, figure.NAIVE_TRULY, figure.NAIVE_LOOPED, figure.CLASSES)
 
 
 def main(arguments: list[str]) -> int:

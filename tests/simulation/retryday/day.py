@@ -50,6 +50,7 @@ def ways() -> tuple[Way, ...]:
     return (
         Way(Name.FIGURE, NOTHING, NAIVE_TRIES, sidecar=False, malformed_recover=True),
         Way(Name.NAIVE, NOTHING, NAIVE_TRIES, sidecar=False),
+        Way(Name.LOOPED, NOTHING, NAIVE_TRIES),
         Way(Name.OURS, spec()),
     )
 

@@ -18,12 +18,18 @@ CLASSES: Final = TRANSIENT + TRANSIENT // 10
 NAIVE_TRULY: Final = 3 * MALFORMED + TRANSIENT + TRANSIENT // 2 + TRANSIENT // 4
 """Where malformed requests stay malformed: 12,500. Half of 5,000 retries cannot succeed where 3,000 never do."""
 
+MALFORMED_UNREAD: Final = MALFORMED * 3 // 10
+"""What a sidecar cannot see is malformed, of ten kinds in equal parts."""
+NAIVE_LOOPED: Final = NAIVE_TRULY - 3 * (MALFORMED - MALFORMED_UNREAD)
+"""The same loop, where a sidecar refuses what it cannot read: 6,200."""
+
 
 class Name:
     """The ways to meet the day, as tables say them."""
 
     FIGURE: Final = "double retry at once, as the figure counts"
     NAIVE: Final = "double retry at once, malformed stays malformed"
+    LOOPED: Final = "the same through a sidecar that does not retry"
     OURS: Final = "one RetryBudget"
 
 

@@ -86,13 +86,14 @@ async def post(world: World, url: str, body: bytes) -> tuple[int, str]:
         return answer.status, str(error.get("code"))
 
 
-async def naive(world: World, rng: Random, *, malformed_recover: bool, sound: int = SOUND) -> Tally:
-    """The application's loop straight at the provider; as the figure has it, malformed requests are faults too."""
-    if malformed_recover:
-        name, day = Name.FIGURE, plan(rng, share(FAILING // FACTOR, *IMMEDIATE), 0, sound)
+async def naive(world: World, rng: Random, name: str, sound: int = SOUND) -> Tally:
+    """The application's loop: straight at the provider, or `LOOPED` through a sidecar with `hands_off`."""
+    if name == Name.FIGURE:
+        day = plan(rng, share(FAILING // FACTOR, *IMMEDIATE), 0, sound)
     else:
-        name, day = Name.NAIVE, plan(rng, share(TRANSIENT // FACTOR, *IMMEDIATE), MALFORMED // FACTOR, sound)
-    return await play(world, name, world.standin.openai_url, day, NAIVE_TRIES)
+        day = plan(rng, share(TRANSIENT // FACTOR, *IMMEDIATE), MALFORMED // FACTOR, sound)
+    url = f"{world.url}/openai/v1" if name == Name.LOOPED else world.standin.openai_url
+    return await play(world, name, url, day, NAIVE_TRIES)
 
 
 async def ours(world: World, rng: Random) -> Tally:
@@ -102,22 +103,31 @@ async def ours(world: World, rng: Random) -> Tally:
 
 
 async def run(folder: Path, seed: int) -> list[Tally]:
-    """All three."""
+    """All of them."""
     rng = Random(seed)
     world = World(folder)
     try:
-        await start(world)
-        figures = await naive(world, rng, malformed_recover=True)
-        return [figures, await naive(world, rng, malformed_recover=False), await ours(world, rng)]
+        await start(world, hands_off())
+        loops = [await naive(world, rng, name) for name in (Name.FIGURE, Name.NAIVE, Name.LOOPED)]
+        await world.apply(quick())
+        await world.programmed()
+        return [*loops, await ours(world, rng)]
     finally:
         await world.close()
 
 
-async def start(world: World) -> None:
-    """With the RetryBudget of examples/, and a budget in money that only watches."""
+async def start(world: World, retries: dict[str, Any]) -> None:
+    """With a RetryBudget, and a budget in money that only watches."""
     watching = budget()
     watching["spec"]["mode"] = "Observe"
-    await world.start(quick(), watching)
+    await world.start(retries, watching)
+
+
+def hands_off() -> dict[str, Any]:
+    """A sidecar that sends each call once."""
+    written = quick()
+    written["spec"]["retry"]["attempts"] = 0
+    return written
 
 
 def quick() -> dict[str, Any]:
