@@ -58,7 +58,7 @@ class Audience:
     async def write(self, chunk: bytes) -> None:
         """See `Downstream.write`; raises nothing, because somebody may join yet."""
         self._joins.write(self._original, chunk)
-        if not self._client.gone:
+        if not self._original.left:
             try:
                 await self._client.write(chunk)
             except ClientGone:

@@ -40,7 +40,7 @@ class Life:
     def ask(self, asked: Call) -> Verdict:
         return self.joins.ask(asked, self.spec, self.now)
 
-    def served(self, original: Original, body: bytes = b"{}", *, got: bool = True, final: bool = True) -> None:
+    def served(self, original: Original, body: bytes = b"{}", *, got: bool = False, final: bool = True) -> None:
         """It is answered in whole and ends; `got`: its own client was there."""
         original.left = not got
         self.joins.send(original, 200 if final else 503, HEADERS, body)
@@ -182,6 +182,34 @@ def test_whoever_has_joined_before_a_failure_has_its_answer_too() -> None:
     assert life.joins.take(original, beside) == b"busy" and original.whole
 
 
+@pytest.mark.parametrize(
+    ("mode", "key", "kept"),
+    [
+        ("ClientRetries", b"", False),
+        ("ClientRetries", KEY, False),
+        ("IdempotencyKey", b"", False),
+        ("IdempotencyKey", KEY, True),
+        ("All", b"", True),
+    ],
+)
+def test_an_answer_that_was_got_is_kept_where_calls_that_are_no_retries_ask(mode: Any, key: bytes, kept: bool) -> None:
+    life = Life(spec(mode))
+    life.served(original := life.begin(key=key), got=True)
+    assert (life.joins.kept_bytes > 0) is kept
+    assert life.ask(call(retry=1, key=key)) == (original if kept else Apart())
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_a_failure_is_kept_though_its_client_has_got_it(final: bool) -> None:
+    """Else a client that retries all the same would have it made anew each time."""
+    life = Life(spec(attempts=0))
+    original = life.begin()
+    life.joins.send(original, 400, HEADERS, b"wrong")
+    life.joins.has(original)
+    life.end(original, final=final)
+    assert life.ask(call(retry=1)) is original
+
+
 # --- tries of one logical call ----------------------------------------------------------------------------
 
 
@@ -283,7 +311,7 @@ def test_an_answer_is_kept_for_its_window() -> None:
 def test_the_oldest_answers_go_first_and_those_that_their_clients_have_before_all() -> None:
     size = 10_000
     kept = size + ENTRY_BYTES + 500
-    life = Life(spec(max_bytes=4 * kept))
+    life = Life(spec("All", max_bytes=4 * kept))
     for name, got in (("lost", False), ("had 1", True), ("had 2", True), ("lost 2", False), ("had 3", True)):
         life.served(life.begin(name, content=name.encode()), bytes(size), got=got)
     left = [name for name in ("lost", "had 1", "had 2", "lost 2", "had 3") if _kept(life, name)]

@@ -1,4 +1,4 @@
-"""A line between a client and a server that a test can hold, or break, at the moment it wants."""
+"""A line between a client and a server that a test can hold, shut or break at the moment it wants."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class Relay:
         self._flows = asyncio.Event()
         if not held:
             self._flows.set()
+        self._open = asyncio.Event()
+        self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -40,6 +42,14 @@ class Relay:
         """All that was held comes, and what follows."""
         self._flows.set()
 
+    def shut(self) -> None:
+        """From now on new connections wait before they get through."""
+        self._open.clear()
+
+    def open(self) -> None:
+        """They get through."""
+        self._open.set()
+
     def cut(self) -> None:
         """Break every connection that is open now, on both sides."""
         for writer in tuple(self._writers):
@@ -49,6 +59,7 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        await self._open.wait()
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         both = {writer, back}
         self._writers |= both

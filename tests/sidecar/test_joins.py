@@ -154,11 +154,12 @@ async def test_an_sdk_that_comes_after_the_end_gets_the_answer_that_was_kept(emp
     beside = await lines(world)
     answer = asyncio.ensure_future(ask(beside.to_sidecar.url))
     await beside.asked()
-    beside.to_sidecar.hold()  # what comes back now is lost on the way
-    beside.to_provider.release()
-    await eventually(lambda: world.invoice_nanos and not world.sidecar.plane.active)
+    beside.to_sidecar.shut()
     beside.to_sidecar.cut()
-    beside.to_sidecar.release()
+    await beside.deserted()
+    beside.to_provider.release()
+    await world.quiet()
+    beside.to_sidecar.open()
     assert await answer
     assert beside.joins.outcomes == {"kept": 1}
     assert len(world.provider_requests()) == 1
@@ -185,7 +186,7 @@ async def test_an_sdk_that_gives_up_waiting_asks_the_provider_once(empty_world: 
 async def test_a_joined_call_says_what_it_added_which_is_nothing(empty_world: World) -> None:
     """Costs and attempts of all answers add up to what the provider did, in headers and in spans."""
     world = empty_world
-    beside = await lines(world, held=False)
+    beside = await lines(world, held=False, deduplication={"mode": "All"})
     _, first, whole = await beside.post()
     status, headers, body = await beside.post(1)
     assert (status, body) == (200, whole)
@@ -346,7 +347,7 @@ async def test_a_call_that_was_given_up_is_not_joined(empty_world: World) -> Non
 
 async def test_a_policy_that_changes_meanwhile_parts_calls(empty_world: World) -> None:
     world = empty_world
-    beside = await lines(world, held=False, percent=0, minimum=1)
+    beside = await lines(world, held=False, percent=0, minimum=1, deduplication={"mode": "All"})
     await beside.post(0, chat("ended before"))
     assert beside.joins.kept_bytes > 0
     beside.to_provider.hold()
@@ -442,7 +443,7 @@ async def test_a_stream_that_was_read_for_nobody_is_there_from_its_first_byte(wo
 
 async def test_a_stream_longer_than_may_be_kept_is_not_joined(empty_world: World) -> None:
     world = empty_world
-    beside = await lines(world, held=False, percent=0, minimum=1, deduplication={"maxBytes": 65_536})
+    beside = await lines(world, held=False, percent=0, minimum=1, deduplication={"mode": "All", "maxBytes": 65_536})
     body = chat("[[out=400]]", stream=True)
     _, _, whole = await beside.post(0, body)
     assert len(whole) > 65_536 / 4
