@@ -54,7 +54,7 @@ def test_a_debt_is_not_a_right() -> None:
     assert book(used=1_500).free == 0
 
 
-@pytest.mark.parametrize(("asked", "returned"), [(-5, 0), (0, 0), (300, 300), (301, 300)])
+@pytest.mark.parametrize(("asked", "returned"), [(-5, 0), (0, 0), (1, 1), (300, 300), (301, 300)])
 def test_only_what_is_free_is_given_back(asked: int, returned: int) -> None:
     lease = book(used=500, held=200)
     assert lease.give_back(asked) == returned
@@ -240,6 +240,12 @@ def test_what_backs_open_calls_is_not_given_back(backing: int, returned: int) ->
     lease = book(used=500, held=200, backing=backing)
     assert lease.give_back(1_000) == returned
     assert lease.released == returned
+
+
+def test_what_was_given_back_backs_nothing() -> None:
+    lease = book(released=100, backing=850)
+    assert lease.give_back(1_000) == 50
+    assert lease.released == 150
 
 
 def test_each_resolution_ends_one_reservation() -> None:

@@ -218,7 +218,7 @@ class Account:
             for extra in self.extras(now):
                 extra.give_back(extra.free)
         lease = self.current(now)
-        if lease is None or lease.free == 0 or self.limit is None:
+        if lease is None or self.limit is None:
             return
         lease.give_back(self.demand.surplus(lease.free, now, self.limit.amount, tight=self._tight(now)))
 

@@ -61,7 +61,7 @@ LAWS = {
     "core/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
     "core/lease_reports": _LEDGER,
     "core/lease": (*_LEDGER, "override_leases", "silence"),
-    "core/account": (*_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
+    "core/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""
 FAST = "not 500-5000 and not 200-2500 and not ten_thousand"
