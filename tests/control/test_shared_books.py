@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from coordinator_samples import AT_ONCE, OTHER, POD, coordinator, granted
-from ledger_samples import acquire, want
+from coordinator_samples import AT_ONCE, OTHER, POD, coordinator, granted, virtually
+from ledger_samples import acquire, report, want
 from spendmesh_operator.ledger.coordinator import Coordinator
 from spendmesh_operator.ledger.document import decode
 from spendmesh_operator.ledger.store import Commit, MemoryStore, Stored, Unavailable, check_expected
+from spendmesh_sidecar.protocol import ReportRequest
 
 
 class Shared:
@@ -84,3 +85,23 @@ def test_a_cluster_that_finds_its_lost_write_keeps_what_another_one_wrote_after_
         return granted(answers[-1]), shared.charged()
 
     assert asyncio.run(scenario()) == (200, 600)
+
+
+def test_what_another_cluster_gave_back_a_moment_ago_is_granted_here() -> None:
+    """Before a refusal the books are read again, however fresh they are: what is free in them is refused to nobody."""
+
+    async def scenario() -> list[str]:
+        shared = Shared()
+        (_, one), (_, two) = member(shared, "one", 1), member(shared, "two", 2)
+        await one.start()
+        await two.start()
+        (lease,) = (await one.acquire(POD, acquire("r", "n", want(900)))).leases
+        answers = [await two.acquire(OTHER, acquire("first", "m", want(500)))]
+        closing = ReportRequest(nonce="n", reports=(report(lease.id, 100, closed=1),))
+        await one.report(POD, closing)
+        answers.append(await two.acquire(OTHER, acquire("second", "m", want(500))))
+        await one.stop()
+        await two.stop()
+        return [each.denials[0].reason if each.denials else "granted" for each in answers]
+
+    assert virtually(scenario()) == ["in_flight", "granted"]
