@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-COLOURS = ("#0b6e99", "#b5541c", "#4a7a2c", "#7a3b8f", "#c0392b", "#7f6a00", "#444444", "#1f9e89")
+COLOURS = ("#0b6e99", "#b5541c", "#4a7a2c", "#7a3b8f", "#c0392b", "#7f6a00", "#444444", "#1f9e89", "#e377c2", "#000000")
 
 
 def page(width: int, height: int, parts: Iterable[str]) -> str:

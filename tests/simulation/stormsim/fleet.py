@@ -11,6 +11,7 @@ from spendmesh_sidecar.core.outcome import broken
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome
 from stormsim.provider import TRIGGER, WORKERS, FifoProvider
 from stormsim.rows import Row
+from stormsim.sharing import Sharing
 
 SECONDS: Final = TRIGGER[1] + 330
 BIN_SECONDS: Final = 10
@@ -65,6 +66,8 @@ class Fleet(Driver):
 
     def run(self) -> Counts:
         """To the end of the last bin."""
+        if self.line.row.spec.scope == "Cluster":
+            Sharing(self).start()
         self.at(self.rng.expovariate(self.line.offered), self._arrival)
         self.play(BINS * BIN_SECONDS)
         return self.counts

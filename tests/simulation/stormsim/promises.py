@@ -27,9 +27,10 @@ class Promise:
 
 
 def most_retries(line: Line) -> float:
-    """Retries for each call: the percentage, and the floors of all pods."""
+    """Retries for each call: the percentage, and the floors of all pods, or the one that they share."""
     spec = line.row.spec
-    floor_rps = line.pods * spec.min_retry_count * 1000 / spec.min_retry_interval_ms
+    floors = 1 if spec.scope == "Cluster" else line.pods
+    floor_rps = floors * spec.min_retry_count * 1000 / spec.min_retry_interval_ms
     return spec.budget_percent / 100 + floor_rps / line.offered
 
 
@@ -37,10 +38,11 @@ def _are(*keys: str) -> Callable[[Line], bool]:
     return lambda line: line.row.key in keys
 
 
-def _few_and_calm(line: Line) -> bool:
+def _few_floors_and_calm(line: Line) -> bool:
     """Floors are a small part of all calls, and the provider is not nearly full."""
     floors = most_retries(line) - line.row.spec.budget_percent / 100
-    return line.row.key == "ours" and floors < 0.1 and line.offered * 100 <= CALM_PERCENT * line.workers
+    calm = line.offered * 100 <= CALM_PERCENT * line.workers
+    return line.row.key in ("ours", "cluster") and floors < 0.1 and calm
 
 
 def _within_budget(run: Figures, line: Line) -> bool:
@@ -70,22 +72,22 @@ PROMISES: Final = (
     ),
     Promise(
         "ours makes at most its percentage and its floors of retries",
-        _are("ours", "breaker"),
+        _are("ours", "cluster", "breaker", "cluster + breaker"),
         _within_budget,
     ),
     Promise(
-        "ours per pod does not keep an outage alive where pods are few and the provider is not nearly full",
-        _few_and_calm,
+        "ours keeps no outage alive where floors are few and the provider is not nearly full; shared, there is one",
+        _few_floors_and_calm,
         lambda run, line: run.late_rps * 100 >= 95 * line.offered and _thrifty(run, line),
     ),
     Promise(
         "ours with a breaker that denies is back within a minute",
-        _are("breaker"),
+        _are("breaker", "cluster + breaker"),
         lambda run, _: run.back_after_seconds is not None and run.back_after_seconds <= 60,
     ),
     Promise(
         f"ours with a breaker that denies wastes at most {WASTE_PERCENT} % later",
-        _are("breaker"),
+        _are("breaker", "cluster + breaker"),
         _thrifty,
     ),
 )

@@ -25,10 +25,12 @@ PRIOR: Final[dict[tuple[str, int, int], Prior]] = {
     ("under SDK", 20, 80): (0, 0, 2.54, 3.32, 100.3),
     ("breaker", 20, 80): (74.5, 79.9, 0.33, 1.01, 0.5),
     ("ours", 200, 80): (None, 0, None, None, None),
+    ("cluster", 200, 80): (None, 80.0, None, None, None),
+    ("cluster + breaker", 200, 80): (55, 79.8, None, None, None),
     ("ours", 20, 90): (0, 25.7, 1.05, None, 74.7),
     ("breaker", 20, 90): (82.1, 90.2, 0.32, None, 0.6),
 }
-"""The same model with models of the policies; for ours the nearest of them (20 % of successes and 0.1/s a pod)."""
+"""The same model with models of the policies; for ours the nearest (20 % of successes, 0.1/s a pod or 2/s in all)."""
 HEAD: Final = (
     "policy",
     "pods",

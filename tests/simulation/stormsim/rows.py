@@ -51,6 +51,11 @@ INDUSTRY: Final = RetrySpec(
 OURS: Final = RetrySpec(name="ours", timeouts=TIMEOUTS)
 DENYING: Final = RetrySpec(name="denying", timeouts=TIMEOUTS, breaker=BreakerSpec(on_all_ejected="Deny"))
 
+SHARED: Final = RetrySpec(name="shared", scope="Cluster", timeouts=TIMEOUTS)
+SHARED_DENYING: Final = RetrySpec(
+    name="shared-denying", scope="Cluster", timeouts=TIMEOUTS, breaker=BreakerSpec(on_all_ejected="Deny")
+)
+
 ROWS: Final = (
     Row("none", "no retries", RetrySpec(name="none", attempts=0, timeouts=TIMEOUTS, breaker=NO_BREAKER)),
     Row("naive", "3 retries, full jitter", NAIVE),
@@ -58,5 +63,7 @@ ROWS: Final = (
     Row("industry", "20 % + 10/s per pod, deposit per request", INDUSTRY),
     Row("ours", "ours per pod: defaults", OURS),
     Row("under SDK", "ours per pod under an SDK's 2 that tell nothing", OURS, client_retries=2),
+    Row("cluster", "ours, scope Cluster: defaults", SHARED),
     Row("breaker", "ours per pod + breaker that denies", DENYING),
+    Row("cluster + breaker", "ours, scope Cluster + breaker that denies", SHARED_DENYING),
 )
