@@ -43,7 +43,7 @@ HEAD: Final = (
     "wasted, USD",
     "back after, s",
 )
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 380, 48, 40, 270, 48
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 840, 380, 48, 40, 350, 48
 MOST_RPS = 120
 
 
