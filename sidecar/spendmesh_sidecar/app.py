@@ -106,7 +106,7 @@ class _DataHandler:
             case Apart():
                 earlier = found.earlier
             case Spent():
-                plane.metrics.add("spendmesh_client_retries_total", (("outcome", "denied"),))
+                plane.client_retried("denied")
                 raise RequestRefused(client_retries_spent(parsed.client_retry, found.tries, retry))
             case Reused():
                 raise RequestRefused(key_reused())

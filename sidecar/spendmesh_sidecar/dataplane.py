@@ -102,6 +102,11 @@ class DataPlane:
         self.installed = installed
         self.ledger.set_budgets(installed.policy.budgets, self.clock.monotonic())
 
+    def client_retried(self, outcome: str) -> None:
+        """A client has retried on its own; what became of it, or `unmarked`: it did not say so."""
+        self.metrics.add("spendmesh_client_retries_total", (("outcome", outcome),))
+        self.client_retries.seen("unmarked" if outcome == "unmarked" else "marked", self.clock.monotonic())
+
     def heed(self, hints: tuple[Ejection, ...]) -> None:
         """Other sidecars have ejected targets of this policy, for so long."""
         if self.installed is None:

@@ -74,7 +74,7 @@ class JoinedCall:
         took = plane.clock.monotonic() - began
         plane.metrics.answered(operation.name, decision.tier, status, error, took, 0.0)
         if self._request.client_retry:
-            plane.metrics.add("spendmesh_client_retries_total", (("outcome", "joined"),))
+            plane.client_retried("joined")
         if plane.telemetry.enabled:
             plane.telemetry.record(
                 ExchangeSpan(

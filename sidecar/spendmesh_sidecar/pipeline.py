@@ -150,11 +150,9 @@ class Pipeline:
     def _note_client_retry(self, status: int, began: float, now: float) -> None:
         plane, exchange, retries = self._plane, self._exchange, self._plane.client_retries
         if exchange.client_retry:
-            plane.metrics.add("spendmesh_client_retries_total", (("outcome", exchange.client_retry),))
-            retries.seen("marked", now)
+            plane.client_retried(exchange.client_retry)
         elif retries.failed and retries.repeats(self._request, began):
-            plane.metrics.add("spendmesh_client_retries_total", (("outcome", "unmarked"),))
-            retries.seen("unmarked", now)
+            plane.client_retried("unmarked")
         if status >= 400 and status != CLIENT_GONE and exchange.refusal is None:
             retries.fail(self._request, now)
 
