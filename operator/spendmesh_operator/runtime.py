@@ -261,6 +261,7 @@ class Replica:
     def _refresh_metrics(self) -> None:
         self._metrics.show_accounts(self._coordinator.views() if self._coordinator.serving else ())
         self._metrics.show_retries(self._retries.views())
+        self._metrics.show_troubles(self._hub.sightings.troubles(self._clock.monotonic()))
         programmed = sum(len(uids) for uids in self._hub.programmed().values())
         self._metrics.show_pods(programmed, len(self._hub.nacks()))
 

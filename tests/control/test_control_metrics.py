@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
+from spendmesh_operator.control.sightings import NO_TROUBLES, Troubles
 from spendmesh_operator.ledger.views import views_of
 from spendmesh_operator.retries.pool import PoolView
 
@@ -70,3 +71,16 @@ def test_shared_retry_budgets_are_shown_in_retries_while_somebody_shares_them() 
     assert shown() == [3, 12.5, 9, 7.5]
     metrics.show_retries([])
     assert shown() == [None] * 4
+
+
+def test_what_sidecars_see_is_shown_while_they_say_so() -> None:
+    """By ModelProvider and by kind of retry; no pod is a label."""
+    registry = CollectorRegistry()
+    metrics = ControlMetrics(registry)
+    metrics.show_troubles(Troubles({"team-a/openai": {"a": "spent", "b": "spent"}}, {"a": ("marked", "unmarked")}))
+    unpaid, retrying = "spendmesh_account_unpaid_pods", "spendmesh_client_retrying_pods"
+    assert registry.get_sample_value(unpaid, {"provider": "team-a/openai"}) == 2
+    assert registry.get_sample_value(retrying, {"how": "unmarked"}) == 1
+    metrics.show_troubles(NO_TROUBLES)
+    assert registry.get_sample_value(unpaid, {"provider": "team-a/openai"}) is None
+    assert registry.get_sample_value(retrying, {"how": "unmarked"}) == 0

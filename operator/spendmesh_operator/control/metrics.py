@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from spendmesh_operator.control.sightings import HOW, Troubles
 from spendmesh_operator.ledger.milestones import standing
 from spendmesh_operator.ledger.views import AccountView
 from spendmesh_operator.retries.pool import PoolView
@@ -41,6 +42,18 @@ class ControlMetrics:
         )
         self.policy_pods = Gauge(
             "spendmesh_policy_pods", "Pods by what they did with their policy.", ["state"], registry=registry
+        )
+        self.unpaid_pods = Gauge(
+            "spendmesh_account_unpaid_pods",
+            "Pods whose sidecars say that a ModelProvider's account is out of money.",
+            ["provider"],
+            registry=registry,
+        )
+        self.retrying_pods = Gauge(
+            "spendmesh_client_retrying_pods",
+            "Pods whose clients retry on their own, by whether they say so.",
+            ["how"],
+            registry=registry,
         )
         self.streams = Gauge("spendmesh_policy_streams", "Open policy streams of this replica.", registry=registry)
         self.commits = Counter(
@@ -101,6 +114,14 @@ class ControlMetrics:
             self.retry_capacity.labels(pool.name).set(pool.capacity / FULL_RETRY)
             self.retry_granted.labels(pool.name).set(pool.granted / FULL_RETRY)
             self.retry_learning.labels(pool.name).set(pool.learning_seconds)
+
+    def show_troubles(self, troubles: Troubles) -> None:
+        """What only sidecars see; what nobody says any more disappears."""
+        self.unpaid_pods.clear()
+        for provider, pods in troubles.unpaid.items():
+            self.unpaid_pods.labels(provider).set(len(pods))
+        for how in HOW:
+            self.retrying_pods.labels(how).set(sum(how in ways for ways in troubles.client_retries.values()))
 
     def show_pods(self, programmed: int, refused: int) -> None:
         """How many pods obey their policy, and how many refused it."""
