@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.fingerprint import Call
-from spendmesh_sidecar.core.joining import Apart, Joins, Reused, Spent, Verdict, joins_calls
+from spendmesh_sidecar.core.joining import FIELD_BYTES, Apart, Joins, Reused, Spent, Verdict, joins_calls
 from spendmesh_sidecar.core.originals import ENTRY_BYTES, Original, Reader
 from spendmesh_sidecar.core.retry_specs import DeduplicationSpec, RetrySpec
 
@@ -208,6 +208,23 @@ def test_a_failure_is_kept_though_its_client_has_got_it(final: bool) -> None:
     life.joins.has(original)
     life.end(original, final=final)
     assert life.ask(call(retry=1)) is original
+
+
+def test_all_that_is_kept_is_counted() -> None:
+    life = Life()
+    life.served(life.begin(), b"12345")
+    text = sum(len(name) + len(value) for name, value in HEADERS)
+    assert life.joins.kept_bytes == ENTRY_BYTES + 5 + text + FIELD_BYTES * len(HEADERS)
+
+
+def test_what_is_kept_holds_nothing_of_the_connection_that_it_was_for() -> None:
+    life = Life()
+    original, told = life.begin(), []
+    original.joined = original.deserted = lambda: told.append("a connection that is closed")
+    life.served(original)
+    life.joins.join(original, beside := reader())
+    life.joins.leave(original, beside, got=True)
+    assert (original.joined, original.deserted, told) == (None, None, [])
 
 
 # --- tries of one logical call ----------------------------------------------------------------------------
