@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from spendmesh_operator.retries.fairness import fair_parts
 from spendmesh_operator.retries.members import MAX_GRANTS, MAX_SHARE
-from spendmesh_operator.retries.pool import LOST_SECONDS, Pool
+from spendmesh_operator.retries.pool import LOOK_SECONDS, LOST_SECONDS, Pool
 from spendmesh_operator.retries.shares import RetryShares
 from spendmesh_sidecar.core.retry_grants import MAX_CALLS_PER_SECOND, ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import ClusterShareSpec, RetrySpec
@@ -92,6 +92,13 @@ def test_the_capacity_is_a_share_of_all_calls_and_one_floor() -> None:
     assert fleet.pool.capacity(fleet.now) == 10 * 300 + SIX
 
 
+def test_calls_that_are_reported_again_count_once() -> None:
+    """However often a sidecar reports: the last report is what counts."""
+    fleet = Fleet()
+    shares = {fleet.ask("a", wants=10**6, deposits=100).share for _ in range(5)}
+    assert shares == {10 * 100 + SIX}
+
+
 def test_who_alone_wants_retries_soon_has_nearly_all() -> None:
     """Others give up what they do not want within two refreshes."""
     fleet = Fleet()
@@ -156,9 +163,9 @@ def test_the_share_of_a_sidecar_that_vanishes_comes_back_after_lease_and_interva
     """It may have withdrawn all of it just before its lease ran out."""
     fleet = Fleet()
     fleet.ask("a", wants=SIX)
-    fleet.now += LEASE + INTERVAL - 0.1
+    fleet.now += LEASE + INTERVAL - LOOK_SECONDS
     assert fleet.ask("b", wants=SIX).share == 0
-    fleet.now += 0.1
+    fleet.now += LOOK_SECONDS
     assert fleet.ask("b", wants=SIX).share == SIX
 
 

@@ -27,6 +27,14 @@ class Granted(Struct, frozen=True):
     """When its sidecar said that it obeys a newer one."""
 
 
+class Counted(Struct, frozen=True):
+    """What a sidecar counts with in the sums of its budget, or such a sum."""
+
+    holds: int = 0
+    safe: int = 0
+    deposits: int = 0
+
+
 @dataclass(slots=True)
 class Member:
     """
@@ -42,6 +50,8 @@ class Member:
     last_heard: float = 0.0
     answer: ShareGrant | None = None
     answer_expires_at: float = 0.0
+    counted: Counted = field(default_factory=Counted)
+    """In the sums of its budget: what it counted with when they were taken."""
     _number: int = 0
     _withdrawn: int = 0
     _withdrawn_until: float = 0.0

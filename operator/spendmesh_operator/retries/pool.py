@@ -13,16 +13,22 @@ safe shares; so in the worst case all withdrawals of an interval are C and the f
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from itertools import islice
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_operator.retries.fairness import fair_parts
-from spendmesh_operator.retries.members import MAX_SHARE, Member
+from spendmesh_operator.retries.members import MAX_SHARE, Counted, Member
 from spendmesh_sidecar.core.retry_grants import FULL_RETRY, ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import RetrySpec
 
 LOST_SECONDS = 600.0
 """How long a silent sidecar's safe share is kept for it: it may be cut off and spend it."""
+LOOK_SECONDS = 0.25
+"""How often all sidecars are looked at anew; between two looks, sums follow each report, and time frees nothing."""
 RESERVED = 2
 """Of what nobody wants, one part in so many is handed out in advance; the rest is for who suddenly wants it."""
 
@@ -40,6 +46,14 @@ class PoolView(Struct, frozen=True):
     """How long shares of an earlier coordinator may still be about; 0: it knows what everybody holds."""
 
 
+class Parts(Struct, frozen=True):
+    """Fair parts in whole retries, and what they were made of."""
+
+    whole: int = -1
+    wants: Mapping[str, int] = {}
+    parts: Mapping[str, int] = {}
+
+
 class Pool:
     """Members by the uid of their pod. `spec` is the newest one that a caller brought."""
 
@@ -48,16 +62,20 @@ class Pool:
         self._epoch = epoch
         self._started_at = started_at
         self._members: dict[str, Member] = {}
+        self._looked_at = -math.inf
+        self._sums = Counted()
+        self._parts = Parts()
 
     def ask(self, spec: RetrySpec, uid: str, instance: str, report: ShareReport, now: float) -> ShareGrant:
         """Take a report and answer a grant; a repeated or late one gets the last answer again, not a longer lease."""
         self.spec = spec
-        self._forget(now)
+        self._look(now)
         member = self._member(uid, instance, now)
         if member.answer is not None and report.sequence <= member.sequence:
             left_ms = max(0, int((member.answer_expires_at - now) * 1000))
             return replace(member.answer, expires_in_ms=left_ms)
         member.take(report, self._epoch, now)
+        self._count(member, now)
         safe = 0 if report.leaving else self._safe(uid)
         share = 0 if report.leaving else self._share(uid, report, safe, now)
         expires_at = now + spec.cluster.lease_ms / 1000
@@ -72,6 +90,7 @@ class Pool:
             expires_in_ms=spec.cluster.lease_ms,
             refresh_in_ms=spec.cluster.refresh_ms,
         )
+        self._count(member, now)
         return member.answer
 
     # --- how it stands ----------------------------------------------------------------------------------------
@@ -82,8 +101,7 @@ class Pool:
 
     def capacity(self, now: float) -> int:
         """What all may withdraw in an interval: a share of the calls that earn, and the floor of the whole cluster."""
-        earned = sum(each.deposits for each in self._members.values() if self._present(each, now))
-        return min(MAX_SHARE, self.spec.budget_percent * earned + self.floor)
+        return self._capacity(sum(each.deposits for each in self._members.values() if self._present(each, now)))
 
     @property
     def floor(self) -> int:
@@ -112,7 +130,8 @@ class Pool:
 
     def empty(self, now: float) -> bool:
         """Whether nobody has asked for so long that nothing is worth keeping."""
-        self._forget(now)
+        self._looked_at = -math.inf
+        self._look(now)
         return not self._members
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -132,42 +151,77 @@ class Pool:
             member.restart(instance, now)
         return member
 
+    def _look(self, now: float) -> None:
+        """Forget who is over, and take all sums anew, if the last time is a while ago."""
+        if now < self._looked_at + LOOK_SECONDS:
+            return
+        self._looked_at, self._sums, self._parts = now, Counted(), Parts()
+        for uid in [uid for uid, member in self._members.items() if self._over(member, now)]:
+            del self._members[uid]
+        for member in self._members.values():
+            member.counted = Counted()
+            self._count(member, now)
+
+    def _count(self, member: Member, now: float) -> None:
+        """Bring the sums up to date with one sidecar."""
+        before, total = member.counted, self._sums
+        deposits = member.deposits if self._present(member, now) else 0
+        after = member.counted = Counted(member.holds(now), member.safe, deposits)
+        self._sums = Counted(
+            total.holds + after.holds - before.holds,
+            total.safe + after.safe - before.safe,
+            total.deposits + after.deposits - before.deposits,
+        )
+
+    def _capacity(self, earned: int) -> int:
+        return min(MAX_SHARE, self.spec.budget_percent * earned + self.floor)
+
     def _share(self, uid: str, report: ShareReport, safe: int, now: float) -> int:
         """Its fair share, as far as that is free of what all others, and its own past, can spend."""
         member = self._members[uid]
         if self.learning(now):
             return self._learned(member, report, now) or safe
-        others = sum(each.holds(now) for key, each in self._members.items() if key != uid)
-        free = self.capacity(now) - others - member.left_behind(now)
-        return max(0, min(self._parts(now)[uid] - member.left_behind(now), free)) // FULL_RETRY * FULL_RETRY
+        capacity, left_behind = self._capacity(self._sums.deposits), member.left_behind(now)
+        free = capacity - (self._sums.holds - member.counted.holds) - left_behind
+        part = FULL_RETRY * self._part(uid, capacity // FULL_RETRY, now)
+        return max(0, min(part - left_behind, free)) // FULL_RETRY * FULL_RETRY
 
     def _learned(self, member: Member, report: ShareReport, now: float) -> int:
         """What this or an earlier coordinator granted goes on."""
         earlier = min(report.has, MAX_SHARE) if 0 < report.epoch < self._epoch else 0
         return member.newest_share(now) or max(0, earlier)
 
-    def _parts(self, now: float) -> dict[str, int]:
-        """Fair shares of all that are there: first of what they want, then some of the rest in equal parts."""
-        present = {uid: each for uid, each in self._members.items() if self._present(each, now)}
-        whole, turn = self.capacity(now) // FULL_RETRY, int(now * 1000) // self.spec.budget_interval_ms
-        wanted = fair_parts(whole, [-(-each.wants // FULL_RETRY) for each in present.values()], turn)
-        spare = (whole - sum(wanted)) // RESERVED
-        ahead = fair_parts(spare, [spare] * len(present), turn)
-        return {uid: FULL_RETRY * (want + more) for uid, want, more in zip(present, wanted, ahead, strict=True)}
+    def _part(self, uid: str, whole: int, now: float) -> int:
+        """
+        Its fair part in retries: first of what all want, then some of the rest in equal parts.
+
+        Parts are kept until something changes that matters; they may be a little old, since what is free bounds them.
+        """
+        wants, known = _whole(self._members[uid].wants), self._parts
+        if known.wants.get(uid) != wants or abs(whole - known.whole) * 16 > known.whole:
+            present = {key: _whole(each.wants) for key, each in self._members.items() if self._present(each, now)}
+            turn = int(now * 1000) // self.spec.budget_interval_ms
+            wanted = fair_parts(whole, list(present.values()), turn)
+            spare = (whole - sum(wanted)) // RESERVED
+            ahead = fair_parts(spare, [spare] * len(present), turn)
+            parts = {key: want + more for key, want, more in zip(present, wanted, ahead, strict=True)}
+            known = self._parts = Parts(whole, present, parts)
+        return known.parts[uid]
 
     def _safe(self, uid: str) -> int:
         """Whole retries of the floor in equal parts; what does not divide goes to who came first."""
         floor = self.floor // FULL_RETRY
         each, over = divmod(floor, len(self._members))
-        place = next(place for place, key in enumerate(self._members) if key == uid)
-        taken = sum(member.safe for key, member in self._members.items() if key != uid)
-        return max(0, min(FULL_RETRY * (each + (place < over)), FULL_RETRY * floor - taken))
-
-    def _forget(self, now: float) -> None:
-        for uid in [uid for uid, member in self._members.items() if self._over(member, now)]:
-            del self._members[uid]
+        early = any(key == uid for key in islice(self._members, over))
+        taken = self._sums.safe - self._members[uid].counted.safe
+        return max(0, min(FULL_RETRY * (each + early), FULL_RETRY * floor - taken))
 
     def _over(self, member: Member, now: float) -> bool:
         if member.holds(now) or self._present(member, now):
             return False
         return not member.safe or now >= member.last_heard + LOST_SECONDS
+
+
+def _whole(amount: int) -> int:
+    """In whole retries, rounded up."""
+    return -(-amount // FULL_RETRY)
