@@ -65,8 +65,8 @@ LAWS = {
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""
 FAST = "not 500-5000 and not 200-2500 and not ten_thousand"
-HISTORY_CPU_SECONDS, LAWS_CPU_SECONDS = 20, 120
-"""What one history, or all laws of a module, may take; more waits for something that never comes."""
+ONE_CPU_SECONDS, LAWS_CPU_SECONDS = 15, 90
+"""What one history or law, or all laws of a module, may take; more waits for something that never comes."""
 
 
 def judge(number: int, seeds: int, known: str = "") -> str:
@@ -85,7 +85,7 @@ def noticed(mutant: Mutant, seeds: int, known: str) -> str:
     kind, _, which = known.partition(" ")
     if kind == "seed" and (found := _histories(range(int(which), int(which) + 1))):
         return found
-    if kind == "law" and (found := _laws([str(ROOT / which)])):
+    if kind == "law" and (found := _laws([str(ROOT / which)], ONE_CPU_SECONDS)):
         return found
     first = min(FIRST_SEEDS, seeds)
     return _histories(range(first)) or _laws(laws_of(mutant.file)) or _histories(range(first, seeds))
@@ -93,7 +93,7 @@ def noticed(mutant: Mutant, seeds: int, known: str) -> str:
 
 def _histories(seeds: range) -> str:
     for seed in seeds:
-        signal.setitimer(signal.ITIMER_PROF, HISTORY_CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, ONE_CPU_SECONDS)
         try:
             play(draw(seed))
         except (Exception, _NeverEnds):  # noqa: BLE001  # whatever it breaks, it was noticed
@@ -103,10 +103,10 @@ def _histories(seeds: range) -> str:
     return ""
 
 
-def _laws(laws: list[str]) -> str:
+def _laws(laws: list[str], cpu_seconds: int = LAWS_CPU_SECONDS) -> str:
     failed = _Failed()
     quiet = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-k", FAST, "-m", "not real"]
-    signal.setitimer(signal.ITIMER_PROF, LAWS_CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     try:
         pytest.main([*quiet, *laws], plugins=[failed])
     finally:
