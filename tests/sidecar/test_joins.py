@@ -145,6 +145,8 @@ async def test_an_sdk_that_lost_its_connection_joins_its_own_call(empty_world: W
     assert await world.settled() == world.invoice_nanos > 0
     assert await world.total("spendmesh_client_retries_total", outcome="joined") == 1
     assert await world.total("spendmesh_client_retries_total") == 1
+    plane = world.sidecar.plane
+    assert plane.client_retries.standing(plane.clock.monotonic()) == ("marked",)
 
 
 @pytest.mark.parametrize("ask", SDKS.values(), ids=SDKS)
