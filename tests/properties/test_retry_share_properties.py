@@ -18,7 +18,7 @@ from spendmesh_sidecar.core.retry_grants import ShareGrant, ShareReport
 from spendmesh_sidecar.core.retry_share import SharedRetryBudget
 from spendmesh_sidecar.core.specs import ClusterShareSpec, RetrySpec
 
-PODS = 4
+PODS = 3
 LEASE_SECONDS, INTERVAL_SECONDS = 4.0, 6.0
 
 
@@ -86,13 +86,23 @@ class SharesMachine(RuleBasedStateMachine):
 
     @rule(reached=st.sets(st.integers(0, PODS - 1), min_size=1), rounds=st.integers(1, 5))
     def all_is_well(self, reached: set[int], rounds: int) -> None:
-        """Some pods report each second, and are answered at once."""
+        """Some pods report several times, and are answered at once."""
         for _ in range(rounds):
             for each in sorted(reached):
                 self.report(each)
                 self.arrive(each, last=True, again=False)
                 self.answer(each, last=True)
-            self.now += 1.0
+            self.now += 0.3
+
+    @rule(first=st.integers(0, PODS - 1), second=st.integers(0, PODS - 1), dies=st.booleans())
+    def one_after_the_other(self, first: int, second: int, dies: bool) -> None:
+        """Each retries all that it can get, so that the share moves; the first may have begun anew by then."""
+        for each in (first, second):
+            self.fail(each, 30, 1)
+            self.all_is_well({first, second}, 4)
+            self.fail(each, 30, 1)
+            if dies and each == first:
+                self.crash(each)
 
     @rule(pod=st.integers(0, PODS - 1))
     def report(self, pod: int) -> None:
