@@ -105,7 +105,8 @@ def _histories(seeds: range) -> str:
 
 def _laws(laws: list[str], cpu_seconds: int = LAWS_CPU_SECONDS) -> str:
     failed = _Failed()
-    quiet = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-k", FAST, "-m", "not real"]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+    quiet = ["-q", "-x", *plugins, "--no-header", "-k", FAST, "-m", "not real"]
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     try:
         pytest.main([*quiet, *laws], plugins=[failed])
@@ -165,13 +166,18 @@ def replace_code(mutant: Mutant) -> bool:
     old, new = dict(_functions(before)), dict(_functions(mutant.code()))
     changed = {name: code for name, code in new.items() if _shown(code) != _shown(old[name])}
     __import__(mutant.module)
-    found = [each for each in gc.get_objects() if isinstance(each, FunctionType) and each.__module__ == mutant.module]
+    functions = [*_found, *(each for each in gc.get_objects() if isinstance(each, FunctionType))]
+    found = [each for each in functions if each.__module__ == mutant.module]
     places = [(each, changed[each.__qualname__]) for each in found if each.__qualname__ in changed]
     if not places or len({each.__qualname__ for each, _ in places}) < len(changed):
         return False
     for function, code in places:
         function.__code__ = code
     return True
+
+
+_found: list[FunctionType] = []
+"""What `warm` has found, which is hidden from later searches."""
 
 
 def _functions(code: CodeType) -> Iterator[tuple[str, CodeType]]:
@@ -225,17 +231,12 @@ def _is_ours(module: ModuleType) -> bool:
 
 
 def warm() -> None:
-    """Import the laws once, in the process that those that judge are forked from."""
+    """Import the laws once, in the process that those that judge are forked from, and find all functions once."""
+    laws = sorted({law for file in FILES for law in laws_of(file)})
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        pytest.main(
-            [
-                "--collect-only",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                *sorted({law for file in FILES for law in laws_of(file)}),
-            ]
-        )
+        pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *laws])
+    _found.extend(each for each in gc.get_objects() if isinstance(each, FunctionType))
+    gc.freeze()  # a collection in each of those processes would copy all that they share
 
 
 def quietly() -> None:
