@@ -304,10 +304,10 @@ class _Passage:
         plane = self._plane
         plane.draining += 1
         if plane.draining > plane.limits.drains:
-            self._limit.shorten(0.0)
+            self._limit.end()
         else:
             loop = asyncio.get_running_loop()
-            self._drain = loop.call_later(plane.limits.drain_seconds, self._limit.shorten, 0.0)
+            self._drain = loop.call_later(plane.limits.drain_seconds, self._limit.end)
 
     def _back(self) -> None:
         """Somebody reads again, or nobody has to any more."""

@@ -46,7 +46,7 @@ class StreamWatch:
 
     def _end(self) -> None:
         self._timer = None
-        self._limit.shorten(0.0)
+        self._limit.end()
 
 
 def stream_watch(limit: TimeLimit, first_byte_seconds: float, idle_seconds: float) -> StreamWatch | None:

@@ -36,14 +36,11 @@ class TimeLimit:
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def shorten(self, seconds: float) -> None:
-        """Let it end so many seconds from now, unless it ends before that anyway. 0 ends it at once."""
-        due = self._loop.time() + seconds
-        if self.expired or due >= self._due:
-            return
-        self._due = due
-        self._timer.cancel()
-        self._timer = self._loop.call_soon(self._expire) if seconds <= 0 else self._loop.call_at(due, self._expire)
+    def end(self) -> None:
+        """As if its time were over now."""
+        if not self.expired:
+            self._timer.cancel()
+            self._timer = self._loop.call_soon(self._expire)
 
     def _expire(self) -> None:
         self.expired = True
