@@ -213,6 +213,7 @@ async def test_what_came_before_a_cut_reaches_a_slow_reader(empty_world: World) 
 async def test_a_reader_that_does_not_read_holds_the_provider_back(empty_world: World) -> None:
     """The sidecar keeps no more of a stream than its buffers hold."""
     world, torrent = empty_world, Torrent()
+    torrent.PIECES = 1200  # 78 MB: more than Linux's largest buffers of two connections, which grow under load
     await world.start(sidecar=False)
     await world.serve(torrent)
     await world.apply(provider("openai", f"{torrent.url}/v1"))
