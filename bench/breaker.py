@@ -11,8 +11,8 @@ import timeit
 from collections.abc import Callable
 from random import Random
 
-from spendmesh_sidecar.core.breaker import Breakers, Verdict
-from spendmesh_sidecar.core.concurrency import Limiters
+from spendmesh_sidecar.core.failures.breaker import Breakers, Verdict
+from spendmesh_sidecar.core.failures.concurrency import Limiters
 from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec
 
 KEY = "openai/medium-1"

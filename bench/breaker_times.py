@@ -21,7 +21,7 @@ import aiohttp
 
 from spendmesh_operator.clock import SystemClock
 from spendmesh_operator.local import LocalControl, LocalPod
-from spendmesh_sidecar.core.breaker import Breaker, Verdict
+from spendmesh_sidecar.core.failures.breaker import Breaker, Verdict
 from spendmesh_sidecar.core.specs import BreakerSpec
 from spendmesh_sidecar.keys import StaticKeys
 from spendmesh_sidecar.process import Sidecar

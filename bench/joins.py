@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from breaker import KEY, microseconds, serving
-from spendmesh_sidecar.audience import Audience, follow
-from spendmesh_sidecar.core.breaker import Breakers, Verdict
-from spendmesh_sidecar.core.fingerprint import Call, call_of
-from spendmesh_sidecar.core.joining import Joins
+from spendmesh_sidecar.core.failures.breaker import Breakers, Verdict
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.joins.fingerprint import Call, call_of
+from spendmesh_sidecar.core.joins.joining import Joins
+from spendmesh_sidecar.core.joins.originals import Original, Reader
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.operations.routes import parse as parse_route
-from spendmesh_sidecar.core.originals import Original, Reader
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.specs import BreakerSpec, RetrySpec
 from spendmesh_sidecar.core.types import ParsedRequest
+from spendmesh_sidecar.downstream.audience import Audience, follow
 
 SPEC = RetrySpec()
 DIGEST = "0" * 64

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from findings import Findings, at, table
 from spendmesh_sidecar.clock import boot_id
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.recovery import Durability, Here, records_of
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.recovery import Durability, Here, records_of
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Lease
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
-from spendmesh_sidecar.ledger_log import LedgerLog
+from spendmesh_sidecar.state.ledger_log import LedgerLog
 
 WINDOW = WindowSpec(period="Month")
 LIMITS = tuple(LimitSpec(name=name, currency="USD", amount=10**15, window=WINDOW) for name in ("team", "organisation"))

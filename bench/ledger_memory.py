@@ -6,11 +6,11 @@ import tracemalloc
 from collections.abc import Callable
 
 from findings import Findings, table
-from spendmesh_operator.ledger.accounts import Holder, LimitInForce
-from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.core.charges import Charge
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_operator.ledger.books.accounts import Holder, LimitInForce
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_sidecar.core.ledger.charges import Charge
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.protocol import AcquireRequest, Want
 

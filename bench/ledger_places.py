@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
-from spendmesh_operator.ledger.postgres import PostgresStore
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import Commit, Document, LedgerStore, MemoryStore, Stored
+from spendmesh_operator.ledger.stores.base import Commit, Document, LedgerStore, MemoryStore, Stored
+from spendmesh_operator.ledger.stores.postgres import PostgresStore
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parts"))
 

@@ -21,7 +21,7 @@ from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import SoleLeader
 from spendmesh_operator.control.server import ControlParts, control_app
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.policy import Policy, digest, encode
 

@@ -20,7 +20,7 @@ from typing import Any
 from spendmesh_cli.load import load
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
-from spendmesh_operator.ledger.accounts import LedgerError
+from spendmesh_operator.ledger.books.accounts import LedgerError
 from spendmesh_operator.local import LocalControl, LocalPod
 
 log = logging.getLogger("spendmesh.control")

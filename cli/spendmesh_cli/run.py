@@ -21,8 +21,8 @@ from spendmesh_cli.load import Files, load, secret_values
 from spendmesh_cli.watching import watch
 from spendmesh_operator.clock import SystemClock
 from spendmesh_operator.index import OPERATOR_NAMESPACE
-from spendmesh_operator.ledger.accounts import LedgerError
-from spendmesh_operator.ledger.store import LedgerStoreError
+from spendmesh_operator.ledger.books.accounts import LedgerError
+from spendmesh_operator.ledger.stores.base import LedgerStoreError
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.keys import StaticKeys
 from spendmesh_sidecar.process import Sidecar

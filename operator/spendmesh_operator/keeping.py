@@ -7,8 +7,8 @@ from typing import Final
 
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
-from spendmesh_operator.ledger.serving import CoordinatorSettings
-from spendmesh_operator.ledger.store import LedgerStore, Unavailable
+from spendmesh_operator.ledger.coordinator.serving import CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import LedgerStore, Unavailable
 from spendmesh_operator.settings import Settings
 
 POSTGRES_INTERVAL_SECONDS: Final = 0.02
@@ -20,7 +20,7 @@ def store_of(settings: Settings, kube: Kube) -> LedgerStore:
     if settings.ledger_store == "BudgetLedger":
         return BudgetLedgerStore(kube, settings.namespace, settings.cluster)
     # The driver is in the operator's image, but an installation without PostgreSQL need not have it.
-    from spendmesh_operator.ledger.postgres import PostgresStore
+    from spendmesh_operator.ledger.stores.postgres import PostgresStore
 
     def dsn() -> str:
         return read_dsn(settings.ledger_dsn_file)

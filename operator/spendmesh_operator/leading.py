@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 from spendmesh_operator.compile import Compiled
 from spendmesh_operator.index import Index
-from spendmesh_operator.ledger.accounts import LedgerError
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.document import LedgerUnreadable
-from spendmesh_operator.ledger.store import LedgerStoreError
+from spendmesh_operator.ledger.books.accounts import LedgerError
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.document.sections import LedgerUnreadable
+from spendmesh_operator.ledger.stores.base import LedgerStoreError
 
 RETRY_SECONDS: Final = 1.0
 UNREADABLE_RETRY_SECONDS: Final = 15.0

@@ -29,10 +29,10 @@ from spendmesh_operator.control.server import SHUTDOWN_SECONDS, ControlParts, co
 from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.index import KINDS, OPERATOR_NAMESPACE, Index
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.partitions import place_of
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
+from spendmesh_operator.ledger.books.partitions import place_of
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import LedgerStore, MemoryStore
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 from spendmesh_operator.prices import load_prices
 
 ACCESS_FILE = "control.json"

@@ -45,10 +45,10 @@ from spendmesh_operator.kube.informer import Informer
 from spendmesh_operator.kube.status_writer import Facts, StatusWriter, pod_states
 from spendmesh_operator.kube.tokenreview import Replicas, TokenReviewer
 from spendmesh_operator.leading import Leading
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.document import LedgerUnreadable, decode
-from spendmesh_operator.ledger.partitions import place_of
-from spendmesh_operator.ledger.store import LedgerStoreError, Stored
+from spendmesh_operator.ledger.books.partitions import place_of
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.document.sections import LedgerUnreadable, decode
+from spendmesh_operator.ledger.stores.base import LedgerStoreError, Stored
 from spendmesh_operator.prices import load_prices
 from spendmesh_operator.settings import Settings
 from spendmesh_operator.webhook import webhook_app

@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.downstream.listener import DataServer
 from spendmesh_sidecar.limits import Limits
-from spendmesh_sidecar.listener import DataServer
 
 CONNECTIONS = 64
 """The kubelet's probes, one or two Prometheus servers, and somebody who looks."""

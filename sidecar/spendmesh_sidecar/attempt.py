@@ -16,21 +16,21 @@ from typing import Literal
 from msgspec import Struct
 
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.journal import LedgerUnwritable
+from spendmesh_sidecar.core.ledger.journal import LedgerUnwritable
 from spendmesh_sidecar.core.operations.headers import response_headers
 from spendmesh_sidecar.core.outcome import answered, broken
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome, ParsedRequest, Settlement
-from spendmesh_sidecar.core.usage import Scanner, UsageChunkFilter, scanner
+from spendmesh_sidecar.core.usage.scanners import Scanner, UsageChunkFilter, scanner
 from spendmesh_sidecar.dataplane import DataPlane
-from spendmesh_sidecar.downstream import Downstream
+from spendmesh_sidecar.downstream.client import Downstream
 from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.http1 import header
 from spendmesh_sidecar.metered import StreamEnded, covered, error_event
-from spendmesh_sidecar.spans import AttemptSpan, TraceContext
 from spendmesh_sidecar.stream_watch import stream_watch
+from spendmesh_sidecar.telemetry.spans import AttemptSpan, TraceContext
 from spendmesh_sidecar.time_limit import TimeLimit
-from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
-from spendmesh_sidecar.upstream_request import KeyMissing, upstream_request
+from spendmesh_sidecar.upstream.request import KeyMissing, upstream_request
+from spendmesh_sidecar.upstream.wire import ConnectFailed, ConnectionCut, UpstreamRequest, UpstreamResponse
 
 Headers = list[tuple[str, str]]
 

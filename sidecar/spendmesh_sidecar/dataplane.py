@@ -13,26 +13,26 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 
 from spendmesh_sidecar.clock import Clock
-from spendmesh_sidecar.core import ledger_view
-from spendmesh_sidecar.core.breaker import Breakers, State
-from spendmesh_sidecar.core.client_retries import ClientRetries
-from spendmesh_sidecar.core.concurrency import Limiters
-from spendmesh_sidecar.core.joining import Joins
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.partitions import scope_headers
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
-from spendmesh_sidecar.core.retry_share import SharedRetryBudget
+from spendmesh_sidecar.control.leases import Leases
+from spendmesh_sidecar.control.policy_source import Installed
+from spendmesh_sidecar.core.failures.breaker import Breakers, State
+from spendmesh_sidecar.core.failures.client_retries import ClientRetries
+from spendmesh_sidecar.core.failures.concurrency import Limiters
+from spendmesh_sidecar.core.failures.restraints import Restraints
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.retry_share import SharedRetryBudget
+from spendmesh_sidecar.core.joins.joining import Joins
+from spendmesh_sidecar.core.ledger import view as ledger_view
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.partitions import scope_headers
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.keys import KeySource
-from spendmesh_sidecar.leases import Leases
-from spendmesh_sidecar.ledger_log import Log, NoLog
 from spendmesh_sidecar.limits import Limits
-from spendmesh_sidecar.metrics import Labels, Metrics
-from spendmesh_sidecar.policy_source import Installed
 from spendmesh_sidecar.protocol import Ejection
-from spendmesh_sidecar.telemetry import Telemetry
-from spendmesh_sidecar.upstream import Upstream
+from spendmesh_sidecar.state.ledger_log import Log, NoLog
+from spendmesh_sidecar.telemetry.exporter import Telemetry
+from spendmesh_sidecar.telemetry.metrics import Labels, Metrics
+from spendmesh_sidecar.upstream.wire import Upstream
 
 _BREAKER_STATES: dict[State, int] = {"serving": 0, "probing": 1, "ejected": 2}
 

@@ -1,8 +1,8 @@
 """
 A stream that is passed on as far as it is covered: it waits for rights, or is ended between two of its events.
 
-What covers it is `core.metering`'s to decide. The client of a stream that is ended gets an error event in its own
-dialect, which its SDK raises.
+What covers it is `core.ledger.metering`'s to decide. The client of a stream that is ended gets an error event in its
+own dialect, which its SDK raises.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 
-from spendmesh_sidecar.answers import refusal_answer
-from spendmesh_sidecar.core.metering import Meter
+from spendmesh_sidecar.core.ledger.metering import Meter
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Refusal
-from spendmesh_sidecar.core.usage import Scanner
+from spendmesh_sidecar.core.usage.scanners import Scanner
 from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.downstream.answers import refusal_answer
 
 MAX_REST_BYTES = 1 << 20
 """An event that has begun is passed on to its end, up to here."""

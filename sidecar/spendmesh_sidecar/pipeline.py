@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 
-from spendmesh_sidecar.answers import refusal_answer
 from spendmesh_sidecar.attempt import Answer, AttemptRunner
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, ParsedRequest, Respond, Wait
 from spendmesh_sidecar.dataplane import DataPlane
-from spendmesh_sidecar.downstream import Downstream
+from spendmesh_sidecar.downstream.answers import refusal_answer
+from spendmesh_sidecar.downstream.client import Downstream
 from spendmesh_sidecar.errors import ClientGone
-from spendmesh_sidecar.spans import ExchangeSpan, TraceContext
+from spendmesh_sidecar.telemetry.spans import ExchangeSpan, TraceContext
 
 CLIENT_GONE = 499
 """nginx: the client closed the request."""

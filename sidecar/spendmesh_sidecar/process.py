@@ -16,22 +16,22 @@ from random import Random, SystemRandom
 from aiohttp import web
 
 from spendmesh_sidecar.admin import admin_server
-from spendmesh_sidecar.app import data_server
 from spendmesh_sidecar.clock import Clock, boot_id
-from spendmesh_sidecar.control_client import ControlClient
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.recovery import Here, records_of, restore
+from spendmesh_sidecar.control.client import ControlClient
+from spendmesh_sidecar.control.leases import Leases
+from spendmesh_sidecar.control.observer import Observer
+from spendmesh_sidecar.control.policy_source import Installed, PolicySource
+from spendmesh_sidecar.control.retry_shares import RetrySharing
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.recovery import Here, records_of, restore
 from spendmesh_sidecar.dataplane import DataPlane
+from spendmesh_sidecar.downstream.app import data_server
 from spendmesh_sidecar.keys import FileKeys, KeySource, StaticKeys
-from spendmesh_sidecar.leases import Leases
-from spendmesh_sidecar.ledger_log import LedgerLog, Log, NoLog, StateUnusable
-from spendmesh_sidecar.metrics import Metrics
-from spendmesh_sidecar.observer import Observer
-from spendmesh_sidecar.policy_source import Installed, PolicySource
-from spendmesh_sidecar.retry_shares import RetrySharing
 from spendmesh_sidecar.settings import Address, Settings, SettingsError
-from spendmesh_sidecar.telemetry import Telemetry
-from spendmesh_sidecar.upstream_pool import PooledUpstream
+from spendmesh_sidecar.state.ledger_log import LedgerLog, Log, NoLog, StateUnusable
+from spendmesh_sidecar.telemetry.exporter import Telemetry
+from spendmesh_sidecar.telemetry.metrics import Metrics
+from spendmesh_sidecar.upstream.pool import PooledUpstream
 
 FIRST_RIGHTS_SECONDS = 1.0
 """Contract §4: after that the sidecar is ready without rights."""

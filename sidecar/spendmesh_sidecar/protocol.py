@@ -28,8 +28,8 @@ import zlib
 
 import msgspec
 
-from spendmesh_sidecar.core.retry_grants import ShareGrant as ShareGrant, ShareReport as ShareReport
-from spendmesh_sidecar.core.rights import (
+from spendmesh_sidecar.core.failures.retry_grants import ShareGrant as ShareGrant, ShareReport as ShareReport
+from spendmesh_sidecar.core.ledger.rights import (
     AccountRef as AccountRef,
     AccountState as AccountState,
     Assigned as Assigned,
@@ -143,7 +143,7 @@ class AcquireReply(Message, frozen=True, kw_only=True):
 
 
 class Ejection(Message, frozen=True, kw_only=True):
-    """A target that a sidecar leaves alone for now because its calls fail (`core.breaker`)."""
+    """A target that a sidecar leaves alone for now because its calls fail (`core.failures.breaker`)."""
 
     target: str
     """`alias/model` in the words of the pod's own policy, whichever way the message goes."""

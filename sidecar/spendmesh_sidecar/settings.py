@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spendmesh_sidecar.core.recovery import Durability
+from spendmesh_sidecar.core.ledger.recovery import Durability
 from spendmesh_sidecar.limits import Limits
 
 

@@ -19,8 +19,8 @@ from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import LeaderClient
 from spendmesh_operator.control.people import Nobody, OnePerson
 from spendmesh_operator.control.server import ControlParts, control_app
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import LedgerStore, MemoryStore
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import LedgerStore, MemoryStore
 from spendmesh_sidecar.policy import Policy
 from spendmesh_sidecar.protocol import PATH_STREAM, StreamEvent
 

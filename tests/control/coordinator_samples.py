@@ -13,8 +13,8 @@ import looptime
 
 from ledger_samples import BUDGET, ManualClock, SamplePublished, budget, sample_policy
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import Commit, Fault, LedgerStore, MemoryStore, Stored
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import Commit, Fault, LedgerStore, MemoryStore, Stored
 from spendmesh_sidecar.protocol import AcquireReply
 
 POD = PodIdentity("team-a", "support-1", "uid-1")

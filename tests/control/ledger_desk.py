@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from ledger_samples import BUDGET, START_MS, acquire, budget, limit, limits_of, want
-from spendmesh_operator.ledger.accounts import Holder, LimitInForce
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.partitions import PodPlace
+from spendmesh_operator.ledger.books.accounts import Holder, LimitInForce
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.partitions import PodPlace
 from spendmesh_sidecar.core.specs import LimitSpec, PerSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ledger_samples import REF, START_MS, acquire, budget, limits_of
-from spendmesh_operator.ledger.accounts import Account, Holder, LimitInForce
-from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_operator.ledger.books.accounts import Account, Holder, LimitInForce
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import AccountRef, ReportRequest, Want
 

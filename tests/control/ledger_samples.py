@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spendmesh_operator.ledger.accounts import LimitInForce
+from spendmesh_operator.ledger.books.accounts import LimitInForce
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.policy import Policy, digest, encode
 from spendmesh_sidecar.protocol import AccountRef, AcquireRequest, LeaseReport, Want, report_digest

@@ -15,9 +15,9 @@ from ledger_proxies import API_FAULTS, TCP_FAULTS, Faults, api_proxy, tcp_proxy
 from postgres import Postgres
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
-from spendmesh_operator.ledger.postgres import PostgresStore
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import Commit, Conflict, LedgerStore, MemoryStore, Stored, Unavailable
+from spendmesh_operator.ledger.stores.base import Commit, Conflict, LedgerStore, MemoryStore, Stored, Unavailable
+from spendmesh_operator.ledger.stores.postgres import PostgresStore
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 
 Open = Callable[[], AbstractAsyncContextManager[LedgerStore]]
 """Each call opens the same storage again, as another process would."""

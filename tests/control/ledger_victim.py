@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ledger_samples import ManualClock, SamplePublished, acquire, budget, sample_policy, want
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.sqlite import SQLiteStore
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 
 PODS = 5
 AMOUNT = 10**12

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from ledger_samples import REF, START_MS, budget, limits_of
-from spendmesh_operator.ledger.accounts import AccountKey, Holder, HolderFenced
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.document import Document, decode, encode, take_changes
+from spendmesh_operator.ledger.books.accounts import AccountKey, Holder, HolderFenced
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.document.sections import Document, decode, encode, take_changes
 from spendmesh_sidecar.protocol import (
     AcquireReply,
     AcquireRequest,

@@ -12,7 +12,7 @@ from ledger_desk import Desk, holder
 from ledger_samples import budget as budget_spec, limits_of, report, want
 from spendmesh_operator.compile import CompileSettings, compile_index
 from spendmesh_operator.index import Index
-from spendmesh_operator.ledger.views import views_of
+from spendmesh_operator.ledger.books.views import views_of
 from spendmesh_operator.prices import load_prices
 from spendmesh_operator.status import limit_views
 from spendmesh_operator.status.budget import within_budget

@@ -6,8 +6,8 @@ import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, acquire, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.accounts import BadRequest, Holder, LimitInForce
-from spendmesh_operator.ledger.messages import MAX_WANTS
+from spendmesh_operator.ledger.books.accounts import BadRequest, Holder, LimitInForce
+from spendmesh_operator.ledger.coordinator.messages import MAX_WANTS
 from spendmesh_sidecar.protocol import (
     AccountRef,
     AccountState,

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from ledger_desk import DAY_MS, HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.correcting import correct
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.periods import span_at
+from spendmesh_operator.ledger.books.accounts import BadRequest, HolderFenced
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.correcting import correct
+from spendmesh_operator.ledger.books.periods import span_at
+from spendmesh_operator.ledger.document.sections import decode, encode
 from spendmesh_sidecar.core.specs import LimitSpec, Period, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.protocol import (
     AccountRef,

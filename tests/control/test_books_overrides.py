@@ -7,11 +7,11 @@ from msgspec.structs import replace
 
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, START_MS, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.overrides import overrides_of
-from spendmesh_operator.ledger.rolling import NOTHING
-from spendmesh_operator.ledger.views import view_of, views_of
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_operator.ledger.books.overrides import overrides_of
+from spendmesh_operator.ledger.books.rolling import NOTHING
+from spendmesh_operator.ledger.books.views import view_of, views_of
+from spendmesh_operator.ledger.document.sections import decode, encode
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.specs import LimitSpec, OverrideSpec, PerSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 from spendmesh_sidecar.protocol import AccountRef, Lease, LeaseReport, ReportRequest, Want

@@ -7,10 +7,10 @@ import pytest
 from ledger_desk import HERE, HOUR_MS, NAMESPACE, TEAM, USER, DividedDesk, divided, holder, of
 from ledger_samples import BUDGET, budget, limit, report, want
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.accounts import BadRequest
-from spendmesh_operator.ledger.document import decode, encode, take_changes
-from spendmesh_operator.ledger.operations import limits_of as limits_of_policy
-from spendmesh_operator.ledger.partitions import PodPlace, place_of
+from spendmesh_operator.ledger.books.accounts import BadRequest
+from spendmesh_operator.ledger.books.partitions import PodPlace, place_of
+from spendmesh_operator.ledger.coordinator.operations import limits_of as limits_of_policy
+from spendmesh_operator.ledger.document.sections import decode, encode, take_changes
 from spendmesh_operator.workloads import Owner, PodInfo
 from spendmesh_sidecar.core.specs import PerSpec
 from spendmesh_sidecar.protocol import AccountRef, AcquireReply, Want

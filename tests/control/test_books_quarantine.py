@@ -6,10 +6,10 @@ import pytest
 
 from ledger_desk import Desk, holder
 from ledger_samples import budget, limits_of, report, want
-from spendmesh_operator.ledger.accounts import HolderFenced
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.fencing import RESTLESS
-from spendmesh_operator.ledger.pods import TURNS_MAX, TURNS_MS
+from spendmesh_operator.ledger.books.accounts import HolderFenced
+from spendmesh_operator.ledger.books.fencing import RESTLESS
+from spendmesh_operator.ledger.books.pods import TURNS_MAX, TURNS_MS
+from spendmesh_operator.ledger.document.sections import decode, encode
 
 # --- quarantine ---------------------------------------------------------------------------------------------
 

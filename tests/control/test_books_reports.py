@@ -6,8 +6,8 @@ import pytest
 
 from ledger_desk import Desk, holder
 from ledger_samples import report, want
-from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, NotYours
-from spendmesh_operator.ledger.books import MAX_REPORTS
+from spendmesh_operator.ledger.books.accounts import BadRequest, HolderFenced, NotYours
+from spendmesh_operator.ledger.books.books import MAX_REPORTS
 from spendmesh_sidecar.protocol import (
     LeaseReport,
     LeaseState,

@@ -9,10 +9,10 @@ import pytest
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, report, want
 from rolling_desk import PART_MS, Rolling
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.lives import begin, granted_here
-from spendmesh_operator.ledger.restoring import Forgotten
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_operator.ledger.books.lives import begin, granted_here
+from spendmesh_operator.ledger.books.restoring import Forgotten
+from spendmesh_operator.ledger.document.sections import decode, encode
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.protocol import AccountRef, LeaseReport, LeaseState, ReportRequest, report_digest
 

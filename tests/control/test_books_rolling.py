@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, budget, limit, limits_of, report, want
 from rolling_desk import HOUR, PART_MS, Rolling
-from spendmesh_operator.ledger.accounts import Account, AccountKey, InvariantViolated, Lease
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.granting import check_grant
-from spendmesh_operator.ledger.periods import ROLLING_PARTS, Span, counts_until, span_after, span_at
-from spendmesh_operator.ledger.rolling import Beside
-from spendmesh_operator.ledger.views import views_of
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey, InvariantViolated, Lease
+from spendmesh_operator.ledger.books.granting import check_grant
+from spendmesh_operator.ledger.books.periods import ROLLING_PARTS, Span, counts_until, span_after, span_at
+from spendmesh_operator.ledger.books.rolling import Beside
+from spendmesh_operator.ledger.books.views import views_of
+from spendmesh_operator.ledger.document.sections import decode, encode
 from spendmesh_operator.status import limit_views
 from spendmesh_operator.status.books import period_name
 from spendmesh_operator.status.budget import within_budget

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.document.sections import decode, encode
 from spendmesh_sidecar.core.specs import LimitSpec, WindowSpec
 
 KEEPS = replace(limit(1000), on_unverifiable="Survival", survival_percent=10)

@@ -17,8 +17,8 @@ from ledger_samples import ManualClock, SamplePublished, acquire, budget, sample
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.kube.client import Kube, KubeUnavailable
 from spendmesh_operator.kube.ledger_store import WRITES_AT_ONCE, BudgetLedgerStore
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import Commit, Conflict, Document, Fenced, Stored, Unavailable
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import Commit, Conflict, Document, Fenced, Stored, Unavailable
 
 Json = dict[str, Any]
 LEDGERS = "/apis/spendmesh.io/v1alpha1/namespaces/default/budgetledgers"

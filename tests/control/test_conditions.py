@@ -14,8 +14,8 @@ from ledger_samples import BUDGET, HOUR, START_MS, ManualClock, SamplePublished,
 from spendmesh_operator.compile import Compiled, CompileSettings, compile_index
 from spendmesh_operator.identity import PodIdentity
 from spendmesh_operator.index import ObjectKey
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings
-from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import MemoryStore
 from spendmesh_operator.prices import load_prices
 from spendmesh_operator.status import PodState, limit_views, programmed, status_of
 from spendmesh_operator.status.budget import budget_fields, within_budget

@@ -8,7 +8,7 @@ from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.sightings import NO_TROUBLES, Troubles
-from spendmesh_operator.ledger.views import views_of
+from spendmesh_operator.ledger.books.views import views_of
 from spendmesh_operator.retries.pool import PoolView
 
 LABELS = {"budget": BUDGET, "limit": "hourly", "unit": "Cost", "currency": "USD"}

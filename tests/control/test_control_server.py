@@ -12,7 +12,7 @@ from control_samples import OTHER, POD, TABLE, TOKENS, client, policy, replica
 from ledger_samples import BUDGET, acquire, budget, report, want
 from spendmesh_operator.control.leader import PATH_STAMP, StampQuery
 from spendmesh_operator.control.people import PATH_BILL, BillQuery
-from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_operator.ledger.stores.base import MemoryStore
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.protocol import (
     PATH_ACK,

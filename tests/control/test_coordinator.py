@@ -18,9 +18,9 @@ from coordinator_samples import (
     virtually,
 )
 from ledger_samples import BUDGET, ManualClock, acquire, budget, report, want
-from spendmesh_operator.ledger.coordinator import CoordinatorSettings
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_operator.ledger.coordinator.coordinator import CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import MemoryStore
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 from spendmesh_sidecar.protocol import ReportRequest
 
 

@@ -19,9 +19,9 @@ from coordinator_samples import (
     virtually,
 )
 from ledger_samples import REF, ManualClock, acquire, want
-from spendmesh_operator.ledger.coordinator import NotServing
-from spendmesh_operator.ledger.document import LedgerUnreadable
-from spendmesh_operator.ledger.store import Commit, Fault, MemoryStore, Stored
+from spendmesh_operator.ledger.coordinator.coordinator import NotServing
+from spendmesh_operator.ledger.document.sections import LedgerUnreadable
+from spendmesh_operator.ledger.stores.base import Commit, Fault, MemoryStore, Stored
 from spendmesh_sidecar.protocol import AcquireReply, LeaseReport, ReportRequest
 
 

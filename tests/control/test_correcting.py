@@ -6,9 +6,9 @@ import pytest
 
 from ledger_desk import Desk, holder
 from ledger_samples import report
-from spendmesh_operator.ledger.accounts import Account, BadRequest
-from spendmesh_operator.ledger.correcting import correct, settle_quarantined
-from spendmesh_operator.ledger.document import decode, encode
+from spendmesh_operator.ledger.books.accounts import Account, BadRequest
+from spendmesh_operator.ledger.books.correcting import correct, settle_quarantined
+from spendmesh_operator.ledger.document.sections import decode, encode
 
 POD = "team-a/pod-a"
 

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, START_MS, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.diverging import difference
-from spendmesh_operator.ledger.document import decode, encode, take_changes
-from spendmesh_operator.ledger.remembered import HEARD_MS
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.diverging import difference
+from spendmesh_operator.ledger.document.remembered import HEARD_MS
+from spendmesh_operator.ledger.document.sections import decode, encode, take_changes
 from spendmesh_operator.status.budget import within_budget
 from spendmesh_sidecar.core.refusals import budget_refusal
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, OverrideSpec, PerSpec, ThresholdSpec, WindowSpec

@@ -6,10 +6,17 @@ import pytest
 from msgspec.structs import replace
 
 from ledger_samples import BUDGET, limit
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Holder, Lease, QuarantineReason
-from spendmesh_operator.ledger.extra import NO_EXTRA, Extra
-from spendmesh_operator.ledger.grants import kept_survival, recall, refusal, room_ahead, size_grant, survival_grant
-from spendmesh_operator.ledger.rolling import NOTHING, Beside
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey, Holder, Lease, QuarantineReason
+from spendmesh_operator.ledger.books.extra import NO_EXTRA, Extra
+from spendmesh_operator.ledger.books.grants import (
+    kept_survival,
+    recall,
+    refusal,
+    room_ahead,
+    size_grant,
+    survival_grant,
+)
+from spendmesh_operator.ledger.books.rolling import NOTHING, Beside
 
 ME = Holder("me", "team-a/me", "nonce", "Deployment team-a/web")
 FREE_TO_TAKE = 10**6

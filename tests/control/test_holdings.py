@@ -10,10 +10,17 @@ from msgspec.structs import replace as replace_spec
 
 from ledger_desk import HOUR_MS, holder
 from ledger_samples import BUDGET, START_MS, limit
-from spendmesh_operator.ledger.accounts import Account, AccountKey, InvariantViolated, Lease, QuarantineReason, Totals
-from spendmesh_operator.ledger.granting import check_grant
-from spendmesh_operator.ledger.holdings import DOUBT_MS, NOTE_MS, Holdings, PeriodAccounts
-from spendmesh_operator.ledger.partitions import Division
+from spendmesh_operator.ledger.books.accounts import (
+    Account,
+    AccountKey,
+    InvariantViolated,
+    Lease,
+    QuarantineReason,
+    Totals,
+)
+from spendmesh_operator.ledger.books.granting import check_grant
+from spendmesh_operator.ledger.books.holdings import DOUBT_MS, NOTE_MS, Holdings, PeriodAccounts
+from spendmesh_operator.ledger.books.partitions import Division
 
 START = START_MS // 1000
 LEASE = Lease("l", holder(), granted=100)

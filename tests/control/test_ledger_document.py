@@ -9,10 +9,10 @@ import pytest
 
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, START_MS, acquire, budget, limits_of, report, want
-from spendmesh_operator.ledger.accounts import LEASES_PER_PAGE, Account, AccountKey, Holder
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.correcting import settle_quarantined
-from spendmesh_operator.ledger.document import LedgerUnreadable, decode, encode, take_changes
+from spendmesh_operator.ledger.books.accounts import LEASES_PER_PAGE, Account, AccountKey, Holder
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.correcting import settle_quarantined
+from spendmesh_operator.ledger.document.sections import LedgerUnreadable, decode, encode, take_changes
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 HUGE = 10**18

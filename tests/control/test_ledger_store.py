@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import pytest
 
 from ledger_stores import KINDS, Kind, Open
-from spendmesh_operator.ledger.sqlite import SQLiteStore
-from spendmesh_operator.ledger.store import Commit, Conflict, Fenced, MemoryStore, Stored, Unavailable
+from spendmesh_operator.ledger.stores.base import Commit, Conflict, Fenced, MemoryStore, Stored, Unavailable
+from spendmesh_operator.ledger.stores.sqlite import SQLiteStore
 
 T = TypeVar("T")
 

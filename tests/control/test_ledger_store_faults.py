@@ -13,8 +13,8 @@ from ledger_proxies import Faults
 from ledger_samples import acquire, want
 from ledger_stores import KINDS, Kind
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.coordinator import Coordinator, CoordinatorSettings, NotServing
-from spendmesh_operator.ledger.store import Commit, Conflict, Fenced, LedgerStore, LedgerStoreError, Unavailable
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, CoordinatorSettings, NotServing
+from spendmesh_operator.ledger.stores.base import Commit, Conflict, Fenced, LedgerStore, LedgerStoreError, Unavailable
 
 T = TypeVar("T")
 SEEDS = (1, 2, 3)

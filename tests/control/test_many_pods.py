@@ -12,7 +12,7 @@ from spendmesh_operator.compiling import DEBOUNCE_SECONDS, pause_after
 from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import LeaderClient
 from spendmesh_operator.control.stamping import Stamping
-from spendmesh_operator.ledger.store import MemoryStore
+from spendmesh_operator.ledger.stores.base import MemoryStore
 from spendmesh_sidecar.protocol import Stamp
 
 

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from ledger_desk import holder
 from ledger_samples import report
-from spendmesh_operator.ledger.accounts import MAX_AMOUNT, BadRequest, Lease
-from spendmesh_operator.ledger.merging import check_values, merge
+from spendmesh_operator.ledger.books.accounts import MAX_AMOUNT, BadRequest, Lease
+from spendmesh_operator.ledger.books.merging import check_values, merge
 from spendmesh_sidecar.protocol import LeaseReport
 
 LEASE = Lease("l", holder(), granted=100)

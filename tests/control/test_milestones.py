@@ -21,13 +21,13 @@ from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.kube import events
 from spendmesh_operator.kube.budget_events import BudgetEvents
 from spendmesh_operator.kube.client import Conflict, Kube, KubeUnavailable
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.correcting import correct
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.rolling import NOTHING
-from spendmesh_operator.ledger.store import MemoryStore
-from spendmesh_operator.ledger.telling import mark_told, untold
-from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.correcting import correct
+from spendmesh_operator.ledger.books.rolling import NOTHING
+from spendmesh_operator.ledger.books.views import view_of
+from spendmesh_operator.ledger.coordinator.telling import mark_told, untold
+from spendmesh_operator.ledger.document.sections import decode, encode
+from spendmesh_operator.ledger.stores.base import MemoryStore
 from spendmesh_operator.status import EventDraft
 from spendmesh_sidecar.core.specs import OverrideSpec, WindowSpec
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry
 from ledger_desk import HOUR_MS, NAMESPACE, TEAM, USER, DividedDesk, holder
 from ledger_samples import BUDGET, report
 from spendmesh_operator.control.metrics import ControlMetrics
-from spendmesh_operator.ledger.correcting import correct
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.partitions import PodPlace
-from spendmesh_operator.ledger.telling import mark_told, untold
-from spendmesh_operator.ledger.views import views_of
+from spendmesh_operator.ledger.books.correcting import correct
+from spendmesh_operator.ledger.books.partitions import PodPlace
+from spendmesh_operator.ledger.books.views import views_of
+from spendmesh_operator.ledger.coordinator.telling import mark_told, untold
+from spendmesh_operator.ledger.document.sections import decode, encode
 from spendmesh_operator.status.books import limit_views
 from spendmesh_operator.status.budget import accounted, within_budget
 from spendmesh_operator.status.milestones import milestone_event

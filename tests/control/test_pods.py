@@ -6,8 +6,8 @@ import pytest
 
 from ledger_desk import holder
 from ledger_samples import START_MS
-from spendmesh_operator.ledger.accounts import HolderFenced
-from spendmesh_operator.ledger.pods import ANSWERS_KEPT, RETIRED_KEPT, TURNS_MAX, TURNS_MS, Pods
+from spendmesh_operator.ledger.books.accounts import HolderFenced
+from spendmesh_operator.ledger.books.pods import ANSWERS_KEPT, RETIRED_KEPT, TURNS_MAX, TURNS_MS, Pods
 from spendmesh_sidecar.protocol import AcquireReply
 
 

@@ -16,10 +16,10 @@ import pytest
 from coordinator_samples import AT_ONCE, OTHER, POD, charged, coordinator, granted
 from ledger_samples import BUDGET, ManualClock, acquire, budget, report, want
 from postgres import Postgres
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.postgres import PostgresStore
-from spendmesh_operator.ledger.postgres_schema import MIGRATIONS
-from spendmesh_operator.ledger.store import Commit, Fenced, Unavailable
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.stores.base import Commit, Fenced, Unavailable
+from spendmesh_operator.ledger.stores.postgres import PostgresStore
+from spendmesh_operator.ledger.stores.postgres_schema import MIGRATIONS
 from spendmesh_sidecar.protocol import ReportRequest
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from spendmesh_operator.prices import BuiltInPrices, PriceDataError, load_prices
 from spendmesh_operator.prices.genai import ANTHROPIC_TIERS, DIRECT_PROVIDERS, SERVICE_TIERS
 from spendmesh_operator.prices.limits import context_tokens, max_output_tokens
 from spendmesh_operator.prices.table import format_prices, parse_prices
-from spendmesh_sidecar.core.money import cost_nanos
+from spendmesh_sidecar.core.prices.money import cost_nanos
 from spendmesh_sidecar.core.specs import ModelPrice, TokenPrices
 from spendmesh_sidecar.policy import encode
 

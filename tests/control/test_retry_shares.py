@@ -9,7 +9,7 @@ from spendmesh_operator.retries.fairness import fair_parts
 from spendmesh_operator.retries.members import MAX_GRANTS, MAX_SHARE
 from spendmesh_operator.retries.pool import LOOK_SECONDS, LOST_SECONDS, Pool
 from spendmesh_operator.retries.shares import RetryShares
-from spendmesh_sidecar.core.retry_grants import MAX_CALLS_PER_SECOND, ShareGrant, ShareReport
+from spendmesh_sidecar.core.failures.retry_grants import MAX_CALLS_PER_SECOND, ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import ClusterShareSpec, RetrySpec
 
 SPEC = RetrySpec(

@@ -7,8 +7,8 @@ import pytest
 from ledger_desk import holder
 from ledger_samples import BUDGET, START_MS, limit
 from rolling_desk import HOUR, PART_MS
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Lease
-from spendmesh_operator.ledger.rolling import NOTHING, Beside, beside, frees_at, running, window_key
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey, Lease
+from spendmesh_operator.ledger.books.rolling import NOTHING, Beside, beside, frees_at, running, window_key
 from spendmesh_sidecar.core.specs import WindowSpec
 
 START, SECONDS = START_MS // 1000, PART_MS // 1000

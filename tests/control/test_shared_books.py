@@ -10,9 +10,9 @@ import pytest
 
 from coordinator_samples import AT_ONCE, OTHER, POD, coordinator, granted, virtually
 from ledger_samples import acquire, report, want
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.document import decode
-from spendmesh_operator.ledger.store import Commit, MemoryStore, Stored, Unavailable, check_expected
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.document.sections import decode
+from spendmesh_operator.ledger.stores.base import Commit, MemoryStore, Stored, Unavailable, check_expected
 from spendmesh_sidecar.protocol import ReportRequest
 
 

@@ -13,10 +13,10 @@ from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, budget as ledger_budget, limit as desk_limit, report, want
 from spendmesh_operator.compile import Compiled, Verdict
 from spendmesh_operator.index import ObjectKey
-from spendmesh_operator.ledger.accounts import LimitInForce
-from spendmesh_operator.ledger.correcting import correct
-from spendmesh_operator.ledger.rolling import NOTHING
-from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.ledger.books.accounts import LimitInForce
+from spendmesh_operator.ledger.books.correcting import correct
+from spendmesh_operator.ledger.books.rolling import NOTHING
+from spendmesh_operator.ledger.books.views import view_of
 from spendmesh_operator.manifests.conditions import ModelBudgetStatus, RetryBudgetStatus
 from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status import (

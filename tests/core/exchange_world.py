@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from fake_bank import Bank
-from spendmesh_sidecar.core.breaker import Breakers
-from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
-from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.failures.breaker import Breakers
+from spendmesh_sidecar.core.failures.concurrency import Limiters
+from spendmesh_sidecar.core.failures.restraints import Restraints
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.specs import (
     BoundSpec,
     BudgetSpec,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import (
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import (
     AccountRef,
     AccountState,
     Denial,

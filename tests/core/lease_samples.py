@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from exchange_world import MONTH, USD
-from spendmesh_sidecar.core.charges import Charge
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease
+from spendmesh_sidecar.core.ledger.charges import Charge
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Lease
 
 HOUR = 3_600_000
 """In milliseconds."""

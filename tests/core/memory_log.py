@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spendmesh_sidecar.core.journal import LedgerUnwritable, Record
-from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.recovery import Here, Recovered, records_of, recover, restore
+from spendmesh_sidecar.core.ledger.journal import LedgerUnwritable, Record
+from spendmesh_sidecar.core.ledger.journal_frames import MAGIC, encode_frame
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.recovery import Here, Recovered, records_of, recover, restore
 from spendmesh_sidecar.core.specs import BudgetSpec
 
 HERE = Here(pod="pod-uid", boot="boot-1", durability="Process", monotonic=0.0, unix=1_790_000_000.0)

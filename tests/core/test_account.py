@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import limit
-from spendmesh_sidecar.core.account import NEXT_PERIOD_LEAD_SECONDS, Account
-from spendmesh_sidecar.core.demand import IDLE_SECONDS, Demand
-from spendmesh_sidecar.core.lease import LeaseBook
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
+from spendmesh_sidecar.core.ledger.account import NEXT_PERIOD_LEAD_SECONDS, Account
+from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS, Demand
+from spendmesh_sidecar.core.ledger.lease import LeaseBook
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.specs import LimitSpec, OverrideSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.breaker import (
+from spendmesh_sidecar.core.failures.breaker import (
     FORCED_RETRY_SECONDS,
     MAX_BREAKERS,
     Breaker,
@@ -16,7 +16,7 @@ from spendmesh_sidecar.core.breaker import (
     Permit,
     Verdict,
 )
-from spendmesh_sidecar.core.breaker_states import TRANSITIONS, Event
+from spendmesh_sidecar.core.failures.breaker_states import TRANSITIONS, Event
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 SPEC = BreakerSpec(consecutive_5xx_errors=3, base_ejection_ms=5_000, max_ejection_ms=30_000)

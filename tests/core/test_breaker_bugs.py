@@ -10,14 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import CONNECT, RETRY, UNIX, World, chat, failure, policy, success, throttled
-from spendmesh_sidecar.core.breaker import (
+from spendmesh_sidecar.core.failures.breaker import (
     PROBE_LEASE_SECONDS,
     Breaker,
     BreakerError,
     Permit,
     Verdict,
 )
-from spendmesh_sidecar.core.breaker_states import Event
+from spendmesh_sidecar.core.failures.breaker_states import Event
 from spendmesh_sidecar.core.outcome import broken
 from spendmesh_sidecar.core.specs import BreakerSpec
 from spendmesh_sidecar.core.types import Kind, Outcome, Respond

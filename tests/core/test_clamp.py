@@ -15,7 +15,7 @@ from exchange_world import (
     policy,
     success,
 )
-from spendmesh_sidecar.core.rights import AccountState, Lease
+from spendmesh_sidecar.core.ledger.rights import AccountState, Lease
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec
 from spendmesh_sidecar.core.types import Bounds
 

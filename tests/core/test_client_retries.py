@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from spendmesh_sidecar.core.client_retries import MAX_FAILED, REPEAT_SECONDS, STANDING_SECONDS, ClientRetries
+from spendmesh_sidecar.core.failures.client_retries import MAX_FAILED, REPEAT_SECONDS, STANDING_SECONDS, ClientRetries
 from spendmesh_sidecar.core.operations.parse import parse_request
 from spendmesh_sidecar.core.operations.routes import parse as parse_route
 from spendmesh_sidecar.core.types import ParsedRequest

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import CONNECT, RETRY, UNIX, World, chat, failure, policy, success, throttled
-from spendmesh_sidecar.core.breaker import Breaker
-from spendmesh_sidecar.core.concurrency import MAX_LIMITERS, Limiter, LimiterError, Limiters
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.failures.breaker import Breaker
+from spendmesh_sidecar.core.failures.concurrency import MAX_LIMITERS, Limiter, LimiterError, Limiters
 from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec
 from spendmesh_sidecar.core.types import Attempt, Kind, Outcome
 

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import CONNECT, OPENAI, USD, World, budget, chat, failure, limit, policy, price, success
-from spendmesh_sidecar.core.charges import Subject
+from spendmesh_sidecar.core.ledger.charges import Subject
 from spendmesh_sidecar.core.needs import needs_of
-from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.specs import BudgetSpec, ListedModel, ModelMatch, ModelPrice, PriceList
 from spendmesh_sidecar.core.types import Kind, Outcome
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import RETRY, UNIX, Run, World, chat, failure, policy, success, throttled
-from spendmesh_sidecar.core.breaker import FORCED_RETRY_SECONDS, Breaker
+from spendmesh_sidecar.core.failures.breaker import FORCED_RETRY_SECONDS, Breaker
 from spendmesh_sidecar.core.specs import BreakerSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt
 

@@ -29,9 +29,9 @@ from exchange_world import (
 from fake_bank import Held
 from spendmesh_sidecar.core.admission import DEFAULT_OUTPUT_TOKENS
 from spendmesh_sidecar.core.exchange import ExchangeError
+from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS
+from spendmesh_sidecar.core.ledger.rights import AccountRef
 from spendmesh_sidecar.core.refusals import STATUS
-from spendmesh_sidecar.core.reservation import OUTPUT_FLOOR_TOKENS
-from spendmesh_sidecar.core.rights import AccountRef
 from spendmesh_sidecar.core.specs import (
     BudgetSpec,
     LimitSpec,

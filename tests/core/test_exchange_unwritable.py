@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exchange_world import MODELS, RETRY, World, chat, policy, success
 from memory_log import MemoryLog
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.outcome import broken
 from spendmesh_sidecar.core.types import Kind, Outcome
 

@@ -10,10 +10,10 @@ from exchange_world import MONTH, UNIX, USD, World, budget, chat, limit, policy,
 from fake_bank import Held
 from lease_samples import state
 from memory_log import again, logged
-from spendmesh_sidecar.core.charges import Charge, Quantities, Subject
-from spendmesh_sidecar.core.expectation import KEPT_CALLS, LEAST_CALLS, MAX_KEPT, Expectations
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountRef, Lease, LeaseState
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities, Subject
+from spendmesh_sidecar.core.ledger.expectation import KEPT_CALLS, LEAST_CALLS, MAX_KEPT, Expectations
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef, Lease, LeaseState
 from spendmesh_sidecar.core.specs import BudgetSpec, OverrideSpec, PerSpec
 from spendmesh_sidecar.core.types import Kind, Outcome
 

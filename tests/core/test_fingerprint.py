@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exchange_world import CHAT, MESSAGES
-from spendmesh_sidecar.core.fingerprint import Call, call_of
+from spendmesh_sidecar.core.joins.fingerprint import Call, call_of
 from spendmesh_sidecar.core.operations import parse_request
 from spendmesh_sidecar.core.types import Operation
 

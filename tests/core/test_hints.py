@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from spendmesh_sidecar.core.hints import ASKED, LIMITS, MAX_HINT_SECONDS, retry_delay, waiting_hint
+from spendmesh_sidecar.core.failures.hints import ASKED, LIMITS, MAX_HINT_SECONDS, retry_delay, waiting_hint
 
 NOW = 1_795_305_600.0  # 2026-11-22 00:00:00 UTC
 Headers = list[tuple[str, str]]

@@ -17,10 +17,10 @@ from spendmesh_operator.prices import load_table
 from spendmesh_sidecar.core.operations import parse, parse_request, rewrite
 from spendmesh_sidecar.core.operations.headers import ClientHeaders, credentials, upstream_headers
 from spendmesh_sidecar.core.outcome import Actual, actual, answered, broken
-from spendmesh_sidecar.core.prices import Pricing, cost, worst_cost
+from spendmesh_sidecar.core.prices.costs import Pricing, cost, worst_cost
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Kind
-from spendmesh_sidecar.core.usage import scanner
+from spendmesh_sidecar.core.usage.scanners import scanner
 from spendmesh_standin import DEFAULT_KEYS, FaultRule, InvoiceLine, Settings, StandIn
 
 PRICING = Pricing(load_table().lists)

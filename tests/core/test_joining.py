@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from spendmesh_sidecar.core.fingerprint import Call
-from spendmesh_sidecar.core.joining import FIELD_BYTES, Apart, Joins, Reused, Spent, Verdict, joins_calls
-from spendmesh_sidecar.core.originals import ENTRY_BYTES, Original, Reader
-from spendmesh_sidecar.core.retry_specs import DeduplicationSpec, RetrySpec
+from spendmesh_sidecar.core.failures.retry_specs import DeduplicationSpec, RetrySpec
+from spendmesh_sidecar.core.joins.fingerprint import Call
+from spendmesh_sidecar.core.joins.joining import FIELD_BYTES, Apart, Joins, Reused, Spent, Verdict, joins_calls
+from spendmesh_sidecar.core.joins.originals import ENTRY_BYTES, Original, Reader
 
 SAME, OTHER, KEY = b"same", b"other", b"key"
 HEADERS = [("content-type", "application/json")]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from exchange_world import MONTH, WINDOW
 from memory_log import HERE
-from spendmesh_sidecar.core.journal import (
+from spendmesh_sidecar.core.ledger.journal import (
     AttemptRecord,
     ClosedRecord,
     Header,
@@ -23,8 +23,8 @@ from spendmesh_sidecar.core.journal import (
     UnleasedRecord,
     VoidedRecord,
 )
-from spendmesh_sidecar.core.journal_frames import MAGIC, LogDamaged, encode_frame, read_log
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, LeaseReport, Meaning
+from spendmesh_sidecar.core.ledger.journal_frames import MAGIC, LogDamaged, encode_frame, read_log
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, LeaseReport, Meaning
 
 HEADER = HERE.header("n" * 32)
 STATE = AccountState(amount=1_000, settled=5, charged=500, max_tier="economy", resets_in_ms=60_000)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spendmesh_sidecar.core.lease import LeaseBook, LedgerError
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.ledger.lease import LeaseBook, LedgerError
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
 
 ACCOUNT = AccountRef(budget="team-a/team", limit="monthly")
 

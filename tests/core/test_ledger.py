@@ -8,15 +8,15 @@ from msgspec.structs import replace
 from exchange_world import MONTH, MONTHLY, USD, WINDOW, budget, limit
 from fake_bank import Bank
 from lease_samples import charge, lease, state
-from spendmesh_sidecar.core import waiting
-from spendmesh_sidecar.core.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
-from spendmesh_sidecar.core.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
-from spendmesh_sidecar.core.demand import IDLE_SECONDS
-from spendmesh_sidecar.core.journal import NoJournal
-from spendmesh_sidecar.core.lease import LedgerError
-from spendmesh_sidecar.core.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
-from spendmesh_sidecar.core.ledger_view import ceilings, status, tightest_left
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial, LeaseState, Want
+from spendmesh_sidecar.core.ledger import waiting
+from spendmesh_sidecar.core.ledger.account import ASK_AGAIN_SECONDS, DENIED_AGAIN_SECONDS, NEXT_PERIOD_LEAD_SECONDS
+from spendmesh_sidecar.core.ledger.charges import Charge, CurrencyMismatch, Quantities, Subject, charges
+from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.ledger.journal import NoJournal
+from spendmesh_sidecar.core.ledger.lease import LedgerError
+from spendmesh_sidecar.core.ledger.ledger import CLOSED_REMEMBERED, SILENCE_STANDS_SECONDS, Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Denial, LeaseState, Want
+from spendmesh_sidecar.core.ledger.view import ceilings, status, tightest_left
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec, WindowSpec
 from spendmesh_sidecar.core.types import Shortfall
 

@@ -18,7 +18,7 @@ from exchange_world import (
     success,
     throttled,
 )
-from spendmesh_sidecar.core.charges import Quantities, Subject, charges, counts
+from spendmesh_sidecar.core.ledger.charges import Quantities, Subject, charges, counts
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec
 

@@ -8,12 +8,12 @@ from msgspec.structs import replace
 from exchange_world import MONTH, OPENAI, UNIX, USD, World, budget, chat, limit, policy, price
 from fake_bank import Held
 from memory_log import again, logged
-from spendmesh_sidecar.core.charges import Charge, Quantities
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.exposure import extend
-from spendmesh_sidecar.core.metering import LEAD_TOKENS, Meter
-from spendmesh_sidecar.core.rights import AccountState, Denial, Lease
-from spendmesh_sidecar.core.slices import SLICE_TOKENS
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.exposure import extend
+from spendmesh_sidecar.core.ledger.metering import LEAD_TOKENS, Meter
+from spendmesh_sidecar.core.ledger.rights import AccountState, Denial, Lease
+from spendmesh_sidecar.core.ledger.slices import SLICE_TOKENS
 from spendmesh_sidecar.core.specs import LimitSpec
 from spendmesh_sidecar.core.types import Kind, Outcome, ParsedRequest, Refusal, Usage
 

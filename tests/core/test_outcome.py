@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.billing import CHARGES, ChargeRule
-from spendmesh_sidecar.core.error_classes import ERROR_CLASSES, INSIDE, TREATMENTS, error_class
-from spendmesh_sidecar.core.observation import Observation
+from spendmesh_sidecar.core.failures.error_classes import ERROR_CLASSES, INSIDE, TREATMENTS, error_class
 from spendmesh_sidecar.core.outcome import actual, answered, broken, charge, estimate
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Bounds, Kind, Outcome, Usage
+from spendmesh_sidecar.core.usage.observation import Observation
 
 NOW = 1_795_305_600
 BOUNDS = Bounds(input_tokens=1_000, choices=2, output_field="max_tokens", cache_writes=("default",))

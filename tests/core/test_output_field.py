@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from exchange_world import OPENAI, World, chat, price, success
 from spendmesh_sidecar.core.operations import parse, parse_request, rewrite
 from spendmesh_sidecar.core.output_field import output_field
-from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.shape import shape_of
 from spendmesh_sidecar.core.specs import ListedModel, ModelMatch, PriceList
 

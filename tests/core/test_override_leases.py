@@ -7,11 +7,11 @@ from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, budget, limit
 from lease_samples import HOUR, charge, lease as sample, state
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.demand import IDLE_SECONDS
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import tightest_left
-from spendmesh_sidecar.core.rights import Lease, LeaseState
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import Lease, LeaseState
+from spendmesh_sidecar.core.ledger.view import tightest_left
 from spendmesh_sidecar.core.specs import OverrideSpec
 
 LAUNCH = OverrideSpec(name="launch", amount=USD, starts=0, ends=10**10)

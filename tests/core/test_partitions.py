@@ -6,10 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import USD, World, budget, chat, limit, policy, success
-from spendmesh_sidecar.core.demand import IDLE_SECONDS
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import status
-from spendmesh_sidecar.core.partitions import (
+from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.partitions import (
     ASSIGNED_KEPT,
     PARTITIONS_KEPT,
     Partitions,
@@ -17,7 +16,8 @@ from spendmesh_sidecar.core.partitions import (
     fading,
     scope_headers,
 )
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Assigned, Lease, LeaseState
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Assigned, Lease, LeaseState
+from spendmesh_sidecar.core.ledger.view import status
 from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec, ThresholdSpec
 from spendmesh_sidecar.core.types import Hints, Respond, Shortfall
 

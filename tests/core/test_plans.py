@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from exchange_world import OPENAI, ROUTING, UNIX, World, chat, policy, price, success
 from spendmesh_sidecar.core.admission import MAX_PLANS, Plan, Plans
-from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.router import Ceiling
 from spendmesh_sidecar.core.shape import shape_of
 from spendmesh_sidecar.core.specs import ModelPattern

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spendmesh_sidecar.core.prices import (
+from spendmesh_sidecar.core.prices.costs import (
     MAX_CACHED_NAMES,
     Pricing,
     cost,

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from exchange_world import MONTH, MONTHLY, USD, budget, limit
 from lease_samples import lease, state
 from memory_log import HERE, MemoryLog, again, logged
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.journal import (
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.journal import (
     AttemptRecord,
     ClosedRecord,
     LeaseRecord,
@@ -19,11 +19,11 @@ from spendmesh_sidecar.core.journal import (
     SettledRecord,
     VoidedRecord,
 )
-from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import status
-from spendmesh_sidecar.core.recovery import Abandoned, Here, recover
-from spendmesh_sidecar.core.rights import LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.ledger.journal_frames import MAGIC, encode_frame
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.recovery import Abandoned, Here, recover
+from spendmesh_sidecar.core.ledger.rights import LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.ledger.view import status
 from spendmesh_sidecar.core.specs import BudgetSpec, ThresholdSpec, WindowSpec
 
 BUDGETS = (MONTHLY,)

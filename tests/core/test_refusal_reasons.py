@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.refusals import budget_refusal
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Denial
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 NAME = "team-a/team"

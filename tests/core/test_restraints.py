@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import BACKUP, OPENAI, RETRY, World, chat, failure, policy, success, throttled
-from spendmesh_sidecar.core.restraints import MAX_PAUSE_SECONDS, MAX_PAUSED, Restraints, account_of
+from spendmesh_sidecar.core.failures.restraints import MAX_PAUSE_SECONDS, MAX_PAUSED, Restraints, account_of
 from spendmesh_sidecar.core.types import Kind, Outcome
 
 UNPAID = Outcome(Kind.UNPAID, 429, error_code="insufficient_quota", complete=True)

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from spendmesh_sidecar.core.retry_budget import RetryBudget
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.retry_budget import RetryBudget
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
 from spendmesh_sidecar.core.specs import RetryCostSpec, RetrySpec
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
 from exchange_world import RETRY, World, budget, chat, failure, limit, policy, success, throttled
-from spendmesh_sidecar.core.backoff import backoff
+from spendmesh_sidecar.core.failures.backoff import backoff
 from spendmesh_sidecar.core.specs import RetryCostSpec, RetrySpec
 from spendmesh_sidecar.core.types import Kind
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
-from spendmesh_sidecar.core.retry_grants import ShareGrant
-from spendmesh_sidecar.core.retry_share import SharedRetryBudget
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.retry_grants import ShareGrant
+from spendmesh_sidecar.core.failures.retry_share import SharedRetryBudget
 from spendmesh_sidecar.core.specs import ClusterShareSpec, RetryCostSpec, RetrySpec
 from spendmesh_sidecar.policy import Policy
 

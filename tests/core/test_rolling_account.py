@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
 from fake_bank import Held
-from spendmesh_sidecar.core.rights import AccountState, Lease, LeaseState
+from spendmesh_sidecar.core.ledger.rights import AccountState, Lease, LeaseState
 from spendmesh_sidecar.core.specs import LimitSpec, ThresholdSpec, WindowSpec
 
 STEPS = (ThresholdSpec(percent=80, max_tier="economy"),)

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from exchange_world import MONTH, USD, World, budget, chat, limit, policy, success
 from lease_samples import HOUR, charge, lease
 from memory_log import again, logged
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import Denial, LeaseState, report_digest
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import Denial, LeaseState, report_digest
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode, WindowSpec
 
 ALLOWED = replace(limit("monthly", 10 * USD), on_unverifiable="Allow", allow_cap=500)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from exchange_world import OPENAI, USD, World, budget, chat, limit, policy, price, success
-from spendmesh_sidecar.core.charges import Subject, uncounted
+from spendmesh_sidecar.core.ledger.charges import Subject, uncounted
 from spendmesh_sidecar.core.specs import BudgetSpec, ProviderSpec
-from spendmesh_sidecar.metrics import Metrics
+from spendmesh_sidecar.telemetry.metrics import Metrics
 
 FREE = ProviderSpec(alias="free", ref="team-a/free", dialect="OpenAI", base_url="https://four.example/v1")
 LENIENT = replace(budget(limit("monthly", 10 * USD)), unpriced_models="Allow")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.operations import parse
-from spendmesh_sidecar.core.sse import MAX_EVENT_BYTES, Event, EventReader
 from spendmesh_sidecar.core.types import Usage
-from spendmesh_sidecar.core.usage import Observation, scanner
+from spendmesh_sidecar.core.usage.scanners import Observation, scanner
+from spendmesh_sidecar.core.usage.sse import MAX_EVENT_BYTES, Event, EventReader
 
 CHAT = parse("POST", "/openai/v1/chat/completions").operation
 EMBEDDINGS = parse("POST", "/openai/v1/embeddings").operation

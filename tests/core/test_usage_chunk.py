@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spendmesh_sidecar.core.usage import UsageChunkFilter
+from spendmesh_sidecar.core.usage.scanners import UsageChunkFilter
 
 CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"\xc3\xa9 usage choices"}}],"usage":null}\n\n'
 FILTERED = b'data: {"choices":[],"prompt_filter_results":[{"usage":1}]}\n\n'

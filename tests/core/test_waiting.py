@@ -1,11 +1,11 @@
-"""Who waits for rights is served before who came later: `spendmesh_sidecar.core.waiting`."""
+"""Who waits for rights is served before who came later: `spendmesh_sidecar.core.ledger.waiting`."""
 
 from __future__ import annotations
 
 from exchange_world import MONTH, UNIX, World, budget, chat, limit, policy
 from lease_samples import lease
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.reservation import OUTPUT_FLOOR_TOKENS
+from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS
 from spendmesh_sidecar.core.types import Acquire, Attempt, Respond, Step
 
 PER_TOKEN = 8_000

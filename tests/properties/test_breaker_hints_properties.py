@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings, strategies as st
 
 from spendmesh_operator.control.sightings import Sightings
-from spendmesh_sidecar.core.breaker import Breaker, Verdict
+from spendmesh_sidecar.core.failures.breaker import Breaker, Verdict
 from spendmesh_sidecar.core.specs import BreakerSpec, ProviderSpec, RetrySpec, RoutingSpec, TargetSpec, TierSpec
 from spendmesh_sidecar.policy import Policy
 from spendmesh_sidecar.protocol import Ejection, Observations

@@ -9,7 +9,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.breaker import (
+from spendmesh_sidecar.core.failures.breaker import (
     FORCED_RETRY_SECONDS,
     JITTER,
     PROBE_LEASE_SECONDS,
@@ -19,7 +19,7 @@ from spendmesh_sidecar.core.breaker import (
     Reason,
     Verdict,
 )
-from spendmesh_sidecar.core.failure_window import SLOTS
+from spendmesh_sidecar.core.failures.failure_window import SLOTS
 from spendmesh_sidecar.core.specs import BreakerSpec
 
 ROUNDING = 1e-6

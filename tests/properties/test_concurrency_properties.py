@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from spendmesh_sidecar.core.concurrency import Limiter, LimiterError, Slot
+from spendmesh_sidecar.core.failures.concurrency import Limiter, LimiterError, Slot
 from spendmesh_sidecar.core.specs import ConcurrencySpec
 
 SPECS = st.builds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from spendmesh_sidecar.core.failure_window import SLOTS, FailureWindow
+from spendmesh_sidecar.core.failures.failure_window import SLOTS, FailureWindow
 
 CALLS = st.lists(st.tuples(st.floats(0, 20, allow_nan=False), st.booleans()), max_size=60)
 

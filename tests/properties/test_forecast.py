@@ -8,10 +8,10 @@ from hypothesis import given, strategies as st
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_fleet import fleet_of
 from ledger_samples import START_MS, report
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.forecast import Pace, follow, forecast
-from spendmesh_operator.ledger.rolling import NOTHING
-from spendmesh_operator.ledger.views import view_of
+from spendmesh_operator.ledger.books.forecast import Pace, follow, forecast
+from spendmesh_operator.ledger.books.rolling import NOTHING
+from spendmesh_operator.ledger.books.views import view_of
+from spendmesh_operator.ledger.document.sections import decode, encode
 
 DAY = 86_400_000
 MONTH = 30 * DAY

@@ -22,10 +22,10 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct
 
-from spendmesh_sidecar.core.fingerprint import Call
-from spendmesh_sidecar.core.joining import Joins, Reused, Spent
-from spendmesh_sidecar.core.originals import Original, Reader
-from spendmesh_sidecar.core.retry_specs import DeduplicationSpec, RetrySpec
+from spendmesh_sidecar.core.failures.retry_specs import DeduplicationSpec, RetrySpec
+from spendmesh_sidecar.core.joins.fingerprint import Call
+from spendmesh_sidecar.core.joins.joining import Joins, Reused, Spent
+from spendmesh_sidecar.core.joins.originals import Original, Reader
 
 MOST = 4_096
 ATTEMPTS = 2

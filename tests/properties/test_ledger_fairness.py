@@ -8,9 +8,9 @@ import pytest
 
 from ledger_fleet import Fleet, Pod, fleet_of
 from ledger_samples import START_MS, budget
-from spendmesh_operator.ledger.accounts import Account
-from spendmesh_operator.ledger.grants import ACCOUNT_DIVISOR, POD_DIVISOR, WORKLOAD_DIVISOR
-from spendmesh_sidecar.core.demand import FIRST_WANT_DIVISOR
+from spendmesh_operator.ledger.books.accounts import Account
+from spendmesh_operator.ledger.books.grants import ACCOUNT_DIVISOR, POD_DIVISOR, WORKLOAD_DIVISOR
+from spendmesh_sidecar.core.ledger.demand import FIRST_WANT_DIVISOR
 
 USD = 10**9
 LIMIT = 100 * USD

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from spendmesh_operator.kube.ledger_layout import RAISE_AFTER, SPLIT_BYTES, Layout, Plan, Section, Shard, arrange, plan
-from spendmesh_operator.ledger.store import Commit
+from spendmesh_operator.ledger.stores.base import Commit
 
 NAMES = [f"s{number}" for number in range(6)]
 KILOBYTES = st.sampled_from([0, 1, 40, 90, 130])

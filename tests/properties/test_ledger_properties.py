@@ -9,10 +9,10 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.charges import Charge, Quantities, Subject, charges
-from spendmesh_sidecar.core.lease import LedgerError
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import (
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities, Subject, charges
+from spendmesh_sidecar.core.ledger.lease import LedgerError
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import (
     AccountRef,
     AccountState,
     Lease,

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from fake_bank import Bank
 from memory_log import MemoryLog, again, logged
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.exposure import extend
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.exposure import extend
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 AMOUNT = 10_000

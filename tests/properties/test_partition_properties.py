@@ -15,13 +15,13 @@ from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
 from ledger_samples import BUDGET, START_MS, acquire, budget, limit
-from spendmesh_operator.ledger.accounts import Holder, LimitInForce
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.document import decode, encode
-from spendmesh_operator.ledger.partitions import PodPlace, as_asked, candidates, is_of
-from spendmesh_sidecar.core.charges import Quantities, Subject, charges
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.partitions import OF_THE_POD
+from spendmesh_operator.ledger.books.accounts import Holder, LimitInForce
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.partitions import PodPlace, as_asked, candidates, is_of
+from spendmesh_operator.ledger.document.sections import decode, encode
+from spendmesh_sidecar.core.ledger.charges import Quantities, Subject, charges
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.partitions import OF_THE_POD
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, OverrideSpec, PerSpec
 from spendmesh_sidecar.core.types import Hints
 from spendmesh_sidecar.protocol import AccountRef, ReportRequest, Want

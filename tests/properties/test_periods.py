@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
 
-from spendmesh_operator.ledger.periods import Span, UnknownZone, span_after, span_at
+from spendmesh_operator.ledger.books.periods import Span, UnknownZone, span_after, span_at
 from spendmesh_sidecar.core.specs import Period, WindowSpec
 
 ZONES = sorted(zoneinfo.available_timezones())

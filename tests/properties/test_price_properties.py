@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 
-from spendmesh_sidecar.core.observation import Observation
 from spendmesh_sidecar.core.outcome import actual, answered
-from spendmesh_sidecar.core.prices import cost, worst_cost, worst_tokens
+from spendmesh_sidecar.core.prices.costs import cost, worst_cost, worst_tokens
 from spendmesh_sidecar.core.specs import ModelPrice, PriceRow, TokenPrices
 from spendmesh_sidecar.core.types import Bounds, Usage
+from spendmesh_sidecar.core.usage.observation import Observation
 
 START = 1_000_000
 TIERS = ["standard", "flex", "priority", "fast", "batch"]

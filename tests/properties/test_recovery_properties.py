@@ -11,9 +11,9 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_log import again, logged
-from spendmesh_sidecar.core.charges import Quantities, Subject, charges
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
+from spendmesh_sidecar.core.ledger.charges import Quantities, Subject, charges
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef, AccountState, Lease, LeaseReport, LeaseState, report_digest
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 WINDOW = WindowSpec(period="Hour")

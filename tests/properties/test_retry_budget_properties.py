@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from spendmesh_sidecar.core.retry_budget import SLOTS, RetryBudget, Withdrawal
+from spendmesh_sidecar.core.failures.retry_budget import SLOTS, RetryBudget, Withdrawal
 from spendmesh_sidecar.core.specs import RetryCostSpec, RetrySpec
 
 Paid = tuple[float, Withdrawal]

@@ -14,8 +14,8 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spendmesh_operator.retries.shares import RetryShares
-from spendmesh_sidecar.core.retry_grants import ShareGrant, ShareReport
-from spendmesh_sidecar.core.retry_share import SharedRetryBudget
+from spendmesh_sidecar.core.failures.retry_grants import ShareGrant, ShareReport
+from spendmesh_sidecar.core.failures.retry_share import SharedRetryBudget
 from spendmesh_sidecar.core.specs import ClusterShareSpec, RetrySpec
 
 PODS = 3

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
 from rolling_desk import PART_MS, Rolling
-from spendmesh_operator.ledger.periods import ROLLING_PARTS
+from spendmesh_operator.ledger.books.periods import ROLLING_PARTS
 
 PODS = ("pod-a", "pod-b", "pod-c")
 steps = tuples(

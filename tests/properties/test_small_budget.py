@@ -10,12 +10,12 @@ import pytest
 from exchange_world import CHAT, UNIX, USD, World, budget, limit, policy, success
 from fake_bank import Bank
 from ledger_samples import acquire, limits_of
-from spendmesh_operator.ledger.accounts import Holder
-from spendmesh_operator.ledger.books import Books
+from spendmesh_operator.ledger.books.accounts import Holder
+from spendmesh_operator.ledger.books.books import Books
 from spendmesh_operator.prices import load_table
+from spendmesh_sidecar.core.ledger.rights import Denial, Lease, Want
 from spendmesh_sidecar.core.operations import parse_request
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.rights import Denial, Lease, Want
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.specs import BudgetSpec, ProviderSpec, RoutingSpec, TargetSpec, TierSpec
 
 PICTURE = {"url": "data:image/png;base64," + "A" * 400_000}

@@ -7,8 +7,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from msgspec.structs import replace
 
 from exchange_world import CONNECT, RETRY, UNIX, World, chat, failure, policy, success, throttled
-from spendmesh_sidecar.core.breaker import PROBE_LEASE_SECONDS
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.failures.breaker import PROBE_LEASE_SECONDS
 from spendmesh_sidecar.core.outcome import broken
 from spendmesh_sidecar.core.specs import BreakerSpec, ConcurrencySpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Kind, Outcome, Respond, Step, Wait

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from spendmesh_sidecar.core.operations import RequestError, parse, parse_request, rewrite
 from spendmesh_sidecar.core.operations.strict_json import read_body
-from spendmesh_sidecar.core.usage import UsageChunkFilter, scanner
+from spendmesh_sidecar.core.usage.scanners import UsageChunkFilter, scanner
 from spendmesh_standin import tokens as standin_tokens
 
 CHAT = parse("POST", "/openai/v1/chat/completions").operation

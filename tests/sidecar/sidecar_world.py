@@ -20,10 +20,10 @@ from sidecar_manifests import NAMESPACE, budget, provider, retries, routing, sec
 from spendmesh_cli.children import Child
 from spendmesh_operator.clock import SystemClock
 from spendmesh_operator.control.hub import PolicyView
-from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.ledger.books.views import AccountView
 from spendmesh_operator.local import LocalControl, LocalPod
 from spendmesh_sidecar.clock import Clock
-from spendmesh_sidecar.core.ledger_view import AccountStatus, status as ledger_status
+from spendmesh_sidecar.core.ledger.view import AccountStatus, status as ledger_status
 from spendmesh_sidecar.keys import KeySource, StaticKeys
 from spendmesh_sidecar.policy import Policy, digest, encode
 from spendmesh_sidecar.process import Sidecar

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spendmesh_sidecar.addresses import forbidden
+from spendmesh_sidecar.upstream.addresses import forbidden
 
 
 @pytest.mark.parametrize(

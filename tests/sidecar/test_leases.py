@@ -14,12 +14,12 @@ from exchange_world import MONTH, USD, budget, limit
 from fake_bank import Bank
 from sidecar_beside import eventually
 from spendmesh_sidecar.clock import Clock
-from spendmesh_sidecar.control_client import ControlClient, ControlRefused
-from spendmesh_sidecar.core import waiting
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.ledger import Ledger
+from spendmesh_sidecar.control.client import ControlClient, ControlRefused
+from spendmesh_sidecar.control.leases import REPORTS_AT_ONCE, Leases
+from spendmesh_sidecar.core.ledger import waiting
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec, PerSpec
-from spendmesh_sidecar.leases import REPORTS_AT_ONCE, Leases
 from spendmesh_sidecar.protocol import MAX_WANTS, AccountRef, AcquireReply, AcquireRequest, ReportReply, ReportRequest
 
 pytestmark = pytest.mark.anyio

@@ -16,17 +16,17 @@ from msgspec.structs import replace
 from exchange_world import MONTH, MONTHLY
 from memory_log import HERE
 from spendmesh_sidecar.clock import Clock
-from spendmesh_sidecar.control_client import ControlClient
-from spendmesh_sidecar.core.charges import Charge, Quantities
-from spendmesh_sidecar.core.journal import AttemptRecord, LedgerUnwritable, Part, UnleasedRecord
-from spendmesh_sidecar.core.journal_frames import read_log
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.recovery import Here, records_of, restore
-from spendmesh_sidecar.core.rights import AccountState, Lease
-from spendmesh_sidecar.group_sync import GroupSync
-from spendmesh_sidecar.leases import Leases
-from spendmesh_sidecar.ledger_log import ASIDE, LOCK, LOG, LedgerLog, NoLog, StateUnusable
+from spendmesh_sidecar.control.client import ControlClient
+from spendmesh_sidecar.control.leases import Leases
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.journal import AttemptRecord, LedgerUnwritable, Part, UnleasedRecord
+from spendmesh_sidecar.core.ledger.journal_frames import read_log
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.recovery import Here, records_of, restore
+from spendmesh_sidecar.core.ledger.rights import AccountState, Lease
 from spendmesh_sidecar.protocol import ReportReply, ReportRequest
+from spendmesh_sidecar.state.group_sync import GroupSync
+from spendmesh_sidecar.state.ledger_log import ASIDE, LOCK, LOG, LedgerLog, NoLog, StateUnusable
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from spendmesh_sidecar.core.refusals import refuse
-from spendmesh_sidecar.core.stream_usage import OpenAIStream
 from spendmesh_sidecar.core.types import Refusal, Shortfall
+from spendmesh_sidecar.core.usage.streams import OpenAIStream
 from spendmesh_sidecar.metered import StreamEnded, covered, error_event
 
 pytestmark = pytest.mark.anyio

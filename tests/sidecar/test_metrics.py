@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from spendmesh_sidecar.core.types import Kind, Settlement, Usage
-from spendmesh_sidecar.metrics import MAX_MODELS, Metrics
+from spendmesh_sidecar.telemetry.metrics import MAX_MODELS, Metrics
 
 
 def test_the_reference_parser_reads_what_is_rendered() -> None:

@@ -14,9 +14,9 @@ from sidecar_beside import chat, eventually
 from sidecar_manifests import retries
 from sidecar_world import POD, World
 from spendmesh_operator.local import LocalPod
-from spendmesh_sidecar.control_client import ControlUnavailable
-from spendmesh_sidecar.core.client_retries import ClientRetries
-from spendmesh_sidecar.observer import AGAIN_SECONDS, REPAIR_SECONDS, Observer
+from spendmesh_sidecar.control.client import ControlUnavailable
+from spendmesh_sidecar.control.observer import AGAIN_SECONDS, REPAIR_SECONDS, Observer
+from spendmesh_sidecar.core.failures.client_retries import ClientRetries
 from spendmesh_sidecar.protocol import PATH_OBSERVATIONS, Ejection, Observations, SpentAccount
 from spendmesh_standin import FaultRule
 

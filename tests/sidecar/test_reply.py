@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from spendmesh_sidecar.downstream.listener import DataProtocol, DataServer
+from spendmesh_sidecar.downstream.reply import Reply
 from spendmesh_sidecar.errors import ClientGone
 from spendmesh_sidecar.limits import Limits
-from spendmesh_sidecar.listener import DataProtocol, DataServer
-from spendmesh_sidecar.reply import Reply
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ from sidecar_beside import chat, eventually
 from sidecar_manifests import budget
 from sidecar_world import World
 from spendmesh_cli.children import Child, ChildFailed
-from spendmesh_sidecar.core.journal import AttemptRecord, LeaseRecord, SettledRecord, VoidedRecord
-from spendmesh_sidecar.core.journal_frames import read_log
-from spendmesh_sidecar.ledger_log import ASIDE, LOG, LedgerLog
+from spendmesh_sidecar.core.ledger.journal import AttemptRecord, LeaseRecord, SettledRecord, VoidedRecord
+from spendmesh_sidecar.core.ledger.journal_frames import read_log
+from spendmesh_sidecar.state.ledger_log import ASIDE, LOG, LedgerLog
 from spendmesh_standin import FaultRule
 
 pytestmark = pytest.mark.anyio

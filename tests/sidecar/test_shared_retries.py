@@ -14,12 +14,12 @@ from sidecar_manifests import NAMESPACE, retries
 from sidecar_world import OPENAI_KEY, POD, World
 from spendmesh_operator.local import LocalPod
 from spendmesh_sidecar import protocol
-from spendmesh_sidecar.control_client import ControlUnavailable
-from spendmesh_sidecar.core.retry_share import SharedRetryBudget
+from spendmesh_sidecar.control.client import ControlUnavailable
+from spendmesh_sidecar.control.retry_shares import RetrySharing
+from spendmesh_sidecar.core.failures.retry_share import SharedRetryBudget
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.keys import StaticKeys
 from spendmesh_sidecar.process import Sidecar
-from spendmesh_sidecar.retry_shares import RetrySharing
 from spendmesh_sidecar.settings import Address, Settings
 from spendmesh_standin import FaultRule
 

@@ -11,11 +11,11 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.types import Decision, Kind, Operation, Settlement, Usage
-from spendmesh_sidecar.metrics import Metrics
-from spendmesh_sidecar.otlp import MAX_KEPT, Encoder
 from spendmesh_sidecar.settings import Settings
-from spendmesh_sidecar.spans import AttemptSpan, ExchangeSpan, TraceContext
-from spendmesh_sidecar.telemetry import MAX_QUEUED, REQUEST_SPANS, Telemetry
+from spendmesh_sidecar.telemetry.exporter import MAX_QUEUED, REQUEST_SPANS, Telemetry
+from spendmesh_sidecar.telemetry.metrics import Metrics
+from spendmesh_sidecar.telemetry.otlp import MAX_KEPT, Encoder
+from spendmesh_sidecar.telemetry.spans import AttemptSpan, ExchangeSpan, TraceContext
 
 CHAT = Operation("chat", "OpenAI", "POST", "/chat/completions", True, "chat")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

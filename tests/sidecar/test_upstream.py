@@ -18,9 +18,9 @@ import pytest
 from part_certificates import Authority
 from raw_provider import RawConnection, RawProvider, Script, answering, bytewise
 from sidecar_beside import eventually
-from spendmesh_sidecar.upstream import ConnectFailed, ConnectionCut, Upstream, UpstreamRequest
-from spendmesh_sidecar.upstream_connection import MAX_FIELD_BYTES, MAX_FIELDS, MAX_INTERIM
-from spendmesh_sidecar.upstream_pool import PooledUpstream
+from spendmesh_sidecar.upstream.connection import MAX_FIELD_BYTES, MAX_FIELDS, MAX_INTERIM
+from spendmesh_sidecar.upstream.pool import PooledUpstream
+from spendmesh_sidecar.upstream.wire import ConnectFailed, ConnectionCut, Upstream, UpstreamRequest
 
 pytestmark = pytest.mark.anyio
 

@@ -9,13 +9,13 @@ from random import Random
 from typing import Any, Final
 
 from exchange_world import CHAT, UNIX, price
-from spendmesh_sidecar.core.breaker import Breakers
-from spendmesh_sidecar.core.concurrency import Limiters
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.breaker import Breakers
+from spendmesh_sidecar.core.failures.concurrency import Limiters
+from spendmesh_sidecar.core.failures.restraints import Restraints
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.specs import ProviderSpec, RetrySpec, RoutingSpec, TargetSpec, TierSpec
 from spendmesh_sidecar.core.types import Attempt, Bounds, Kind, Outcome, ParsedRequest, Respond, Step, Usage, Wait
 from spendmesh_sidecar.policy import Policy

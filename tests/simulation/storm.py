@@ -16,13 +16,13 @@ from typing import Protocol
 
 from exchange_world import MONTH, ROUTING, chat, policy
 from fake_bank import Bank
-from spendmesh_sidecar.core.breaker import Breakers
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.retry_budget import RetryBudget
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
-from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
+from spendmesh_sidecar.core.failures.breaker import Breakers
+from spendmesh_sidecar.core.failures.retry_budget import RetryBudget
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.specs import BudgetSpec, RetrySpec, RoutingSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, Kind, ParsedRequest, Respond, Step, Wait
 from spendmesh_sidecar.policy import Policy

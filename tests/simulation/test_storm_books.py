@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from exchange_world import UNIX, USD
-from spendmesh_operator.ledger.accounts import Holder, HolderFenced, LimitInForce
-from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.core.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
+from spendmesh_operator.ledger.books.accounts import Holder, HolderFenced, LimitInForce
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_sidecar.core.ledger.rights import AccountRef, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 from spendmesh_sidecar.protocol import AcquireRequest, ReportRequest
 from storm import Storm, Weather

@@ -12,7 +12,7 @@ from spendmesh_operator.compile.economics import TargetPrice
 from spendmesh_operator.compile.model import Finding
 from spendmesh_operator.manifests import Limit, ModelBudget, Window
 from spendmesh_operator.manifests.override import Override
-from spendmesh_sidecar.core.charges import Subject, counts
+from spendmesh_sidecar.core.ledger.charges import Subject, counts
 from spendmesh_sidecar.core.specs import (
     MAX_VALUES,
     BudgetSpec,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from spendmesh_operator.compile.model import Finding
 from spendmesh_operator.compile.providers import price_of
 from spendmesh_operator.prices import BuiltInPrices
-from spendmesh_sidecar.core.money import format_nanos
+from spendmesh_sidecar.core.prices.money import format_nanos
 from spendmesh_sidecar.core.specs import ModelPrice, ProviderSpec, RoutingSpec, TierSpec, TokenPrices
 
 _Priced = list[tuple[str, TokenPrices]]

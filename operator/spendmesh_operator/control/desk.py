@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.control.people import Authorizer, BillQuery, CorrectionOrder
-from spendmesh_operator.ledger.accounts import BadRequest
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.serving import NotServing
-from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.ledger.books.accounts import BadRequest
+from spendmesh_operator.ledger.books.views import AccountView
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.coordinator.serving import NotServing
 from spendmesh_operator.status.bill import Bill, bill, exact_amount
 
 log = logging.getLogger("spendmesh.control")

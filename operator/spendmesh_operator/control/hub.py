@@ -16,7 +16,7 @@ import msgspec
 
 from spendmesh_operator.control.sightings import Sightings
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.operations import PolicyInForce
+from spendmesh_operator.ledger.coordinator.operations import PolicyInForce
 from spendmesh_sidecar.protocol import Ack, Observations, ReportReply
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from spendmesh_operator.control.sightings import HOW, Troubles
-from spendmesh_operator.ledger.milestones import standing
-from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.ledger.books.milestones import standing
+from spendmesh_operator.ledger.books.views import AccountView
 from spendmesh_operator.retries.pool import PoolView
-from spendmesh_sidecar.core.retry_grants import FULL_RETRY
+from spendmesh_sidecar.core.failures.retry_grants import FULL_RETRY
 
 
 class ControlMetrics:

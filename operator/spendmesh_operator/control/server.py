@@ -42,8 +42,8 @@ from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.control.stamping import Stamping
 from spendmesh_operator.control.streams import PolicyStream
 from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
-from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, LedgerError, NotYours
-from spendmesh_operator.ledger.coordinator import Coordinator
+from spendmesh_operator.ledger.books.accounts import BadRequest, HolderFenced, LedgerError, NotYours
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
     PATH_ACQUIRE,

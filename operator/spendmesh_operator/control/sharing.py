@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from spendmesh_operator.clock import Clock
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.accounts import BadRequest
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.serving import NotServing
+from spendmesh_operator.ledger.books.accounts import BadRequest
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.coordinator.serving import NotServing
 from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.retries.shares import RetryShares
 from spendmesh_sidecar.core.specs import RetrySpec

@@ -13,7 +13,7 @@ from spendmesh_operator.clock import Clock
 from spendmesh_operator.control.hub import Hub, PolicyView
 from spendmesh_operator.control.leader import LeaderClient, LeaderLink, LeaderUnreachable, StampQuery
 from spendmesh_operator.control.stamps import StampBook
-from spendmesh_operator.ledger.coordinator import Coordinator
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
 from spendmesh_sidecar.protocol import HEARTBEAT_SECONDS, Stamp
 
 UNSEEN: Final = Stamp(epoch=0, sequence=0)

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 from spendmesh_operator.index import ObjectKey
 from spendmesh_operator.kube import events
 from spendmesh_operator.kube.client import Kube
-from spendmesh_operator.ledger.accounts import LedgerError
-from spendmesh_operator.ledger.telling import Untold
+from spendmesh_operator.ledger.books.accounts import LedgerError
+from spendmesh_operator.ledger.coordinator.telling import Untold
 from spendmesh_operator.manifests import API_VERSION
 from spendmesh_operator.status.milestones import milestone_event
 

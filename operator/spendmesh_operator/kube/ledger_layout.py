@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from spendmesh_operator.ledger.store import Commit
+from spendmesh_operator.ledger.stores.base import Commit
 
 Document = dict[str, Any]
 

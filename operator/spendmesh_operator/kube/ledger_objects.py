@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from spendmesh_operator.kube.ledger_layout import Section, Shard, measure
-from spendmesh_operator.ledger import format_one
-from spendmesh_operator.ledger.store import Document, Fenced, Unavailable
+from spendmesh_operator.ledger.document import format_one
+from spendmesh_operator.ledger.stores.base import Document, Fenced, Unavailable
 from spendmesh_operator.manifests import API_VERSION
 
 Json = dict[str, Any]

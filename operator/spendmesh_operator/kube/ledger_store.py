@@ -30,8 +30,16 @@ from spendmesh_operator.kube.ledger_objects import (
     shard_name,
     whole_commits,
 )
-from spendmesh_operator.ledger import format_one
-from spendmesh_operator.ledger.store import Commit, Conflict, Document, Fenced, Stored, Unavailable, check_expected
+from spendmesh_operator.ledger.document import format_one
+from spendmesh_operator.ledger.stores.base import (
+    Commit,
+    Conflict,
+    Document,
+    Fenced,
+    Stored,
+    Unavailable,
+    check_expected,
+)
 
 Json = dict[str, Any]
 

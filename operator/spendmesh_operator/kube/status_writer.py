@@ -20,7 +20,7 @@ from spendmesh_operator.control.sightings import HEARD_ALL_SECONDS, Troubles
 from spendmesh_operator.index import KINDS, ObjectKey
 from spendmesh_operator.kube import events, paths
 from spendmesh_operator.kube.client import Kube, KubeError, NotFound
-from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.ledger.books.views import AccountView
 from spendmesh_operator.manifests import API_VERSION
 from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.retry_grants import MAX_CALLS_PER_SECOND, ShareGrant, ShareReport
+from spendmesh_sidecar.core.failures.retry_grants import MAX_CALLS_PER_SECOND, ShareGrant, ShareReport
 
 MAX_SHARE = 10_000_000
 """Hundredths of a retry that a report may claim to hold or to want."""

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from spendmesh_operator.retries.fairness import fair_parts
 from spendmesh_operator.retries.members import MAX_SHARE, Counted, Member
-from spendmesh_sidecar.core.retry_grants import FULL_RETRY, ShareGrant, ShareReport
+from spendmesh_sidecar.core.failures.retry_grants import FULL_RETRY, ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import RetrySpec
 
 LOST_SECONDS = 600.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from spendmesh_operator.retries.pool import Pool, PoolView
-from spendmesh_sidecar.core.retry_grants import ShareGrant, ShareReport
+from spendmesh_sidecar.core.failures.retry_grants import ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import RetrySpec
 
 Key = tuple[str, int]

@@ -8,12 +8,12 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from spendmesh_operator.ledger.accounts import BadRequest
-from spendmesh_operator.ledger.views import AccountView
+from spendmesh_operator.ledger.books.accounts import BadRequest
+from spendmesh_operator.ledger.books.views import AccountView
 from spendmesh_operator.status.books import limit_views
 from spendmesh_operator.status.budget import timestamp
 from spendmesh_operator.status.model import LimitView
-from spendmesh_sidecar.core.money import NANOS_PER_UNIT
+from spendmesh_sidecar.core.prices.money import NANOS_PER_UNIT
 from spendmesh_sidecar.core.specs import BudgetSpec, Unit
 
 HOLDERS_BILLED = 1000

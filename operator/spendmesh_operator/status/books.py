@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from spendmesh_operator.ledger.accounts import Correction
-from spendmesh_operator.ledger.milestones import QUARANTINE
-from spendmesh_operator.ledger.periods import counts_from, span_at
-from spendmesh_operator.ledger.views import AccountView, HolderView
+from spendmesh_operator.ledger.books.accounts import Correction
+from spendmesh_operator.ledger.books.milestones import QUARANTINE
+from spendmesh_operator.ledger.books.periods import counts_from, span_at
+from spendmesh_operator.ledger.books.views import AccountView, HolderView
 from spendmesh_operator.status.model import CorrectionLine, HolderLine, LimitView
-from spendmesh_sidecar.core.rights import meaning_of
+from spendmesh_sidecar.core.ledger.rights import meaning_of
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, WindowSpec
 
 HOLDERS_SHOWN: Final = 10

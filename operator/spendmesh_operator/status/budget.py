@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from spendmesh_operator.ledger.milestones import QUARANTINE_PERCENT
+from spendmesh_operator.ledger.books.milestones import QUARANTINE_PERCENT
 from spendmesh_operator.status.model import ConditionStatus, LimitView
-from spendmesh_sidecar.core.money import NANOS_PER_UNIT
+from spendmesh_sidecar.core.prices.money import NANOS_PER_UNIT
 
 _DECIMALS = (2, 4, 6, 9)
 REFERENCE_CHARACTERS = 128

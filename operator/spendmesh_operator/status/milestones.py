@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spendmesh_operator.ledger.milestones import EXHAUSTED, QUARANTINE
-from spendmesh_operator.ledger.telling import Untold
+from spendmesh_operator.ledger.books.milestones import EXHAUSTED, QUARANTINE
+from spendmesh_operator.ledger.coordinator.telling import Untold
 from spendmesh_operator.status.books import used_view
 from spendmesh_operator.status.budget import quarantine_words, stage_words
 from spendmesh_operator.status.model import EventDraft, LimitView

@@ -8,7 +8,7 @@ from typing import Any
 
 from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.status.budget import timestamp
-from spendmesh_sidecar.core.retry_grants import FULL_RETRY
+from spendmesh_sidecar.core.failures.retry_grants import FULL_RETRY
 
 
 def shared_pool(name: str, pools: Iterable[PoolView]) -> PoolView | None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from spendmesh_sidecar.core.charges import Subject
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import ceilings, clamp, stepped
+from spendmesh_sidecar.core.ledger.charges import Subject
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.view import ceilings, clamp, stepped
 from spendmesh_sidecar.core.needs import Needs, needs_of
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.operations.fields import refused
 from spendmesh_sidecar.core.output_field import output_field
 from spendmesh_sidecar.core.policy_view import PolicyView
-from spendmesh_sidecar.core.prices import Pricing, never_dearer, unpriced_tiers
+from spendmesh_sidecar.core.prices.costs import Pricing, never_dearer, unpriced_tiers
 from spendmesh_sidecar.core.refusals import refuse
 from spendmesh_sidecar.core.router import Candidate, Ceiling, PassedOver, Route, as_asked, route
 from spendmesh_sidecar.core.shape import Shape, shape_of

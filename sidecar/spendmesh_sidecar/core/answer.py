@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from spendmesh_sidecar.core.admission import Plan
 from spendmesh_sidecar.core.attempts import Attempts
-from spendmesh_sidecar.core.money import format_nanos
+from spendmesh_sidecar.core.failures.retry_rules import UNPAID_FOR
 from spendmesh_sidecar.core.policy_view import PolicyView
+from spendmesh_sidecar.core.prices.money import format_nanos
 from spendmesh_sidecar.core.refusals import refuse, retries_unpaid, unwritable
-from spendmesh_sidecar.core.retry_rules import UNPAID_FOR
 from spendmesh_sidecar.core.specs import ProviderSpec
 from spendmesh_sidecar.core.types import Decision, Kind, Outcome, Refusal, Settlement
 

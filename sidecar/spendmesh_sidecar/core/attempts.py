@@ -17,17 +17,17 @@ from typing import Literal
 from msgspec import Struct
 
 from spendmesh_sidecar.core.admission import Priced
-from spendmesh_sidecar.core.backoff import HINT_JITTER, after_hint, backoff
-from spendmesh_sidecar.core.breaker import Permit, Rng
-from spendmesh_sidecar.core.error_classes import TREATMENTS, Weight
+from spendmesh_sidecar.core.failures.backoff import HINT_JITTER, after_hint, backoff
+from spendmesh_sidecar.core.failures.breaker import Permit, Rng
+from spendmesh_sidecar.core.failures.error_classes import TREATMENTS, Weight
+from spendmesh_sidecar.core.failures.restraints import SHORTEST_PAUSE_SECONDS, Restraints
+from spendmesh_sidecar.core.failures.retry_budget import RetryBudget, Withdrawal
+from spendmesh_sidecar.core.failures.retry_rules import Denied, hint_of, retryable, weight_of
+from spendmesh_sidecar.core.failures.target_health import TargetHealth
+from spendmesh_sidecar.core.ledger.reservation import WorstCost
 from spendmesh_sidecar.core.refusals import client_retry_unpaid
-from spendmesh_sidecar.core.reservation import WorstCost
-from spendmesh_sidecar.core.restraints import SHORTEST_PAUSE_SECONDS, Restraints
-from spendmesh_sidecar.core.retry_budget import RetryBudget, Withdrawal
-from spendmesh_sidecar.core.retry_rules import Denied, hint_of, retryable, weight_of
 from spendmesh_sidecar.core.router import PassedOver
 from spendmesh_sidecar.core.specs import RetrySpec
-from spendmesh_sidecar.core.target_health import TargetHealth
 from spendmesh_sidecar.core.types import Kind, Outcome, Refusal
 
 ClientRetry = Literal["", "charged", "counted", "denied"]

@@ -9,31 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spendmesh_sidecar.core import waiting
 from spendmesh_sidecar.core.admission import Plan, admit, enforced, subject_of
 from spendmesh_sidecar.core.answer import decide, no_answer, response_headers
 from spendmesh_sidecar.core.attempts import Attempts, ClientRetry
-from spendmesh_sidecar.core.breaker import Breakers, Rng
 from spendmesh_sidecar.core.call_times import call_times
-from spendmesh_sidecar.core.concurrency import Limiters
-from spendmesh_sidecar.core.expectation import expecting
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.ledger_view import still_in_flight, tightest_left
-from spendmesh_sidecar.core.metering import Meter, meter_of
+from spendmesh_sidecar.core.failures.breaker import Breakers, Rng
+from spendmesh_sidecar.core.failures.concurrency import Limiters
+from spendmesh_sidecar.core.failures.restraints import Restraints
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.retry_rules import final
+from spendmesh_sidecar.core.failures.shadow_retries import Shadow, ShadowRetries, shadow_of
+from spendmesh_sidecar.core.failures.target_health import TargetHealth
+from spendmesh_sidecar.core.ledger import waiting
+from spendmesh_sidecar.core.ledger.expectation import expecting
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.metering import Meter, meter_of
+from spendmesh_sidecar.core.ledger.reservation import Booked, Booking, WorstCost, worst_cost_of
+from spendmesh_sidecar.core.ledger.rights import Denial
+from spendmesh_sidecar.core.ledger.view import still_in_flight, tightest_left
+from spendmesh_sidecar.core.ledger.waiting import Waits
 from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
 from spendmesh_sidecar.core.policy_view import PolicyView
-from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, out_of_time, unanswered
-from spendmesh_sidecar.core.reservation import Booked, Booking, WorstCost, worst_cost_of
-from spendmesh_sidecar.core.restraints import Restraints
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
-from spendmesh_sidecar.core.retry_rules import final
-from spendmesh_sidecar.core.rights import Denial
 from spendmesh_sidecar.core.router import PassedOver, Route
 from spendmesh_sidecar.core.sending import attempt_step
 from spendmesh_sidecar.core.settlement import Flight, bill
-from spendmesh_sidecar.core.shadow_retries import Shadow, ShadowRetries, shadow_of
-from spendmesh_sidecar.core.target_health import TargetHealth
 from spendmesh_sidecar.core.types import (
     Acquire,
     Decision,
@@ -47,7 +48,6 @@ from spendmesh_sidecar.core.types import (
     Step,
     Wait,
 )
-from spendmesh_sidecar.core.waiting import Waits
 
 
 class Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from spendmesh_sidecar.core.charges import Subject, counts
+from spendmesh_sidecar.core.ledger.charges import Subject, counts
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec
 

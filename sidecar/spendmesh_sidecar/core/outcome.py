@@ -13,13 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.billing import CHARGES, Charge, ChargeRule
-from spendmesh_sidecar.core.error_body import read_error
-from spendmesh_sidecar.core.error_classes import INSIDE, error_class
-from spendmesh_sidecar.core.hints import Headers, waiting_hint
-from spendmesh_sidecar.core.observation import Observation
-from spendmesh_sidecar.core.prices import worst_tokens
+from spendmesh_sidecar.core.failures.error_body import read_error
+from spendmesh_sidecar.core.failures.error_classes import INSIDE, error_class
+from spendmesh_sidecar.core.failures.hints import Headers, waiting_hint
+from spendmesh_sidecar.core.prices.costs import worst_tokens
 from spendmesh_sidecar.core.specs import Dialect, ModelPrice
 from spendmesh_sidecar.core.types import Bounds, Kind, Outcome, Usage
+from spendmesh_sidecar.core.usage.observation import Observation
 
 MAX_TOKEN_BYTES = 128
 """The longest token of any published vocabulary (o200k_base has one of 128 spaces): fewer tokens than

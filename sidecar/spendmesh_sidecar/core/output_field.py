@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from spendmesh_sidecar.core.once import once
-from spendmesh_sidecar.core.prices import Pricing
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.shape import Shape
 from spendmesh_sidecar.core.specs import ProviderSpec
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spendmesh_sidecar.core.money import NANOS_PER_UNIT, format_nanos
-from spendmesh_sidecar.core.rights import AccountState, Denial
+from spendmesh_sidecar.core.ledger.rights import AccountState, Denial
+from spendmesh_sidecar.core.prices.money import NANOS_PER_UNIT, format_nanos
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, RetrySpec
 from spendmesh_sidecar.core.types import Outcome, Refusal, Shortfall
 

@@ -12,11 +12,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spendmesh_sidecar.core.admission import Priced
-from spendmesh_sidecar.core.breaker import Permit
-from spendmesh_sidecar.core.charges import Quantities
+from spendmesh_sidecar.core.failures.breaker import Permit
+from spendmesh_sidecar.core.ledger.charges import Quantities
+from spendmesh_sidecar.core.ledger.reservation import Booked
 from spendmesh_sidecar.core.outcome import actual, estimate
-from spendmesh_sidecar.core.prices import Pricing, cost, worst_tokens
-from spendmesh_sidecar.core.reservation import Booked
+from spendmesh_sidecar.core.prices.costs import Pricing, cost, worst_tokens
 from spendmesh_sidecar.core.specs import ModelPrice
 from spendmesh_sidecar.core.types import Bounds, Outcome, ParsedRequest, Settlement, Usage
 

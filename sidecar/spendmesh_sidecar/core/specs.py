@@ -1,7 +1,7 @@
 """
 What a policy says, as frozen data: the vocabulary that decisions in `core` take and `policy` carries.
 
-Names are those of the kinds (contract §1) in snake_case; amounts are integers (`core.money`), durations
+Names are those of the kinds (contract §1) in snake_case; amounts are integers (`core.prices.money`), durations
 milliseconds. Nothing here decides, and nothing here knows Kubernetes.
 """
 
@@ -9,15 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spendmesh_sidecar.core.price_specs import (
-    ListedModel as ListedModel,
-    ModelMatch as ModelMatch,
-    ModelPrice as ModelPrice,
-    PriceList as PriceList,
-    PriceRow as PriceRow,
-    TokenPrices as TokenPrices,
-)
-from spendmesh_sidecar.core.retry_specs import (
+from spendmesh_sidecar.core.failures.retry_specs import (
     BreakerSpec as BreakerSpec,
     ClusterShareSpec as ClusterShareSpec,
     ConcurrencySpec as ConcurrencySpec,
@@ -27,6 +19,14 @@ from spendmesh_sidecar.core.retry_specs import (
     RetrySpec as RetrySpec,
     TimeoutSpec as TimeoutSpec,
     WeightSpec as WeightSpec,
+)
+from spendmesh_sidecar.core.prices.specs import (
+    ListedModel as ListedModel,
+    ModelMatch as ModelMatch,
+    ModelPrice as ModelPrice,
+    PriceList as PriceList,
+    PriceRow as PriceRow,
+    TokenPrices as TokenPrices,
 )
 from spendmesh_sidecar.core.spec_base import (
     Dialect as Dialect,

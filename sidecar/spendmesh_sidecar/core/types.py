@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
-from spendmesh_sidecar.core.rights import AccountRef
+from spendmesh_sidecar.core.ledger.rights import AccountRef
 from spendmesh_sidecar.core.specs import Dialect, OperationName, ProviderSpec, TargetSpec
 
 # --- the request ------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class Kind(Enum):
-    """How an attempt ended (`core.error_classes`). The first seven come from the provider's answer."""
+    """How an attempt ended (`core.failures.error_classes`). The first seven come from the provider's answer."""
 
     SUCCESS = "success"
     THROTTLED = "throttled"

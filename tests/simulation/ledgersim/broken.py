@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from msgspec.structs import replace as changed
 
 from ledgersim.sidecar import WatchedLedger
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.coordinator import Coordinator
-from spendmesh_operator.ledger.writer import Writer
-from spendmesh_sidecar.core.journal import VoidedRecord
-from spendmesh_sidecar.core.journal_frames import encode_frame
-from spendmesh_sidecar.core.recovery import Here, Recovered, recover
-from spendmesh_sidecar.core.rights import Lease, LeaseReport, LeaseState
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.coordinator.writer import Writer
+from spendmesh_sidecar.core.ledger.journal import VoidedRecord
+from spendmesh_sidecar.core.ledger.journal_frames import encode_frame
+from spendmesh_sidecar.core.ledger.recovery import Here, Recovered, recover
+from spendmesh_sidecar.core.ledger.rights import Lease, LeaseReport, LeaseState
 from spendmesh_sidecar.protocol import ReportReply, ReportRequest
 
 T = TypeVar("T")

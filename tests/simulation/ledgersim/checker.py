@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ledgersim.durable import DurableChecks, Track
 from ledgersim.rows import Violation as Violation
-from spendmesh_operator.ledger.accounts import AccountKey
-from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_operator.ledger.books.accounts import AccountKey
 from spendmesh_sidecar.core.exchange import LEASE_WAIT_SECONDS
-from spendmesh_sidecar.core.partitions import OTHER
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.partitions import OTHER
 from spendmesh_sidecar.protocol import AcquireReply
 
 if TYPE_CHECKING:

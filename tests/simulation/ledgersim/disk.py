@@ -15,10 +15,10 @@ from typing import Any
 
 from ledgersim.loop import ProcessLoop, Scheduler
 from ledgersim.network import Network
-from spendmesh_operator.ledger.accounts import Account, AccountKey
-from spendmesh_operator.ledger.books import Books
-from spendmesh_operator.ledger.document import HEAD, decode, section_name
-from spendmesh_operator.ledger.store import (
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.document.sections import HEAD, decode, section_name
+from spendmesh_operator.ledger.stores.base import (
     Commit,
     Conflict,
     Document,

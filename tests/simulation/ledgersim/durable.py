@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ledgersim.rows import RowChecks, granted_of
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Lease
-from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.core.partitions import OTHER
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey, Lease
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_sidecar.core.ledger.partitions import OTHER
 from spendmesh_sidecar.core.specs import LimitSpec
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ FIRST_SEEDS = 12
 _BOOKS = ("books_grants", "books_limits", "books_quarantine", "books_reports")
 _LEDGER = ("ledger", "lease", "exchange_budgets", "recovery")
 LAWS = {
-    "ledger/books": (
+    "books/books": (
         *_BOOKS,
         "books_revision",
         "coordinator",
@@ -39,9 +39,9 @@ LAWS = {
         "ledger_document",
         "forecast",
     ),
-    "ledger/granting": ("holdings", *_BOOKS, "books_overrides", "books_silence", "books_rolling", "small_budget"),
-    "ledger/grants": ("grant_sizes", *_BOOKS, "books_silence", "books_rolling", "books_overrides", "small_budget"),
-    "ledger/holdings": (
+    "books/granting": ("holdings", *_BOOKS, "books_overrides", "books_silence", "books_rolling", "small_budget"),
+    "books/grants": ("grant_sizes", *_BOOKS, "books_silence", "books_rolling", "books_overrides", "small_budget"),
+    "books/holdings": (
         "holdings",
         "books_revision",
         *_BOOKS,
@@ -50,18 +50,18 @@ LAWS = {
         "coordinator",
         "books_partitions",
     ),
-    "ledger/reporting": (*_BOOKS, "books_silence", "books_overrides"),
-    "ledger/merging": ("merging", *_BOOKS),
-    "ledger/accounts": ("holdings", *_BOOKS, "ledger_document", "correcting", "milestones"),
-    "ledger/held": ("holdings", *_BOOKS, "books_silence"),
-    "ledger/pods": ("pods", *_BOOKS, "coordinator", "ledger_document"),
-    "ledger/periods": ("periods",),
-    "ledger/rolling": ("rolling_rows", "books_rolling"),
-    "ledger/partitions": ("holdings", "books_partitions"),
-    "core/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
-    "core/lease_reports": _LEDGER,
-    "core/lease": (*_LEDGER, "override_leases", "silence"),
-    "core/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
+    "books/reporting": (*_BOOKS, "books_silence", "books_overrides"),
+    "books/merging": ("merging", *_BOOKS),
+    "books/accounts": ("holdings", *_BOOKS, "ledger_document", "correcting", "milestones"),
+    "books/held": ("holdings", *_BOOKS, "books_silence"),
+    "books/pods": ("pods", *_BOOKS, "coordinator", "ledger_document"),
+    "books/periods": ("periods",),
+    "books/rolling": ("rolling_rows", "books_rolling"),
+    "books/partitions": ("holdings", "books_partitions"),
+    "ledger/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
+    "ledger/lease_reports": _LEDGER,
+    "ledger/lease": (*_LEDGER, "override_leases", "silence"),
+    "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""
 FAST = "not 500-5000 and not 200-2500 and not ten_thousand"

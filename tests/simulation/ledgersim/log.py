@@ -12,9 +12,9 @@ from collections.abc import Callable
 from random import Random
 
 from ledgersim.loop import ProcessLoop
-from spendmesh_sidecar.core.journal import Record
-from spendmesh_sidecar.core.journal_frames import MAGIC, encode_frame
-from spendmesh_sidecar.core.recovery import Here
+from spendmesh_sidecar.core.ledger.journal import Record
+from spendmesh_sidecar.core.ledger.journal_frames import MAGIC, encode_frame
+from spendmesh_sidecar.core.ledger.recovery import Here
 
 GROUP_SECONDS = 0.05
 """Longer than the product waits: more is lost."""

@@ -17,7 +17,7 @@ from types import CodeType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-OPERATOR, SIDECAR = "operator/spendmesh_operator/ledger", "sidecar/spendmesh_sidecar/core"
+OPERATOR, SIDECAR = "operator/spendmesh_operator/ledger/books", "sidecar/spendmesh_sidecar/core/ledger"
 FILES = (
     *(
         f"{OPERATOR}/{name}.py"

@@ -13,7 +13,7 @@ from ledgersim.log import SimLog
 from ledgersim.loop import ProcessLoop
 from ledgersim.sidecar import Sidecar
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_sidecar.core.recovery import Abandoned, Here, Recovered, records_of, restore
+from spendmesh_sidecar.core.ledger.recovery import Abandoned, Here, Recovered, records_of, restore
 
 if TYPE_CHECKING:
     from ledgersim.world import World

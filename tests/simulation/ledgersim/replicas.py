@@ -15,9 +15,9 @@ from ledgersim.disk import DOMAIN, DiskClient
 from ledgersim.loop import ProcessLoop
 from ledgersim.terms import Terms, budgets
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.accounts import LedgerError
-from spendmesh_operator.ledger.coordinator import CoordinatorSettings
-from spendmesh_operator.ledger.store import LedgerStoreError
+from spendmesh_operator.ledger.books.accounts import LedgerError
+from spendmesh_operator.ledger.coordinator.coordinator import CoordinatorSettings
+from spendmesh_operator.ledger.stores.base import LedgerStoreError
 from spendmesh_sidecar.policy import Policy
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ledgersim.terms import budgets
-from spendmesh_operator.ledger.accounts import Account, AccountKey, Lease
-from spendmesh_operator.ledger.books import Books
-from spendmesh_sidecar.core.partitions import OTHER
+from spendmesh_operator.ledger.books.accounts import Account, AccountKey, Lease
+from spendmesh_operator.ledger.books.books import Books
+from spendmesh_sidecar.core.ledger.partitions import OTHER
 from spendmesh_sidecar.protocol import AccountRef
 
 if TYPE_CHECKING:

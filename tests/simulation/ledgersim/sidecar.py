@@ -19,17 +19,18 @@ from ledgersim.network import Broken
 from ledgersim.terms import Terms, group_of, policy_of
 from ledgersim.workload import Call
 from spendmesh_operator.identity import PodIdentity
-from spendmesh_operator.ledger.accounts import BadRequest, HolderFenced, NotYours
-from spendmesh_operator.ledger.serving import NotServing
+from spendmesh_operator.ledger.books.accounts import BadRequest, HolderFenced, NotYours
+from spendmesh_operator.ledger.coordinator.serving import NotServing
 from spendmesh_sidecar import protocol
-from spendmesh_sidecar.control_client import CALL_SECONDS, ControlRefused, ControlUnavailable
-from spendmesh_sidecar.core.breaker import Breakers
-from spendmesh_sidecar.core.charges import Charge, Quantities
+from spendmesh_sidecar.control.client import CALL_SECONDS, ControlRefused, ControlUnavailable
+from spendmesh_sidecar.control.leases import Leases
 from spendmesh_sidecar.core.exchange import Exchange
-from spendmesh_sidecar.core.journal import Journal
-from spendmesh_sidecar.core.ledger import Ledger
-from spendmesh_sidecar.core.prices import Pricing
-from spendmesh_sidecar.core.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.failures.breaker import Breakers
+from spendmesh_sidecar.core.failures.retry_budgets import RetryBudgets
+from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
+from spendmesh_sidecar.core.ledger.journal import Journal
+from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.types import (
     Acquire,
     Attempt,
@@ -42,7 +43,6 @@ from spendmesh_sidecar.core.types import (
     Shortfall,
     Wait,
 )
-from spendmesh_sidecar.leases import Leases
 
 if TYPE_CHECKING:
     from ledgersim.world import World

@@ -11,7 +11,7 @@ from random import Random
 
 from ledgersim.faults import FAULTS
 from ledgersim.terms import MAX_OUTPUT_TOKENS, Terms
-from spendmesh_sidecar.core.recovery import Durability
+from spendmesh_sidecar.core.ledger.recovery import Durability
 
 BOUNDARIES = (
     ("Etc/UTC", 1_767_607_200),  # 2026-01-05T10:00Z, a full hour

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from exchange_driver import Driver, Pod
 from spendmesh_operator.retries.shares import RetryShares
-from spendmesh_sidecar.core.retry_share import SharedRetryBudget
-from spendmesh_sidecar.retry_shares import EARLY_SECONDS, JITTER, LOOK_SECONDS
+from spendmesh_sidecar.control.retry_shares import EARLY_SECONDS, JITTER, LOOK_SECONDS
+from spendmesh_sidecar.core.failures.retry_share import SharedRetryBudget
 
 
 @dataclass

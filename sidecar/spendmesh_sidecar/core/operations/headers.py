@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
-from spendmesh_sidecar.core.hints import Headers as Headers, number
+from spendmesh_sidecar.core.failures.hints import Headers as Headers, number
 from spendmesh_sidecar.core.operations.errors import invalid
 from spendmesh_sidecar.core.specs import Dialect
 from spendmesh_sidecar.core.types import Hints

@@ -1,0 +1,1 @@
+"""The one process that serves the books: questions in, what is durable out."""

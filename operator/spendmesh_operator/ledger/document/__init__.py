@@ -1,0 +1,1 @@
+"""The books as named sections of JSON, and back."""

@@ -1,0 +1,1 @@
+"""Where the books are kept; each store is compare-and-swap on sections."""

@@ -1,0 +1,1 @@
+"""The way to the control server: policy down; rights, use and what is seen up."""

@@ -1,0 +1,1 @@
+"""Calls that get the answer of another one: which, and what is kept for that."""

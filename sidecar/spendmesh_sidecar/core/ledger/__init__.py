@@ -1,0 +1,1 @@
+"""Rights that this sidecar holds, and what each attempt takes from them."""

@@ -1,0 +1,1 @@
+"""Usage out of the bytes of an answer, while they pass."""

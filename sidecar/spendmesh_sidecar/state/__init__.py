@@ -1,0 +1,1 @@
+"""The sidecar's write-ahead log as a file."""

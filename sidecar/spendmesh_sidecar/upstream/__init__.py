@@ -1,0 +1,1 @@
+"""The way to a provider: one attempt over kept-alive connections of our own."""
