@@ -108,26 +108,26 @@ def test_rights_for_the_next_period_are_asked_for_once() -> None:
     assert account.wants(0.0, 0.0) == []
 
 
-def lacking(*calls: tuple[int, int]) -> tuple[Shortfall, ...]:
-    return tuple(Shortfall("team-a/team", "monthly", need, want) for need, want in calls)
+def lacking(*calls: tuple[int, int, int]) -> tuple[Shortfall, ...]:
+    return tuple(Shortfall("team-a/team", "monthly", need, want, amount=amount) for need, want, amount in calls)
 
 
 @pytest.mark.parametrize(
-    ("calls", "promised", "need", "want"),
+    ("calls", "need", "want"),
     [
-        pytest.param([(50, 50)], False, 50, 200, id="what one lacks, and room for one more"),
-        pytest.param([(50, 50)], True, 150, 200, id="all of it where the rest is promised"),
-        pytest.param([(50, 50), (80, 80)], False, 230, 410, id="only one of two finds what is free"),
-        pytest.param([(1, 1), (0, 30)], False, 1, 261, id="who needs nothing takes nothing"),
-        pytest.param([(0, 30)], False, 0, 160, id="nobody needs anything"),
+        pytest.param([(50, 50, 150)], 50, 100, id="what one lacks, and room for one more"),
+        pytest.param(
+            [(50, 50, 150), (80, 80, 80)], 130, 210, id="what each lacks: the second has nothing that is free"
+        ),
+        pytest.param([(50, 50, 300)], 200, 200, id="what was free when it came is gone"),
+        pytest.param([(50, 50, 151)], 51, 100, id="or one of it"),
+        pytest.param([(0, 30, 20)], 0, 60, id="nobody needs anything"),
     ],
 )
-def test_calls_that_wait_are_asked_for_together(
-    calls: list[tuple[int, int]], promised: bool, need: int, want: int
-) -> None:
-    """100 are free; each call's own reckoning has them."""
+def test_calls_that_wait_are_asked_for_together(calls: list[tuple[int, int, int]], need: int, want: int) -> None:
+    """100 are free."""
     account = account_of(book(granted=100), spec=replace(SPEC, amount=10_000))
-    asked = account.want_for(lacking(*calls), 0.0, promised=promised)
+    asked = account.want_for(lacking(*calls), 0.0)
     assert (asked.need, asked.want) == (need, want)
 
 
