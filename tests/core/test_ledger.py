@@ -261,6 +261,16 @@ def test_sidecars_ask_for_the_next_period_at_different_moments() -> None:
     assert min(moments) < 1_000 - 1.5 * NEXT_PERIOD_LEAD_SECONDS, "over all of the lead"
 
 
+@pytest.mark.parametrize(("amount", "crowds"), [(50, False), (51, True)])
+def test_a_call_leaves_what_calls_that_wait_need(amount: int, *, crowds: bool) -> None:
+    """100 are free, and 50 are awaited: 10 of them are promised to one, which still are free."""
+    ledger = funded(100)
+    account = ledger.find(MONTH, 0.0)
+    assert account is not None
+    account.awaited, account.promised = 50, 10
+    assert ledger.crowds(charge(amount), 0.0) == crowds
+
+
 class CountedLog(NoJournal):
     """A log that only counts who is in a hurry."""
 
