@@ -108,24 +108,26 @@ def test_rights_for_the_next_period_are_asked_for_once() -> None:
     assert account.wants(0.0, 0.0) == []
 
 
+def lacking(*calls: tuple[int, int, int]) -> tuple[Shortfall, ...]:
+    return tuple(Shortfall("team-a/team", "monthly", need, want, amount=amount) for need, want, amount in calls)
+
+
 @pytest.mark.parametrize(
-    ("free", "calls", "need", "want"),
+    ("calls", "need", "want"),
     [
-        pytest.param(100, [(50, 50, 150)], 50, 100, id="what one lacks, and room for one more"),
-        pytest.param(100, [(50, 60, 150), (80, 90, 180)], 230, 240, id="only one of two finds what is free"),
-        pytest.param(100, [(50, 50, 50)], 50, 100, id="what was free is more now"),
-        pytest.param(100, [(1, 1, 101), (0, 30, 90)], 91, 91, id="who needs nothing takes what is free"),
-        pytest.param(100, [(0, 30, 90)], 0, 60, id="nobody needs anything"),
-        pytest.param(40, [(1, 1, 41)], 1, 60, id="demand ahead: a hundredth of the limit"),
+        pytest.param([(50, 50, 150)], 50, 100, id="what one lacks, and room for one more"),
+        pytest.param(
+            [(50, 50, 150), (80, 80, 80)], 130, 210, id="what each lacks: the second has nothing that is free"
+        ),
+        pytest.param([(50, 50, 300)], 200, 200, id="what was free when it came is gone"),
+        pytest.param([(50, 50, 151)], 51, 100, id="or one of it"),
+        pytest.param([(0, 30, 20)], 0, 60, id="nobody needs anything"),
     ],
 )
-def test_calls_that_wait_are_asked_for_together(
-    free: int, calls: list[tuple[int, int, int]], need: int, want: int
-) -> None:
-    """Of each: what it lacks, what would be useful, and all that it takes."""
-    lacking = tuple(Shortfall("team-a/team", "monthly", *numbers[:2], amount=numbers[2]) for numbers in calls)
-    account = account_of(book(granted=free), spec=replace(SPEC, amount=10_000))
-    asked = account.want_for(lacking, 0.0)
+def test_calls_that_wait_are_asked_for_together(calls: list[tuple[int, int, int]], need: int, want: int) -> None:
+    """100 are free."""
+    account = account_of(book(granted=100), spec=replace(SPEC, amount=10_000))
+    asked = account.want_for(lacking(*calls), 0.0)
     assert (asked.need, asked.want) == (need, want)
 
 
