@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
 from spendmesh_operator.clock import Clock
-from spendmesh_operator.control.auth import Authenticator, AuthError, Forbidden, Unauthenticated
+from spendmesh_operator.control.auth import Authenticator, Forbidden
 from spendmesh_operator.control.desk import PeopleDesk
 from spendmesh_operator.control.hub import Hub
 from spendmesh_operator.control.leader import (
@@ -26,8 +24,17 @@ from spendmesh_operator.control.leader import (
     PATH_STAMP,
     LeaderClient,
     LeaderLink,
-    LeaderUnreachable,
     StampQuery,
+)
+from spendmesh_operator.control.messages import (
+    MAX_BODY_BYTES,
+    answer,
+    answer_errors,
+    bearer,
+    body_of,
+    decode,
+    error,
+    stream_query,
 )
 from spendmesh_operator.control.metrics import ControlMetrics
 from spendmesh_operator.control.people import (
@@ -42,7 +49,7 @@ from spendmesh_operator.control.sharing import RetryDesk
 from spendmesh_operator.control.stamping import Stamping
 from spendmesh_operator.control.streams import PolicyStream
 from spendmesh_operator.identity import PodIdentity, ReplicaIdentity
-from spendmesh_operator.ledger.books.accounts import BadRequest, HolderFenced, LedgerError, NotYours
+from spendmesh_operator.ledger.books.accounts import LedgerError
 from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
 from spendmesh_sidecar.protocol import (
     PATH_ACK,
@@ -58,21 +65,13 @@ from spendmesh_sidecar.protocol import (
     ReportRequest,
     ShareRequest,
     Stamp,
-    StreamQuery,
 )
 
 log = logging.getLogger("spendmesh.control")
 
-MAX_BODY_BYTES = 512 * 1024
-"""A report of 1,000 leases has about 300 KiB; aiohttp's own default is 1 MiB."""
-BODY_SECONDS = 5.0
-"""A sidecar gives a call up after as long."""
 KNOWN_SECONDS = 4.0
 """How long a pod may take to appear in the informer (contract §3: at most 5 s), within the sidecar's patience."""
 SHUTDOWN_SECONDS = 5.0
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-M = TypeVar("M", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ControlServer:
 
     def app(self) -> web.Application:
         """Routes, limits and shutdown."""
-        app = web.Application(middlewares=[_answer_errors], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[answer_errors], client_max_size=MAX_BODY_BYTES)
         app.router.add_get(PATH_STREAM, self._stream)
         app.router.add_get(PATH_PRICE_TABLE, self._price_table)
         app.router.add_post(PATH_ACK, self._ack)
@@ -131,9 +130,9 @@ class ControlServer:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        query = _stream_query(request)
+        query = stream_query(request)
         if await self._parts.hub.wait_known(pod, KNOWN_SECONDS) is None:
-            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+            return error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
         await response.prepare(request)
         metrics = self._parts.metrics
@@ -142,10 +141,10 @@ class ControlServer:
         try:
             stream = PolicyStream(self._parts.hub, self._stamping, self._draining, self._parts.rng)
             await stream.serve(response, pod, query)
-        except (ConnectionError, TimeoutError) as error:
-            log.debug("stream of %s/%s ended: %s", pod.namespace, pod.name, type(error).__name__)
-        except LedgerError as error:
-            log.info("stream of %s/%s ended: %s", pod.namespace, pod.name, error)
+        except (ConnectionError, TimeoutError) as lost:
+            log.debug("stream of %s/%s ended: %s", pod.namespace, pod.name, type(lost).__name__)
+        except LedgerError as stopped:
+            log.info("stream of %s/%s ended: %s", pod.namespace, pod.name, stopped)
         finally:
             if metrics is not None:
                 metrics.streams.dec()
@@ -155,13 +154,13 @@ class ControlServer:
         await self._identify(request)
         table = self._parts.hub.view.price_tables.get(request.match_info["digest"])
         if table is None:
-            return _error(404, "no policy here names this price table (any more): wait for the next snapshot")
+            return error(404, "no policy here names this price table (any more): wait for the next snapshot")
         return web.Response(body=table, content_type="application/json")
 
     async def _ack(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        body = await _body(request)
-        ack = _decode(body, Ack)
+        body = await body_of(request)
+        ack = decode(body, Ack)
         self._parts.hub.acknowledge(pod, ack)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_ACK, body)
@@ -171,83 +170,83 @@ class ControlServer:
         identity = await self._identify(request)
         if not isinstance(identity, ReplicaIdentity):
             raise Forbidden("only replicas of the operator may ask for stamps")
-        query = _decode(await _body(request), StampQuery)
+        query = decode(await body_of(request), StampQuery)
         if not self._stamping.leads:
-            return _error(503, "this replica is not the leader: retry")
+            return error(503, "this replica is not the leader: retry")
         seen = Stamp(epoch=query.seen_epoch, sequence=query.seen_sequence)
         stamp = await self._stamping.own_stamp(query.digest, seen)
         if stamp is None:
-            return _error(404, "this policy is not in force at the leader (yet)")
+            return error(404, "this policy is not in force at the leader (yet)")
         return web.Response(body=msgspec.json.encode(stamp), content_type="application/json")
 
     # --- rights -------------------------------------------------------------------------------------------
 
     async def _acquire(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        body = await _body(request)
-        wanted = _decode(body, AcquireRequest)
+        body = await body_of(request)
+        wanted = decode(body, AcquireRequest)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_ACQUIRE, body)
         if await self._parts.hub.wait_known(pod, KNOWN_SECONDS) is None:
-            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
-        return _answer(await self._parts.coordinator.acquire(pod, wanted))
+            return error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        return answer(await self._parts.coordinator.acquire(pod, wanted))
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        body = await _body(request)
-        reported = _decode(body, ReportRequest)
+        body = await body_of(request)
+        reported = decode(body, ReportRequest)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_REPORT, body)
         reply = await self._parts.coordinator.report(pod, reported)
-        return _answer(self._parts.hub.with_hints(reply, pod, self._parts.clock.monotonic()))
+        return answer(self._parts.hub.with_hints(reply, pod, self._parts.clock.monotonic()))
 
     async def _observe(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        body = await _body(request)
-        said = _decode(body, Observations)
+        body = await body_of(request)
+        said = decode(body, Observations)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_OBSERVATIONS, body)
         known = self._parts.hub.observe(pod, said, self._parts.clock.monotonic())
-        return web.Response(status=204) if known else _error(404, "this pod is not known here yet: retry")
+        return web.Response(status=204) if known else error(404, "this pod is not known here yet: retry")
 
     async def _share(self, request: web.Request) -> web.StreamResponse:
         pod = await self._pod(request)
-        body = await _body(request)
-        asked = _decode(body, ShareRequest)
+        body = await body_of(request)
+        asked = decode(body, ShareRequest)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_SHARE, body)
         policy = await self._parts.hub.wait_known(pod, KNOWN_SECONDS)
         if policy is None:
-            return _error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
-        return _answer(self._retries.share(pod, policy.policy, asked))
+            return error(404, f"pod {pod.namespace}/{pod.name} is not known here yet: retry")
+        return answer(self._retries.share(pod, policy.policy, asked))
 
     async def _pass_on(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         if FORWARDED in request.headers:
-            return _error(503, "the leader has changed: retry")
-        answer = await self._client.forward(path, request.headers["authorization"], body)
-        content_type = "application/json" if answer.body else None
-        return web.Response(status=answer.status, body=answer.body, content_type=content_type)
+            return error(503, "the leader has changed: retry")
+        reply = await self._client.forward(path, request.headers["authorization"], body)
+        content_type = "application/json" if reply.body else None
+        return web.Response(status=reply.status, body=reply.body, content_type=content_type)
 
     # --- people -------------------------------------------------------------------------------------------
 
     async def _bill(self, request: web.Request) -> web.StreamResponse:
-        token, body = _bearer(request), await _body(request)
-        query = _decode(body, BillQuery)
+        token, body = bearer(request), await body_of(request)
+        query = decode(body, BillQuery)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_BILL, body)
-        return _answer(await self._desk.bill(token, query))
+        return answer(await self._desk.bill(token, query))
 
     async def _correct(self, request: web.Request) -> web.StreamResponse:
-        token, body = _bearer(request), await _body(request)
-        order = _decode(body, CorrectionOrder)
+        token, body = bearer(request), await body_of(request)
+        order = decode(body, CorrectionOrder)
         if not self._parts.link.is_leader():
             return await self._pass_on(request, PATH_CORRECTION, body)
-        return _answer(await self._desk.correct(token, order))
+        return answer(await self._desk.correct(token, order))
 
     # --- who, and the end ---------------------------------------------------------------------------------
 
     async def _identify(self, request: web.Request) -> PodIdentity | ReplicaIdentity:
-        return await self._parts.authenticator.identify(_bearer(request))
+        return await self._parts.authenticator.identify(bearer(request))
 
     async def _pod(self, request: web.Request) -> PodIdentity:
         identity = await self._identify(request)
@@ -261,59 +260,3 @@ class ControlServer:
 
     async def _close(self, _: web.Application) -> None:
         await self._client.close()
-
-
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except AuthError as error:
-        return _error(error.status, str(error))
-    except BadRequest as error:
-        return _error(400, str(error))
-    except NotYours as error:
-        return _error(403, str(error))
-    except HolderFenced as error:
-        return _error(409, str(error))
-    except (LedgerError, LeaderUnreachable) as error:
-        return _error(503, str(error))
-    except TimeoutError:
-        return _error(408, "the body did not arrive in time")
-    except web.HTTPException as error:
-        return _error(error.status, error.reason)
-
-
-def _bearer(request: web.Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("send a service account token for audience spendmesh.io as a bearer token")
-    return token.strip()
-
-
-def _stream_query(request: web.Request) -> StreamQuery:
-    try:
-        query = msgspec.convert(dict(request.query), StreamQuery, strict=False)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"query of the stream: {error}") from error
-    return query
-
-
-async def _body(request: web.Request) -> bytes:
-    async with asyncio.timeout(BODY_SECONDS):
-        return await request.read()
-
-
-def _decode(body: bytes, kind: type[M]) -> M:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"body is no {kind.__name__}: {error}") from error
-
-
-def _answer(message: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(message), content_type="application/json")
-
-
-def _error(status: int, sentence: str) -> web.Response:
-    body = msgspec.json.encode({"error": sentence})
-    return web.Response(status=status, body=body, content_type="application/json")
