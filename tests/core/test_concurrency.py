@@ -199,6 +199,13 @@ def test_only_throttling_lowers_the_limit() -> None:
     assert limiter_of(pod, SMALL).limit == 1.0
 
 
+def test_openai_s_token_limit_lowers_it_too() -> None:
+    """Its class is ambiguous, because one request may be larger than the limit; many at once are what it is for."""
+    pod = world(maximum=10)
+    pod.run(chat(model=ECONOMY), [failure(429, kind=Kind.AMBIGUOUS)])
+    assert limiter_of(pod, SMALL).limit == 1.0
+
+
 def test_a_retry_holds_no_place_while_it_waits() -> None:
     pod = world(attempts=2)
     exchange = pod.sent(chat(model=ECONOMY))

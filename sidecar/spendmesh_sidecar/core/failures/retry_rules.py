@@ -30,6 +30,11 @@ def verdict(outcome: Outcome) -> Verdict:
     return Verdict.FAILURE if outcome.status >= 500 else Verdict.NEUTRAL
 
 
+def throttling(outcome: Outcome) -> bool:
+    """Whether the target asks for less: also by OpenAI's token limit, though one request alone can be above that."""
+    return outcome.kind is Kind.THROTTLED or (outcome.kind is Kind.AMBIGUOUS and outcome.status == 429)
+
+
 def retryable(outcome: Outcome, spec: RetrySpec) -> bool:
     """
     Whether another try may help: nothing went downstream yet, and the policy lists the status, or nothing was sent, or

@@ -13,7 +13,7 @@ from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.failures.breaker import Breaker, Breakers, Permit, Rng
 from spendmesh_sidecar.core.failures.concurrency import Limiters, Slot
 from spendmesh_sidecar.core.failures.restraints import MAX_PAUSE_SECONDS
-from spendmesh_sidecar.core.failures.retry_rules import hint_of, verdict
+from spendmesh_sidecar.core.failures.retry_rules import hint_of, throttling, verdict
 from spendmesh_sidecar.core.specs import RetrySpec
 from spendmesh_sidecar.core.types import Kind, Outcome
 
@@ -103,7 +103,7 @@ class TargetHealth(Struct, gc=False):
         limiter = self.limiters.of(priced.candidate.key, self.spec.concurrency)
         if outcome.kind is Kind.SUCCESS:
             limiter.good(slot)
-        elif outcome.kind is Kind.THROTTLED:
+        elif throttling(outcome):
             limiter.throttled(slot, now, min(hint_of(outcome), MAX_PAUSE_SECONDS))
         else:
             limiter.done(slot)
