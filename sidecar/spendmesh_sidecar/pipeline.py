@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from spendmesh_sidecar.attempt import Answer, AttemptRunner
+from spendmesh_sidecar.attempt import AttemptRunner
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.once import once
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -18,6 +18,7 @@ from spendmesh_sidecar.dataplane import DataPlane
 from spendmesh_sidecar.downstream.answers import refusal_answer
 from spendmesh_sidecar.downstream.client import Downstream
 from spendmesh_sidecar.errors import ClientGone
+from spendmesh_sidecar.passage import Answer
 from spendmesh_sidecar.telemetry.spans import ExchangeSpan, TraceContext
 
 CLIENT_GONE = 499
@@ -61,7 +62,7 @@ class Pipeline:
 
     async def _answer(self, client: Downstream) -> int:
         respond = await self._drive(client)
-        if respond.refusal is not None and not self._attempts.committed:
+        if respond.refusal is not None and not self._attempts.progress.committed:
             status, headers, body = refusal_answer(
                 self._request.operation.dialect,
                 respond.refusal,
@@ -72,12 +73,12 @@ class Pipeline:
             ours = (pair for pair in self._exchange.response_headers(True) if pair[0] not in said)
             await client.send(status, [*headers, *ours], body)
             return status
-        answer = self._attempts.answer
-        if self._attempts.committed:
-            await client.finish(self._attempts.whole)
+        answer = self._attempts.progress.answer
+        if self._attempts.progress.committed:
+            await client.finish(self._attempts.progress.whole)
             if client.gone:
                 raise ClientGone
-            return self._attempts.committed_status
+            return self._attempts.progress.committed_status
         if answer is None:
             raise ClientGone  # it was read for nobody, and not to its end
         await client.send(answer.status, self._headers(answer, respond), answer.body)
