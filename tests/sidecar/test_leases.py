@@ -351,6 +351,29 @@ async def test_rights_that_an_overtaking_top_up_has_told_already_are_no_useless_
     assert (desk.counter.reports, len(desk.counter.asked)) == (before, 2)
 
 
+async def test_rights_that_came_with_another_answer_serve_a_call_when_its_own_brings_nothing_new(desk: Desk) -> None:
+    """Though less is free then than when it was asked for: another call has taken what it counted on."""
+    [over] = desk.calls(5 * USD)
+    await eventually(lambda: desk.counter.waits)
+    desk.counter.answer()
+    assert await over == "served"
+    desk.ledger.void("call-1")
+    [larger] = desk.calls(6 * USD)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    [call] = desk.calls(3 * USD)
+    await eventually(lambda: len(desk.counter.asked) == 3)
+    desk.counter.answer(1)
+    assert await larger == "served" and free(desk) == 0
+    reply = desk.counter._decide(desk.counter.asked[2])
+    for lease in reply.leases:
+        desk.ledger.merge(lease, desk.clock.monotonic())
+    before = desk.counter.reports
+    desk.counter._open.pop(desk.counter.asked[2].id).set_result(reply)
+    assert await call == "served"
+    await asyncio.sleep(0)
+    assert (desk.counter.reports, len(desk.counter.asked)) == (before, 3)
+
+
 async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk) -> None:
     desk = generous_desk
     desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())

@@ -203,7 +203,7 @@ class Leases:
                 self._waiting.answer(calls, answer.denials)
                 self._waiting.answer_alike(self._standing_denials)
                 return False
-            elif answer.useful or all(call.answer.done() for call in calls):
+            elif answer.useful or self._waiting.served(self._free_for, calls):
                 self._waiting.wake(self._free_for, first=together)
             else:
                 await self.report()  # a lease that has ended here is closed with it, and its rights go back
@@ -264,7 +264,8 @@ class Leases:
             some = wants[first : first + protocol.MAX_WANTS]
             before = self._free(some)
             await self._exchange(some)
-            if any(free > least for free, least in zip(self._free(some), before, strict=True)):
+            grown = any(free > least for free, least in zip(self._free(some), before, strict=True))
+            if grown or self._waiting.served(self._free_for):
                 self._waiting.wake(self._free_for)
 
     async def _top_up_loop(self) -> None:

@@ -75,6 +75,14 @@ class WaitingCalls:
         fitting = self._fitting(free, first)
         self.answer((*first, *fitting, *self.unasked), ())
 
+    def served(self, free: Callable[[Shortfall], int], calls: Sequence[WaitingCall] | None = None) -> bool:
+        """
+        Whether one of these calls, or of all, finds what it waits for, whoever's answer brought it; or none waits any
+        more.
+        """
+        waiting = [call for call in (self._calls if calls is None else calls) if not call.answer.done()]
+        return not waiting or any(call in waiting for call in self._fitting(free, waiting))
+
     def ask(self) -> tuple[WaitingCall, ...]:
         """Who is asked for next, until `asked`; empty: nobody before `called`."""
         self.called.clear()
