@@ -241,6 +241,7 @@ class Replica:
             self._compiling.done.is_set,
             lambda outcome: self._injections.labels(outcome).inc(),
             self._catch_up,
+            lambda: self._stopping,
         )
 
     async def _read_now(self, namespaces: Collection[str]) -> None:

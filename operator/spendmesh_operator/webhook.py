@@ -50,7 +50,11 @@ class BadReview(ValueError):
 
 
 def webhook_app(
-    decide: Decide, is_ready: Callable[[], bool], count: Callable[[str], None], catch_up: CatchUp
+    decide: Decide,
+    is_ready: Callable[[], bool],
+    count: Callable[[str], None],
+    catch_up: CatchUp,
+    is_leaving: Callable[[], bool],
 ) -> web.Application:
     """`count` is told each outcome: injected, left-alone, refused, invalid."""
 
@@ -72,7 +76,14 @@ def webhook_app(
         log.info("pod %s", outcome, extra={"namespace": namespace, "pod": _name(pod), "uid": uid})
         return web.json_response(answer(uid, decision))
 
+    async def part(_: web.Request, response: web.StreamResponse) -> None:
+        # The API server keeps connections. One that ends under its next question fails the creation of a pod.
+        if is_leaving():
+            response.headers["Connection"] = "close"
+            response.force_close()
+
     app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.on_response_prepare.append(part)
     app.router.add_post(PATH, inject)
     return app
 

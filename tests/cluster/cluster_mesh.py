@@ -113,6 +113,7 @@ class Mesh:
             words += ["--set-string", f"{image}.image.tag={IMAGE_TAG}"]
         where = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
         printed = self.cluster.helm(command, RELEASE, str(CHART), *where, *words, *extra).stdout
+        eventually(lambda: not self._leaving(), "replicas of before are gone", 90)
         eventually(self._injects, "the webhook is reached", 30)
         return printed
 
@@ -234,6 +235,10 @@ class Mesh:
         """Names of the running replicas."""
         pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")
         return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def _leaving(self) -> list[str]:
+        pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")
+        return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" in pod["metadata"]]
 
     def leader(self) -> str:
         """The pod that the election names; empty if none."""

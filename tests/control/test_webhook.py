@@ -39,7 +39,7 @@ def post(
     counted: list[str] = []
 
     async def run() -> tuple[int, bytes, list[str]]:
-        app = webhook_app(decide, lambda: ready, counted.append, known)
+        app = webhook_app(decide, lambda: ready, counted.append, known, lambda: False)
         async with TestClient(TestServer(app)) as client:
             data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
             async with client.post("/inject", data=data, headers={"Content-Type": "application/json"}) as response:
@@ -135,8 +135,23 @@ def test_a_pod_is_decided_about_with_what_was_applied_before_it() -> None:
         return decide(body, namespace)
 
     async def run() -> int:
-        app = webhook_app(decides, lambda: True, lambda _: None, catch_up)
+        app = webhook_app(decides, lambda: True, lambda _: None, catch_up, lambda: False)
         async with TestClient(TestServer(app)) as client, client.post("/inject", json=review()) as response:
             return response.status
 
     assert asyncio.run(run()) == 200 and order == ["read team-a", "decide"]
+
+
+def test_a_replica_that_leaves_sends_the_api_server_to_another_connection() -> None:
+    """It keeps connections, and one that ends under its next question fails the creation of a pod."""
+
+    async def run() -> list[str]:
+        leaving, said = [False], []
+        app = webhook_app(decide, lambda: True, lambda _: None, known, lambda: leaving[0])
+        async with TestClient(TestServer(app)) as client:
+            for leaving[0] in (False, True):
+                async with client.post("/inject", json=review()) as response:
+                    said.append(response.headers.get("Connection", ""))
+        return said
+
+    assert asyncio.run(run()) == ["", "close"]
