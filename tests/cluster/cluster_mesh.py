@@ -113,7 +113,7 @@ class Mesh:
             words += ["--set-string", f"{image}.image.tag={IMAGE_TAG}"]
         where = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
         printed = self.cluster.helm(command, RELEASE, str(CHART), *where, *words, *extra).stdout
-        eventually(lambda: not self._leaving(), "replicas of before are gone", 90)
+        eventually(lambda: not self._replicas(leaving=True), "replicas of before are gone", 90)
         eventually(self._injects, "the webhook is reached", 30)
         return printed
 
@@ -233,12 +233,12 @@ class Mesh:
 
     def operator_pods(self) -> list[str]:
         """Names of the running replicas."""
-        pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")
-        return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
+        return self._replicas(leaving=False)
 
-    def _leaving(self) -> list[str]:
+    def _replicas(self, *, leaving: bool) -> list[str]:
         pods = self.cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")
-        return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" in pod["metadata"]]
+        found = [pod["metadata"] for pod in pods["items"]]
+        return [one["name"] for one in found if ("deletionTimestamp" in one) == leaving]
 
     def leader(self) -> str:
         """The pod that the election names; empty if none."""

@@ -13,7 +13,7 @@ from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
 from spendmesh_operator.ledger.coordinator.serving import NotServing
 from spendmesh_operator.retries.pool import PoolView
 from spendmesh_operator.retries.shares import RetryShares
-from spendmesh_sidecar.core.specs import RetrySpec
+from spendmesh_sidecar.core.failures.retry_budgets import shared_specs
 from spendmesh_sidecar.policy import Policy
 from spendmesh_sidecar.protocol import MAX_SHARES, ShareReply, ShareRequest
 
@@ -38,7 +38,8 @@ class RetryDesk:
         if now >= self._tidied_at + TIDY_SECONDS:
             shares.tidy(now)
             self._tidied_at = now
-        return ShareReply(grants=shares.ask(_shared(policy), pod.uid, request.instance, request.reports, now))
+        specs = {spec.name: spec for spec in shared_specs(policy)}
+        return ShareReply(grants=shares.ask(specs, pod.uid, request.instance, request.reports, now))
 
     def views(self) -> tuple[PoolView, ...]:
         """How the shared budgets stand; none where this replica does not lead."""
@@ -50,8 +51,3 @@ class RetryDesk:
         if self._shares.epoch != self._coordinator.epoch:
             self._shares = RetryShares(self._coordinator.epoch, self._clock.monotonic())
         return self._shares
-
-
-def _shared(policy: Policy) -> dict[str, RetrySpec]:
-    specs = (policy.retry, policy.observed_retry)
-    return {spec.name: spec for spec in specs if spec is not None and spec.scope == "Cluster"}

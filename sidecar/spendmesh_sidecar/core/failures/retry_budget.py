@@ -47,6 +47,22 @@ class Window:
         self._counts = {slot: count for slot, count in self._counts.items() if slot >= oldest}
 
 
+def sliding(interval_ms: int) -> Window:
+    """For what earned something within the last interval."""
+    return Window(_slot_ms(interval_ms), SLOTS)
+
+
+def bounding(interval_ms: int) -> Window:
+    """
+    For what is bounded in each interval. One slot more: it is forgotten only when a whole interval has passed.
+    """
+    return Window(_slot_ms(interval_ms), SLOTS + 1)
+
+
+def _slot_ms(interval_ms: int) -> int:
+    return max(1, -(-interval_ms // SLOTS))
+
+
 Unaffordable = Literal["budget", "cost"]
 """Why a retry is not paid: the share and the floor are used up, or the bound in money."""
 
@@ -80,12 +96,10 @@ class RetryBudget:
         """All since the start, for metrics."""
         self.retries = 0
         """All withdrawals since the start that were not refunded."""
-        interval_slot_ms = max(1, -(-spec.budget_interval_ms // SLOTS))
-        self._deposits = Window(interval_slot_ms, SLOTS)
-        self._withdrawals = Window(interval_slot_ms, SLOTS)
-        # one slot more: what is bounded in each interval is forgotten only when a whole interval has passed
-        self._floor = Window(max(1, -(-spec.min_retry_interval_ms // SLOTS)), SLOTS + 1)
-        self._nanos = Window(max(1, -(-cost_interval_ms(spec) // SLOTS)), SLOTS + 1)
+        self._deposits = sliding(spec.budget_interval_ms)
+        self._withdrawals = sliding(spec.budget_interval_ms)
+        self._floor = bounding(spec.min_retry_interval_ms)
+        self._nanos = bounding(cost_interval_ms(spec))
 
     def deposit(self, now: float) -> None:
         """A call has earned its part of a retry."""

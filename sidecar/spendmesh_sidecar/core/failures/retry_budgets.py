@@ -29,13 +29,17 @@ class RetryBudgets:
         return budget
 
     def shared(self, policy: PolicyView) -> Iterator[SharedRetryBudget]:
-        """Those of a policy that are shares of a whole: the effective one and the observed one, where their scope is
-        Cluster."""
-        for spec in (policy.retry, policy.observed_retry):
-            if spec is not None and spec.scope == "Cluster":
-                budget = self.of(spec)
-                assert isinstance(budget, SharedRetryBudget)
-                yield budget
+        """Those of a policy that are shares of a whole."""
+        for spec in shared_specs(policy):
+            budget = self.of(spec)
+            assert isinstance(budget, SharedRetryBudget)
+            yield budget
+
+
+def shared_specs(policy: PolicyView) -> tuple[RetrySpec, ...]:
+    """The effective RetryBudget and the observed one, where their scope is Cluster."""
+    specs = (policy.retry, policy.observed_retry)
+    return tuple(spec for spec in specs if spec is not None and spec.scope == "Cluster")
 
 
 def _kind(spec: RetrySpec) -> tuple[str, int, int, int]:

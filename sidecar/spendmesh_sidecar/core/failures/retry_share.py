@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from spendmesh_sidecar.core.failures.retry_budget import SLOTS, RetryBudget, Window, Withdrawal
+from spendmesh_sidecar.core.failures.retry_budget import SLOTS, RetryBudget, Withdrawal, bounding
 from spendmesh_sidecar.core.failures.retry_grants import FULL_RETRY, ShareGrant, ShareReport
 from spendmesh_sidecar.core.specs import RetrySpec
 
@@ -38,9 +38,7 @@ class SharedRetryBudget(RetryBudget):
         self.held = HeldShare()
         self.short = False
         """A retry was not paid since the last report, because the share is used up: worth asking early."""
-        slot_ms = max(1, -(-spec.budget_interval_ms // SLOTS))
-        # one slot more: what is bounded in each interval is forgotten only when a whole interval has passed
-        self._spent = Window(slot_ms, SLOTS + 1)
+        self._spent = bounding(spec.budget_interval_ms)
         self._asked = 0
         self._asked_since: float | None = None
         self._wants = 0
@@ -50,7 +48,7 @@ class SharedRetryBudget(RetryBudget):
 
     def limit(self, now: float) -> int:
         """Hundredths of a retry that any interval may take now."""
-        if now < self.held.expires_at:
+        if self.leased(now):
             return self.held.share
         return self.held.safe if self.spec.cluster.on_lease_expired == "Safe" else 0
 

@@ -22,7 +22,7 @@ from spendmesh_sidecar.core.ledger.lease import LeaseBook
 from spendmesh_sidecar.core.ledger.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
 from spendmesh_sidecar.core.ledger.open_attempts import OpenAttempts
 from spendmesh_sidecar.core.ledger.partitions import Partitions, fading, limits_of
-from spendmesh_sidecar.core.ledger.placing import again, entries_of, hold, lacking_in, place_of
+from spendmesh_sidecar.core.ledger.placing import Place, again, entries_of, hold, lacking_in, place_of
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.ledger.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
 from spendmesh_sidecar.core.ledger.waiting import Waits, waits_of
@@ -133,18 +133,17 @@ class Ledger:
 
     def shortfalls(self, charges: tuple[Charge, ...], now: float) -> tuple[Shortfall, ...]:
         """What lacks for these charges to fit; books nothing."""
-        return lacking_in([place_of(charge, self._account(charge.account, now), now) for charge in charges])
+        return lacking_in(self._places(charges, now))
 
     def waits_of(self, charges: tuple[Charge, ...], now: float) -> tuple[Waits, ...]:
         """What a call with these charges waits with, see `waiting`."""
-        return waits_of(place_of(charge, self._account(charge.account, now), now) for charge in charges)
+        return waits_of(self._places(charges, now))
 
     def crowds(self, charges: tuple[Charge, ...], now: float) -> bool:
         """Whether these charges do not fit, or leave too little for the calls that wait."""
-        places = [place_of(charge, self._account(charge.account, now), now) for charge in charges]
         return any(
             place.amount + place.account.awaited > place.available + place.account.promised
-            for place in places
+            for place in self._places(charges, now)
             if not place.charge.observed
         )
 
@@ -155,7 +154,7 @@ class Ledger:
         Check and booking are one synchronous step. An observed charge never lacks: what does not fit is counted.
         Raises LedgerError for an id that is open already, and LedgerUnwritable; then nothing is booked.
         """
-        places = [place_of(charge, self._account(charge.account, now), now) for charge in charges]
+        places = self._places(charges, now)
         if lacking := lacking_in(places):
             return lacking
         for number, place in enumerate(places):
@@ -212,6 +211,9 @@ class Ledger:
     def open_reservations(self) -> int:
         """Attempts that are not resolved; 0 when all is quiet."""
         return len(self.open_attempts)
+
+    def _places(self, charges: tuple[Charge, ...], now: float) -> list[Place]:
+        return [place_of(charge, self._account(charge.account, now), now) for charge in charges]
 
     def _carry_over(self, account: Account, now: float) -> None:
         if (lease := account.carry_over(now)) is not None:

@@ -90,11 +90,12 @@ class Booking(Struct, frozen=True, gc=False):
         whole = self.priced.max_output_tokens
         if not self.priced.injected or whole is None or whole <= OUTPUT_FLOOR_TOKENS:
             return self._book(whole, now)
-        charges = self._charges(whole)
-        crowds = shrink and self.ledger.crowds(charges, now)
-        booked = self.ledger.shortfalls(charges, now) if crowds else self._book(whole, now)
-        if isinstance(booked, Booked):
-            return booked
+        if shrink and self.ledger.crowds(charges := self._charges(whole), now):
+            booked = self.ledger.shortfalls(charges, now)
+        elif isinstance(tried := self._book(whole, now), Booked):
+            return tried
+        else:
+            booked = tried
         floor = self._charges(OUTPUT_FLOOR_TOKENS)
         smallest = {lack.account: lack.need for lack in self.ledger.shortfalls(floor, now)}
         if shrink and not smallest:
