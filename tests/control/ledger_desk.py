@@ -33,13 +33,20 @@ def holder(uid: str = "pod-a", nonce: str = "") -> Holder:
     return Holder(uid, f"team-a/{uid}", nonce or f"{uid}-nonce")
 
 
+def begun(now_ms: int) -> Books:
+    """New books, as a coordinator begins with them."""
+    books = Books("test")
+    books.holdings.begin(now_ms)
+    return books
+
+
 class Desk:
     """Books of one hourly limit, at one moment that a test may move."""
 
     def __init__(self, amount: int = 1000) -> None:
-        self.books = Books("test")
-        self.limits = limits_of(budget(amount))
         self.now_ms = START_MS
+        self.books = begun(self.now_ms)
+        self.limits = limits_of(budget(amount))
         self._requests = 0
 
     def ask(self, who: Holder, *wants: Want, request_id: str = "") -> AcquireReply:

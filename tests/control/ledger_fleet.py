@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from ledger_desk import begun
 from ledger_samples import REF, START_MS, acquire, budget, limits_of
 from spendmesh_operator.ledger.books.accounts import Account, Holder, LimitInForce
-from spendmesh_operator.ledger.books.books import Books
 from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.specs import BudgetSpec
@@ -40,7 +40,7 @@ class Fleet:
     """What providers have billed, in all periods."""
 
     def __post_init__(self) -> None:
-        self.books = Books("test")
+        self.books = begun(self.began_ms)
         self.limits: Callable[[AccountRef], LimitInForce | None] = limits_of(self.budget)
         self._born = self._steps = 0
 

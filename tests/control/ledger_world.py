@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from ledger_desk import begun
 from ledger_samples import REF, START_MS, budget, limits_of
 from spendmesh_operator.ledger.books.accounts import AccountKey, Holder, HolderFenced
 from spendmesh_operator.ledger.books.books import Books
@@ -111,7 +112,7 @@ class World:
         self.now_ms = START_MS
         self.limits = limits_of(budget(AMOUNT))
         self.invoice: Counter[AccountKey] = Counter()
-        self.stored: dict[str, Document] = encode(Books("test"))
+        self.stored: dict[str, Document] = encode(begun(START_MS))
         self.version = 0
         self.replicas = [self._replica(), self._replica()]
         self.sidecars = {uid: Sidecar(uid, f"{uid}-0") for uid in PODS}
@@ -366,7 +367,7 @@ class World:
     def _replica(self) -> Replica:
         books = decode(self.stored, "test")
         self._numbers += 1
-        books.begin_life(f"c{self._numbers}-")
+        books.begin_life(f"c{self._numbers}-", self.now_ms)
         return Replica(books, self.version)
 
     # --- promises -----------------------------------------------------------------------------------------

@@ -284,12 +284,12 @@ def test_no_request_names_an_override_itself() -> None:
 def test_forgotten_rights_of_an_override_are_taken_back_on_its_own_account(named: str, believed: bool) -> None:
     """Books that were restored from a backup charge them where they were granted; row 13 of the fault table."""
     desk = OverrideDesk()
-    desk.books.begin_life("aaaaaa-")
+    desk.books.begin_life("aaaaaa-", desk.now_ms)
     copy = encode(desk.books)
-    desk.books.begin_life("bbbbbb-")
+    desk.books.begin_life("bbbbbb-", desk.now_ms)
     lease = desk.take("pod-a", 300)["launch"]
     desk.books = decode(copy, "test")
-    desk.books.begin_life("cccccc-")
+    desk.books.begin_life("cccccc-", desk.now_ms)
     ref = replace(lease.account, override=named)
     said = LeaseReport(lease=lease.id, sequence=3, used=20, held=0, account=ref, granted=300)
     request = ReportRequest(nonce=holder("pod-a").nonce, reports=(said,))

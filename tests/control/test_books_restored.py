@@ -36,14 +36,14 @@ class Lost:
 def restored(granted: int = 600, *, before: int = 0) -> Lost:
     """Books that are restored to before a grant; `before`: what its holder had when they were copied."""
     desk = Desk()
-    desk.books.begin_life("aaaaaa-")
+    desk.books.begin_life("aaaaaa-", desk.now_ms)
     if before:
         desk.grant(holder(), before)
     copy = encode(desk.books)
-    desk.books.begin_life("bbbbbb-")
+    desk.books.begin_life("bbbbbb-", desk.now_ms)
     lease = desk.grant(holder(), granted)
     desk.books = decode(copy, "test")
-    desk.books.begin_life("cccccc-")
+    desk.books.begin_life("cccccc-", desk.now_ms)
     return Lost(desk, lease.id, lease.granted)
 
 
@@ -102,9 +102,9 @@ def test_rights_in_a_part_of_a_rolling_window_are_charged_in_that_part(ago_ms: i
     """Not in the part that has just ended: there they would count longer than what they were spent on."""
     rolling = Rolling()
     desk = rolling.desk
-    desk.books.begin_life("aaaaaa-")
+    desk.books.begin_life("aaaaaa-", desk.now_ms)
     copy = encode(desk.books)
-    desk.books.begin_life("bbbbbb-")
+    desk.books.begin_life("bbbbbb-", desk.now_ms)
     [lease] = desk.ask(holder(), want(600)).leases
     sidecar = Ledger(holder().nonce, (BudgetSpec(name=BUDGET, limits=(desk.limits(REF).limit,)),), 0.0)  # type: ignore[union-attr]
     sidecar.merge(lease, 0.0)
@@ -113,7 +113,7 @@ def test_rights_in_a_part_of_a_rolling_window_are_charged_in_that_part(ago_ms: i
     assert (first.period, first.ended_seconds) == ("current", 0)
 
     desk.books = decode(copy, "test")
-    desk.books.begin_life("cccccc-")
+    desk.books.begin_life("cccccc-", desk.now_ms)
     began_ms = desk.now_ms
     now = ended + ago_ms / 1000
     told = sidecar.reports(now)

@@ -25,7 +25,7 @@ def newer_epoch(desk: Desk) -> None:
 
 
 def new_life(desk: Desk) -> None:
-    desk.books.begin_life("bbbbbb-")
+    desk.books.begin_life("bbbbbb-", desk.now_ms)
 
 
 def new_meaning(desk: Desk) -> None:

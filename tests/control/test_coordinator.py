@@ -165,6 +165,23 @@ def test_after_a_restart_holders_have_time_to_report_before_they_count_as_silent
     assert asyncio.run(scenario()) == 0
 
 
+def test_a_clock_that_jumps_ahead_before_the_first_sweep_drops_nothing() -> None:
+    """New books believe the time at which they begin, not a period that the wrong clock opened. Row 10."""
+
+    async def scenario() -> tuple[int, int]:
+        clock = ManualClock()
+        async with serving(MemoryStore(), clock=clock) as at:
+            await at.acquire(POD, acquire("r", "n", want(100)))
+            await at.pods_are(())
+            clock.unix_seconds += 6 * 3600
+            await at.acquire(OTHER, acquire("o", "m", want(100)))
+            await at.sweep()
+            clock.unix_seconds -= 6 * 3600
+            return charged(at), len(at.books.holdings.accounts)
+
+    assert asyncio.run(scenario()) == (100, 2)
+
+
 def test_a_deleted_pods_rights_are_quarantined() -> None:
     """As soon as the informer says so."""
 

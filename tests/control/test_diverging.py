@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from ledger_desk import Desk, holder
 from ledger_samples import BUDGET, START_MS, budget, limit, limits_of, report, want
-from spendmesh_operator.ledger.books.books import Books
 from spendmesh_operator.ledger.books.diverging import difference
 from spendmesh_operator.ledger.document.remembered import HEARD_MS
 from spendmesh_operator.ledger.document.sections import decode, encode, take_changes
@@ -24,7 +23,6 @@ class Cluster(Desk):
     def __init__(self, name: str, spec: BudgetSpec) -> None:
         super().__init__()
         self.name, self.spec = name, spec
-        self.books = Books("test")
         self.books.belong_to(name)
         self.become(spec)
 

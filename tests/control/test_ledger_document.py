@@ -317,7 +317,7 @@ def test_a_replaced_holder_is_quarantined_also_if_only_its_successor_was_stored(
 def test_what_was_taken_back_after_a_restore_is_stored_also_if_its_lease_is_in_another_page() -> None:
     """It bounds how much holders are believed, so it must not be forgotten."""
     desk = crowded(LEASES_PER_PAGE)
-    desk.books.begin_life("aaaaaa-")
+    desk.books.begin_life("aaaaaa-", desk.now_ms)
     before = as_json(encode(desk.books))
     told = LeaseReport(
         lease="bbbbbb-fff", sequence=1, previous="", used=0, held=0, account=REF, granted=70, period="current"

@@ -149,7 +149,7 @@ def test_every_value_is_within_its_limit_and_every_bill_is_charged(
             if step % 50 == 49:
                 books.sweep(_now_ms(now), 25_000)
                 books = decode(encode(books), "test")
-                books.begin_life(f"c{step}-")
+                books.begin_life(f"c{step}-", _now_ms(now))
             _check(books, each)
         for pod in pods:
             pod.finish(books, now)

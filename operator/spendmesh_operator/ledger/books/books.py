@@ -187,9 +187,10 @@ class Books:
             self.epoch = epoch
             self.holdings.revision += 1
 
-    def begin_life(self, prefix: str) -> None:
+    def begin_life(self, prefix: str, now_ms: int) -> None:
         """A coordinator begins: its lease ids are unlike any other's, also after a restore from a backup."""
         self.lives = begin(self.lives, prefix, self.next_lease)
+        self.holdings.begin(now_ms)
         self.holdings.revision += 1
 
     def sweep(self, now_ms: int, elapsed_ms: int) -> None:

@@ -203,6 +203,17 @@ class Holdings:
         """What was believed when the books were written."""
         self.believed_ms = self.noted_ms = believed_ms
 
+    def begin(self, now_ms: int) -> None:
+        """
+        A coordinator begins: before anything is booked, books that never said how far they are must believe something.
+
+        Later a clock that is wrong may have opened periods of its own, which say nothing of the time.
+        """
+        if not self.believed_ms:
+            starts = [key.start * 1000 for key in self.accounts]
+            self.resume(max(starts, default=now_ms))
+            self._doubts = True  # nothing to tell: the newest period may have begun long ago
+
     def believe(self, now_ms: int, elapsed_ms: int) -> None:
         """
         The clock reads `now_ms`, and by a clock that never jumps `elapsed_ms` have passed since the last time.
@@ -210,10 +221,6 @@ class Holdings:
         A clock that goes back is believed at once: that only keeps more. One that is ahead is followed slowly, since
         nothing that it makes the books drop can be had again.
         """
-        if not self.believed_ms:
-            starts = [key.start * 1000 for key in self.accounts]
-            self.resume(max(starts, default=now_ms))
-            self._doubts = True  # nothing to tell: the books never said how far they are
         self.believed_ms = min(now_ms, self.believed_ms + CATCH_UP * elapsed_ms)
         if abs(self.believed_ms - self.noted_ms) >= NOTE_MS:
             self.noted_ms = self.believed_ms

@@ -84,7 +84,7 @@ class Committer:
         if revision > self._durable_revision:
             raise InvariantViolated(f"revision {revision} would be revealed before it is durable")
 
-    async def begin(self) -> bool:
+    async def begin(self, now_ms: int) -> bool:
         """
         Read the books and write them under a new epoch. True: they are older than what was last written here.
 
@@ -95,7 +95,7 @@ class Committer:
             restored = self._went_back(found)
             self._adopt(found)
             self.books.raise_epoch(max(self.books.epoch, self.epoch) + 1)
-            self.books.begin_life(f"{self._rng.getrandbits(24):06x}-")
+            self.books.begin_life(f"{self._rng.getrandbits(24):06x}-", now_ms)
             commit_id = self._new_commit_id()
             try:
                 version = await self._write(commit_id)

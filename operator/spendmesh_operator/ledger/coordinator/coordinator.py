@@ -89,7 +89,7 @@ class Coordinator:
         Raises LedgerStoreError when the store does not answer, LedgerUnreadable when it holds no usable books.
         """
         await self.stop()
-        restored = await self._committer.begin()
+        restored = await self._committer.begin(self._now_ms())
         self._started_at = self._swept_at = self._clock.monotonic()
         if restored:
             log.error("the books are older than what was last written: they were restored")
