@@ -167,6 +167,21 @@ def test_accounts_of_a_divided_period_are_counted_with_who_opened_them() -> None
 # --- time ---------------------------------------------------------------------------------------------------
 
 
+def test_books_that_never_said_how_far_they_are_believe_their_newest_period() -> None:
+    """Empty ones the clock; what was believed before stands. None of it is told as a doubt."""
+    holdings, _ = held()
+    for believed in (0, START_MS - HOUR_MS):
+        holdings.resume(believed)
+        holdings.begin(START_MS + 2 * DOUBT_MS)
+        assert holdings.believed_ms == (believed or START_MS)
+    holdings.believe(START_MS + 2 * DOUBT_MS, 0)
+    assert holdings.alarms == []
+
+    empty = Holdings()
+    empty.begin(START_MS)
+    assert empty.believed_ms == START_MS
+
+
 def test_time_that_is_believed_counts_as_a_change_after_an_hour() -> None:
     holdings, _ = held()
     holdings.resume(START_MS)
