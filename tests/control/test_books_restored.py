@@ -72,6 +72,15 @@ def test_a_forgotten_lease_that_is_closed_at_once_settles_what_it_used() -> None
     assert (charged(lost.desk), lost.desk.state.settled) == (70, 70)
 
 
+def test_a_message_that_comes_late_does_not_open_a_forgotten_lease_again() -> None:
+    """It was taken back and closed meanwhile: nobody would ever close it again."""
+    lost = restored(600)
+    lost.says(used=70, closed=True)
+
+    assert lost.says(used=20).fenced
+    assert (charged(lost.desk), lost.desk.state.settled) == (70, 70)
+
+
 def test_a_grant_that_was_forgotten_on_a_lease_that_was_not_is_charged_again() -> None:
     """The copy holds the lease with less."""
     lost = restored(200, before=100)

@@ -71,6 +71,8 @@ class Books:
         self.holdings = Holdings()
         self.pods = Pods()
         self.memory = Remembered()
+        self._settled: set[str] = set()
+        """Leases that were closed since the books were restored: a message that comes late opens none of them again."""
         self._pressure = Pressure()
 
     def belong_to(self, member: str) -> None:
@@ -157,6 +159,8 @@ class Books:
             find_lease(self.holdings, holder, report)
         self.holdings.revive(holder.uid, holder.nonce)
         limits = compared(limits, self.memory.elsewhere, now_ms)
+        if when_forgotten == "fenced":
+            self._settled.clear()
         states = (self._report_one(holder, one, limits, now_ms, when_forgotten) for one in request.reports)
         return ReportReply(leases=tuple(states))
 
@@ -252,7 +256,8 @@ class Books:
         self, holder: Holder, report: LeaseReport, limits: LimitsOf, now_ms: int, when_forgotten: Forgotten
     ) -> LeaseState:
         found = find_lease(self.holdings, holder, report)
-        if when_forgotten != "fenced" and report.account is not None and forgotten(self.lives, found, report):
+        restored = when_forgotten != "fenced" and report.lease not in self._settled
+        if restored and report.account is not None and forgotten(self.lives, found, report):
             in_force = limits(report.account)
             if when_forgotten == "awaited" or in_force is None:
                 return LeaseState(lease=report.lease, sequence=0)
@@ -267,6 +272,8 @@ class Books:
         after = apply_report(self.holdings, account, lease, report)
         state = state_of(self.holdings, account, in_force, now_ms)
         if after is None:
+            if when_forgotten != "fenced":
+                self._settled.add(lease.id)
             return LeaseState(lease=lease.id, sequence=report.sequence, state=state)
         if after.quarantined in ("fork", "breach"):
             self.pods.retire(after.holder)
