@@ -8,7 +8,9 @@ from typing import Final
 from spendmesh_operator.kube.client import Kube
 from spendmesh_operator.kube.ledger_store import BudgetLedgerStore
 from spendmesh_operator.ledger.coordinator.serving import CoordinatorSettings
+from spendmesh_operator.ledger.document.moves import Place
 from spendmesh_operator.ledger.stores.base import LedgerStore, Unavailable
+from spendmesh_operator.ledger.stores.moving import Kept, MovingStore
 from spendmesh_operator.settings import Settings
 
 POSTGRES_INTERVAL_SECONDS: Final = 0.02
@@ -16,16 +18,20 @@ POSTGRES_INTERVAL_SECONDS: Final = 0.02
 
 
 def store_of(settings: Settings, kube: Kube) -> LedgerStore:
-    """The store; connects when it is first used."""
-    if settings.ledger_store == "BudgetLedger":
-        return BudgetLedgerStore(kube, settings.namespace, settings.cluster)
+    """The store; connects when it is first used. Where both are known, the books move into the one that is chosen."""
+    objects = BudgetLedgerStore(kube, settings.namespace, settings.cluster)
+    if (dsn_file := settings.ledger_dsn_file) is None:
+        return objects
     # The driver is in the operator's image, but an installation without PostgreSQL need not have it.
     from spendmesh_operator.ledger.stores.postgres import PostgresStore
 
-    def dsn() -> str:
-        return read_dsn(settings.ledger_dsn_file)
-
-    return PostgresStore(dsn, settings.cluster, settings.ledger_member)
+    database = PostgresStore(lambda: read_dsn(dsn_file), settings.cluster, settings.ledger_member)
+    both = (
+        Kept(objects, Place("BudgetLedger objects", "")),
+        Kept(database, Place("PostgreSQL", settings.ledger_member)),
+    )
+    here, there = both if settings.ledger_store == "BudgetLedger" else reversed(both)
+    return MovingStore(here, there)
 
 
 def coordinator_settings(settings: Settings) -> CoordinatorSettings:

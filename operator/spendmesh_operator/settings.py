@@ -42,8 +42,8 @@ class Settings:
     cluster: str
     """Ledger domain, and name of the BudgetLedger that holds its books."""
     ledger_store: Literal["BudgetLedger", "PostgreSQL"]
-    ledger_dsn_file: Path
-    """Where PostgreSQL's address is, with its password; used with that store only."""
+    ledger_dsn_file: Path | None
+    """Where PostgreSQL's address is, with its password. With BudgetLedgers as store: from there the books move back."""
     ledger_member: str
     """This cluster among those that share a domain in PostgreSQL."""
     scope: Literal["Cluster", "Namespace"]
@@ -94,10 +94,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     reader = _Reader(environ)
     stores: tuple[Literal["BudgetLedger", "PostgreSQL"], ...] = ("BudgetLedger", "PostgreSQL")
     ledger_store = reader.choice("SPENDMESH_LEDGER_STORE", "BudgetLedger", stores)
+    of_database = "SPENDMESH_LEDGER_DSN_FILE"
+    dsn_file = reader.text(of_database) if ledger_store == "PostgreSQL" else environ.get(of_database, "")
     return Settings(
         cluster=reader.text("SPENDMESH_CLUSTER"),
         ledger_store=ledger_store,
-        ledger_dsn_file=Path(reader.text("SPENDMESH_LEDGER_DSN_FILE") if ledger_store == "PostgreSQL" else ""),
+        ledger_dsn_file=Path(dsn_file) if dsn_file else None,
         ledger_member=environ.get("SPENDMESH_LEDGER_MEMBER") or reader.text("SPENDMESH_CLUSTER"),
         scope=reader.choice("SPENDMESH_SCOPE", "Cluster", ("Cluster", "Namespace")),
         unbudgeted=reader.choice("SPENDMESH_UNBUDGETED", "Allow", ("Allow", "Deny")),

@@ -160,17 +160,19 @@ def test_only_the_operator_writes_books_and_only_those_of_its_cluster_name(rende
     assert "system:serviceaccount:spendmesh-system:spendmesh" in said and "'prod.eu'" in said
 
 
-def test_the_address_of_postgresql_is_a_file_and_never_in_the_environment(render: Render) -> None:
-    """With its password it would be in the pod's description. And no right to BudgetLedgers is left."""
-    objects = render('ledger={"store":"PostgreSQL","postgresql":{"secretName":"books","secretKey":"url"}}')
+@pytest.mark.parametrize("store", ["PostgreSQL", "BudgetLedger"])
+def test_the_address_of_postgresql_is_a_file_and_never_in_the_environment(render: Render, store: str) -> None:
+    """With its password it would be in the pod's description. Either store may hold books that move to the other."""
+    objects = render(f'ledger={{"store":"{store}","postgresql":{{"secretName":"books","secretKey":"url"}}}}')
     pod = only(objects, "Deployment")["spec"]["template"]["spec"]
     (volume,) = (one for one in pod["volumes"] if one["name"] == "ledger")
     assert volume["secret"]["secretName"] == "books"
     assert volume["secret"]["items"] == [{"key": "url", "path": "dsn"}]
     environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert environment["SPENDMESH_LEDGER_STORE"] == store
     assert environment["SPENDMESH_LEDGER_DSN_FILE"] == "/var/run/spendmesh/ledger/dsn"
     rules = [rule for one in objects if one["kind"] == "Role" for rule in one["rules"]]
-    assert not [rule for rule in rules if "budgetledgers" in rule["resources"]]
+    assert [rule for rule in rules if "budgetledgers" in rule["resources"]]
 
 
 def test_where_admission_policies_are_missing_only_roles_protect_the_books(render: Render) -> None:

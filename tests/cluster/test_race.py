@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from cluster_access import Cluster, eventually
-from cluster_books import Account, objects, settled_at
+from cluster_books import Account, account, objects, settled_at
 from cluster_mesh import SYSTEM, App, Mesh
 from cluster_postgres import BooksDatabase
 
@@ -118,15 +118,21 @@ def _code(outcome: Json) -> str:
 
 @pytest.fixture(scope="module", params=["BudgetLedger", "PostgreSQL"])
 def race(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Race]:
-    """A race on each store; on PostgreSQL, it is stopped and started in the middle."""
+    """A race on each store; on PostgreSQL, it is stopped and started in the middle. The books move there and back."""
     if request.param == "BudgetLedger":
         yield run_race(mesh, "race", Objects())
         return
     database = BooksDatabase(mesh)
     database.install()
-    mesh.install("upgrade", "--set", "ledger.store=PostgreSQL", "--set", "ledger.postgresql.secretName=spendmesh-books")
-    yield run_race(mesh, "race-on-postgres", database)
-    mesh.install("upgrade")
+    address = ("--set", "ledger.postgresql.secretName=spendmesh-books")
+    before = account(mesh.cluster, "race/pool", "total")
+    mesh.install("upgrade", "--set", "ledger.store=PostgreSQL", *address)
+    moved = settled_at(mesh.cluster, "race/pool", "total", before.ledger, sections=database.sections)
+    assert moved.ledger == before.ledger, "what was spent before moves along"
+    found = run_race(mesh, "race-on-postgres", database)
+    yield found
+    mesh.install("upgrade", *address)
+    assert settled_at(mesh.cluster, "race-on-postgres/pool", "total", found.invoice).ledger == found.books.ledger
 
 
 def test_every_call_is_answered_or_refused_for_the_budget(race: Race, mesh: Mesh) -> None:

@@ -38,12 +38,11 @@ def coordinator(
     amount: int = 1000,
 ) -> Coordinator:
     published = SamplePublished(sample_policy(budget(amount)))
-    known = {POD.uid, OTHER.uid}
     return Coordinator(
         store,
         clock or ManualClock(),
         random.Random(seed),
-        lambda pod: published if pod.uid in known else None,
+        lambda pod: published if pod.namespace == POD.namespace else None,
         "test",
         settings,
     )

@@ -8,7 +8,7 @@ unreadable raises KeyError, TypeError, ValueError or msgspec.ValidationError: da
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -26,6 +26,9 @@ from spendmesh_operator.ledger.books.forecast import Pace
 from spendmesh_operator.ledger.books.lives import Life
 from spendmesh_operator.ledger.books.pods import PodRecord
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode
+
+HEAD: Final = "head"
+"""Name of the section in which the books say of themselves what they are."""
 
 _AMOUNTS = {
     **{name: name for name in ("granted", "released", "used", "held", "overrun", "unheld", "survival")},

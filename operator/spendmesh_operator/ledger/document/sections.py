@@ -32,10 +32,11 @@ from spendmesh_operator.ledger.document.account_pages import (
     section_name as section_name,
     stored_references,
 )
+from spendmesh_operator.ledger.document.moves import why_not_read
+from spendmesh_operator.ledger.document.records import HEAD
 from spendmesh_sidecar.core.specs import BudgetSpec
 
 FORMAT: Final = 2
-HEAD: Final = "head"
 
 
 class LedgerUnreadable(LedgerError):
@@ -100,6 +101,8 @@ def decode(sections: Mapping[str, Document], domain: str, member: str = "") -> B
 
 
 def _check_head(head: Document, domain: str, known: int) -> None:
+    if why := why_not_read(head):
+        raise LedgerUnreadable(why)
     if head.get("format") != known:
         raise LedgerUnreadable(
             f"ledger format {head.get('format')!r} is not {known}: upgrade the operator, or restore the ledger"
