@@ -46,6 +46,13 @@ class Lines:
         """Wait until the sidecar reads an answer for nobody."""
         await eventually(lambda: self.world.sidecar.plane.draining)
 
+    async def lose(self) -> None:
+        """A client leaves while its call is with the provider."""
+        lost = self.post()
+        await self.asked()
+        lost.cancel()
+        await self.deserted()
+
     def post(self, retry: int = 0, body: Json | None = None, **headers: str) -> asyncio.Task[tuple[int, Any, bytes]]:
         """A call of a client that marks its retries, over the line."""
         marked = {"x-stainless-retry-count": str(retry), **{name.replace("_", "-"): headers[name] for name in headers}}
@@ -236,10 +243,7 @@ async def test_a_retry_goes_on_with_the_tries_that_its_lost_call_has_left(empty_
     world = empty_world
     beside = await lines(world, attempts=1, percent=100, minimum=1000)
     world.standin.faults(FaultRule("status", status=503))
-    lost = beside.post()
-    await beside.asked()
-    lost.cancel()
-    await beside.deserted()
+    await beside.lose()
     beside.to_provider.release()
     await world.quiet()
     assert (await beside.post(1))[0] == (await beside.post(2))[0] == 503
@@ -252,10 +256,7 @@ async def test_a_call_is_retried_for_those_who_joined_it(empty_world: World) -> 
     world = empty_world
     beside = await lines(world, attempts=1, percent=100, minimum=1000)
     world.standin.faults(FaultRule("status", status=503, first=1))
-    lost = beside.post()
-    await beside.asked()
-    lost.cancel()
-    await beside.deserted()
+    await beside.lose()
     again = beside.post(1)
     await beside.joined()
     assert not world.sidecar.plane.draining
@@ -269,10 +270,7 @@ async def test_the_last_who_leaves_ends_the_tries_of_a_call(empty_world: World) 
     world = empty_world
     beside = await lines(world, attempts=1, percent=100, minimum=1000)
     world.standin.faults(FaultRule("status", status=503))
-    lost = beside.post()
-    await beside.asked()
-    lost.cancel()
-    await beside.deserted()
+    await beside.lose()
     again = beside.post(1)
     await beside.joined()
     again.cancel()
