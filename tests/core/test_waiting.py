@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from exchange_world import MONTH, UNIX, World, budget, chat, limit, policy
 from lease_samples import lease
 from spendmesh_sidecar.core.exchange import Exchange
 from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS
-from spendmesh_sidecar.core.types import Acquire, Attempt, Respond, Step
+from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned
+from spendmesh_sidecar.core.specs import PerSpec
+from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, Respond, Step
 
 PER_TOKEN = 8_000
 """Nano-units of an output token of the default tier's model, whose largest output is 1,000."""
@@ -124,3 +128,44 @@ def test_a_refused_calls_share_serves_who_waits_behind_it() -> None:
     assert lacking(step) == 100
     assert isinstance(desk.answered(large, refused=True), Respond)
     assert isinstance(desk.answered(small, refused=True), Attempt)
+
+
+def test_values_of_which_nobody_has_said_yet_that_they_share_an_account_share_it() -> None:
+    """Rights came for two users who are both counted on `other`; only of the one whose answer is here that is known."""
+    world = World(policy(budgets=(budget(replace(limit("each", 10**9 * PER_TOKEN), per=(PerSpec(type="User"),))),)))
+    ana, ben = (
+        world.exchange(chat(maximum=tokens, input_tokens=0, hints=Hints(user=user)))
+        for user, tokens in (("ana", 300), ("ben", None))
+    )
+    for exchange in (ana, ben):
+        assert isinstance(exchange.begin(world.now, UNIX), Acquire)
+
+    def shares(user: str) -> Assigned:
+        return Assigned(asked=each(user), account=each("other"), ends_in_ms=60_000)
+
+    world.ledger.assign([shares("ben")], world.now)
+    granted = (OUTPUT_FLOOR_TOKENS + 300) * PER_TOKEN
+    assert world.ledger.merge(lease(granted, nonce=world.ledger.nonce, account=each("other")), world.now)
+    assert sent(ben.acquired((), world.now, UNIX)) == OUTPUT_FLOOR_TOKENS
+    world.ledger.assign([shares("ana")], world.now)
+    assert sent(ana.acquired((), world.now, UNIX)) == 300
+
+
+def test_a_value_with_an_account_of_its_own_waits_for_nobody_elses() -> None:
+    """Its call was served; what is in `other` is free again for whom it was granted."""
+    world = World(policy(budgets=(budget(replace(limit("each", 10**9 * PER_TOKEN), per=(PerSpec(type="User"),))),)))
+    ana, ben = (
+        world.exchange(chat(maximum=tokens, input_tokens=0, hints=Hints(user=user)))
+        for user, tokens in (("ana", 300), ("other", None))
+    )
+    for exchange in (ana, ben):
+        assert isinstance(exchange.begin(world.now, UNIX), Acquire)
+    for user, tokens in (("ana", 300), ("other", 700)):
+        message = lease(tokens * PER_TOKEN, id=user, nonce=world.ledger.nonce, account=each(user))
+        assert world.ledger.merge(message, world.now)
+    assert sent(ana.acquired((), world.now, UNIX)) == 300
+    assert sent(ben.acquired((), world.now, UNIX)) == 700
+
+
+def each(user: str) -> AccountRef:
+    return AccountRef(budget="team-a/team", limit="each", per=(user,))

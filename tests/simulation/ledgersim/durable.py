@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 from ledgersim.rows import RowChecks, granted_of
 from spendmesh_operator.ledger.books.accounts import Account, AccountKey, Lease
 from spendmesh_operator.ledger.books.books import Books
+from spendmesh_operator.ledger.books.periods import Span
 from spendmesh_sidecar.core.ledger.partitions import OTHER
 from spendmesh_sidecar.core.specs import LimitSpec
 
 if TYPE_CHECKING:
     from ledgersim.disk import Written
     from ledgersim.world import World
+
+
+Noted = tuple[float, int]
+"""From when on, and how much."""
 
 
 @dataclass(slots=True)
@@ -54,7 +59,8 @@ class DurableChecks(RowChecks):
         self._epochs: dict[str, int] = {}
         """The newest of each cluster."""
         self._restored = False
-        self._free_since: dict[tuple[str, str, tuple[str, ...]], list[tuple[float, int]]] = defaultdict(list)
+        self._free_since: dict[tuple[str, str, tuple[str, ...]], dict[Span, list[Noted]]] = defaultdict(dict)
+        """By limit and value, and by period: what was left, and since when."""
 
     def committed(self, written: Written) -> None:
         """The store holds new books."""
@@ -220,13 +226,18 @@ class DurableChecks(RowChecks):
 
     def _note_free(self, account: Account) -> None:
         key = account.key
-        noted = self._free_since[key.budget, key.limit, key.per]
+        noted = self._free_since[key.budget, key.limit, key.per].setdefault(account.span, [])
         noted.append((self.world.scheduler.now, account.limit.amount - account.charged - self.charged_beside(account)))
 
     def least_free(self, budget: str, limit: LimitSpec, user: str, since: float) -> int:
-        """What the accounts that a user's calls may be counted on had at least left, since a true time."""
-        found = []
+        """
+        What the accounts that a user's calls may be counted on had at least left, since a true time, in the periods
+        that ran meanwhile.
+        """
+        began, found = self.world.history.base_unix, []
         for per in {(user,), (OTHER,)} if limit.per else {()}:
-            noted = self._free_since[budget, limit.name, per]
-            found += [free for at, free in noted if at >= since] + [free for at, free in noted if at < since][-1:]
+            for period, noted in self._free_since[budget, limit.name, per].items():
+                if began + since < period.end and period.start <= began + self.world.scheduler.now:
+                    at_first = [free for at, free in noted if at < since][-1:]
+                    found += at_first + [free for at, free in noted if at >= since]
         return min(found, default=limit.amount)

@@ -21,11 +21,11 @@ from spendmesh_sidecar.core.ledger.journal import Journal, NoJournal
 from spendmesh_sidecar.core.ledger.lease import LeaseBook
 from spendmesh_sidecar.core.ledger.lease_reports import CLOSED_REMEMBERED as CLOSED_REMEMBERED, LeaseReports
 from spendmesh_sidecar.core.ledger.open_attempts import OpenAttempts
-from spendmesh_sidecar.core.ledger.partitions import Partitions, fading, limits_of
+from spendmesh_sidecar.core.ledger.partitions import Partitions, fading, limits_of, may_share
 from spendmesh_sidecar.core.ledger.placing import Place, again, entries_of, hold, lacking_in, place_of
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.ledger.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
-from spendmesh_sidecar.core.ledger.waiting import Waits, waits_of
+from spendmesh_sidecar.core.ledger.waiting import Waits, waits_of, waits_unplaced
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
 
@@ -137,12 +137,15 @@ class Ledger:
 
     def waits_of(self, charges: tuple[Charge, ...], now: float) -> tuple[Waits, ...]:
         """What a call with these charges waits with, see `waiting`."""
-        return waits_of(self._places(charges, now))
+        places = self._places(charges, now)
+        unknown = [place for place in places if place.lease is None and may_share(place.account.ref)]
+        shared = [waits_unplaced(place, self._partitions.unplaced(place.account.ref)) for place in unknown]
+        return waits_of(places) + tuple(shared)
 
     def crowds(self, charges: tuple[Charge, ...], now: float) -> bool:
         """Whether these charges do not fit, or leave too little for the calls that wait."""
         return any(
-            place.amount + place.account.awaited > place.available + place.account.promised
+            place.amount + self._awaited(place.account) > place.available + place.account.promised
             for place in self._places(charges, now)
             if not place.charge.observed
         )
@@ -211,6 +214,12 @@ class Ledger:
     def open_reservations(self) -> int:
         """Attempts that are not resolved; 0 when all is quiet."""
         return len(self.open_attempts)
+
+    def _awaited(self, account: Account) -> int:
+        """What calls that wait need of an account, and those that may turn out to be counted on it."""
+        ref = account.ref
+        unplaced = self._partitions.unplaced(ref).awaited if ref.per and not may_share(ref) else 0
+        return account.awaited + unplaced
 
     def _places(self, charges: tuple[Charge, ...], now: float) -> list[Place]:
         return [place_of(charge, self._account(charge.account, now), now) for charge in charges]

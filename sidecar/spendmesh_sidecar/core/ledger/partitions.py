@@ -9,6 +9,7 @@ many; here that is remembered until the period ends.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from spendmesh_sidecar.core.ledger.account import Account
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned
@@ -61,10 +62,25 @@ def limits_of(budgets: tuple[BudgetSpec, ...]) -> dict[AccountRef, tuple[LimitSp
     }
 
 
+@dataclass(slots=True)
+class Unplaced:
+    """Calls that wait on values of one divided limit of which nobody has said yet whether they share `other`."""
+
+    awaited: int = 0
+    """See `Account.awaited`."""
+    promised: int = 0
+
+
+def may_share(ref: AccountRef) -> bool:
+    """Whether the coordinator may put this account's calls into `other`: some value of it came from a request."""
+    return any(value not in ("", OTHER) for value in ref.per)
+
+
 class Partitions:
     """The divided limits of a policy, and which values share an account."""
 
     def __init__(self) -> None:
+        self._unplaced: dict[tuple[str, str], Unplaced] = {}
         self._limits: dict[tuple[str, str], tuple[LimitSpec, bool]] = {}
         self._assigned: dict[AccountRef, tuple[AccountRef, float]] = {}
 
@@ -86,6 +102,10 @@ class Partitions:
         """`limit_of` for those of these accounts that are of a divided limit in force."""
         found = ((ref, self.limit_of(ref)) for ref in refs if ref.per)
         return {ref: divided for ref, divided in found if divided is not None}
+
+    def unplaced(self, ref: AccountRef) -> Unplaced:
+        """Of the divided limit that an account is of."""
+        return self._unplaced.setdefault((ref.budget, ref.limit), Unplaced())
 
     def account_of(self, ref: AccountRef, now: float) -> AccountRef:
         """The account that stands for `ref`: itself, or the one that the coordinator named."""

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from spendmesh_sidecar.core.ledger.account import Account
+from spendmesh_sidecar.core.ledger.partitions import Unplaced
 from spendmesh_sidecar.core.ledger.placing import Place
 
 
 class Waits(Struct, frozen=True, gc=False):
     """One waiting call on one account."""
 
-    account: Account
+    account: Account | Unplaced
     amount: int
     """What its smallest form takes."""
     promised: int
@@ -31,6 +32,11 @@ def waits_of(places: Iterable[Place]) -> tuple[Waits, ...]:
         for place in places
         if not place.charge.observed
     )
+
+
+def waits_unplaced(place: Place, unplaced: Unplaced) -> Waits:
+    """The same call on whatever account its value may turn out to share, where nothing is promised to it yet."""
+    return Waits(unplaced, place.amount, 0)
 
 
 def begin(waits: Iterable[Waits]) -> None:
