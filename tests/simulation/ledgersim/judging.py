@@ -58,7 +58,7 @@ LAWS = {
     "books/periods": ("periods",),
     "books/rolling": ("rolling_rows", "books_rolling"),
     "books/partitions": ("holdings", "books_partitions"),
-    "ledger/ledger": (*_LEDGER, "partitions", "silence", "override_leases"),
+    "ledger/ledger": (*_LEDGER, "waiting", "partitions", "silence", "override_leases"),
     "ledger/lease_reports": _LEDGER,
     "ledger/lease": (*_LEDGER, "override_leases", "silence"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
