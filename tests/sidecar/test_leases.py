@@ -374,6 +374,22 @@ async def test_rights_that_came_with_another_answer_serve_a_call_when_its_own_br
     assert (desk.counter.reports, len(desk.counter.asked)) == (before, 3)
 
 
+async def test_rights_that_another_call_has_taken_are_asked_for_again_at_once(desk: Desk) -> None:
+    """The store may be busy for a second: an answer to a report, which nothing depends on here, is not waited for."""
+    [call] = desk.calls(3 * USD)
+    await eventually(lambda: desk.counter.waits)
+    reply = desk.counter._decide(desk.counter.asked[0])
+    for lease in reply.leases:
+        desk.ledger.merge(lease, desk.clock.monotonic())
+    desk.ledger.reserve((Charge(MONTH, "Cost", 3 * USD),), "another", desk.clock.monotonic())
+    before = desk.counter.reports
+    desk.counter._open.pop(desk.counter.asked[0].id).set_result(reply)
+    await eventually(lambda: len(desk.counter.asked) == 2)
+    assert desk.counter.reports == before
+    desk.counter.answer()
+    assert await call == "served"
+
+
 async def test_a_fence_that_is_heard_twice_starts_anew_once(generous_desk: Desk) -> None:
     desk = generous_desk
     desk.ledger.reserve((Charge(MONTH, "Cost", free(desk)),), "all", desk.clock.monotonic())

@@ -45,10 +45,10 @@ class _Answer:
     """The coordinator's word on one question."""
 
     denials: Denials
-    moved: bool
-    """Some value is counted on another account than the one that was asked for: that one can be asked for at once."""
+    ended: bool
+    """Some lease is over here: it has to be closed before there is another one in its place."""
     useful: bool
-    """Whether what was needed can be spent here. Not so if the lease has ended by our clock, or was closed before."""
+    """Whether what was needed can be spent here: the lease is not over, and no other call has taken what came."""
 
 
 class Leases:
@@ -208,8 +208,8 @@ class Leases:
             elif answer.useful or self._waiting.served(self._free_for, calls):
                 self._waiting.wake(self._free_for, first=together)
             else:
-                if not answer.moved:
-                    await self.report()  # a lease that has ended here is closed with it, and its rights go back
+                if answer.ended:
+                    await self.report()  # the lease is closed with it, and its rights go back
                 useless += 1
                 if useless > 1:
                     self._waiting.answer(
@@ -249,7 +249,8 @@ class Leases:
         self._ledger.denied(reply.denials, now, tuple(asked))
         if any(denial.reason == "in_flight" for denial in reply.denials):
             self._news.set()  # part of what is in flight may be use of ours that the coordinator has not heard of
-        return _Answer(reply.denials, bool(reply.assigned), useful)
+        ended = not all(self._ledger.spends(lease, now) for lease in reply.leases)
+        return _Answer(reply.denials, ended, useful)
 
     def _free(self, wants: tuple[protocol.Want, ...]) -> list[int]:
         now = self._clock.monotonic()

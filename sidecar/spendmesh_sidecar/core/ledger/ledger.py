@@ -264,6 +264,12 @@ class Ledger:
         self._carry_over(account, now)
         return True
 
+    def spends(self, lease: Lease, now: float) -> bool:
+        """Whether calls can spend from the lease of this message: it has not ended, and is not closed or given up."""
+        account = self.accounts.get(lease.account.own)
+        book = account.leases.get(lease.id) if account is not None else None
+        return book is not None and book.open_at(now)
+
     def denied(self, denials: Iterable[Denial], now: float, shortfalls: tuple[Shortfall, ...] = ()) -> None:
         """Remember refusals; with the shortfalls of the call that heard them, others need not ask the same at once."""
         denials = tuple(denials)
