@@ -44,7 +44,7 @@ class AttemptRunner:
         span = self._begin_span(step)
         self.progress.answer = None
         try:
-            with TimeLimit(step.timeout_seconds) as limit:
+            with TimeLimit(step.timeout_seconds, plane.loop) as limit:
                 passage = Passage(plane, self._exchange, self._request, self.progress, step, client, span, began, limit)
                 if plane.log.waits and self._request.operation.billed:
                     await plane.log.durable()

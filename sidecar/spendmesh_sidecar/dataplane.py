@@ -50,6 +50,7 @@ class DataPlane:
     leases: Leases
     metrics: Metrics
     telemetry: Telemetry
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     log: Log = field(default_factory=NoLog)
     limits: Limits = field(default_factory=Limits)
     retry_budgets: RetryBudgets = field(default_factory=RetryBudgets)

@@ -241,8 +241,7 @@ class Passage:
         if plane.draining > plane.limits.drains:
             self._limit.end()
         else:
-            loop = asyncio.get_running_loop()
-            self._drain = loop.call_later(plane.limits.drain_seconds, self._limit.end)
+            self._drain = plane.loop.call_later(plane.limits.drain_seconds, self._limit.end)
 
     def _back(self) -> None:
         """Somebody reads again, or nobody has to any more."""

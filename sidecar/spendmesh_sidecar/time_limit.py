@@ -10,14 +10,15 @@ class TimeLimit:
     """
     `with TimeLimit(seconds):` cancels what is awaited inside when the time is over, and raises TimeoutError for it.
 
-    A cancellation that came from elsewhere stays one. For use once, inside a task.
+    A cancellation that came from elsewhere stays one. For use once, inside a task. `loop` is the running one: asking
+    which one that is takes a system call before Python 3.12.
     """
 
     __slots__ = ("_cancelling", "_due", "_loop", "_task", "_timer", "expired")
 
-    def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + seconds
+    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due = loop.time() + seconds
         self.expired = False
         """The time is over, whether or not what is inside has noticed."""
 

@@ -38,31 +38,44 @@ class Call(Struct, eq=False):
     length: int = 0
     """Of its body: calls of different lengths need no comparison."""
     words: bytes = b""
+    """What its fingerprint is made of beside the body; while `request` is here, that says it."""
     body: bytes = b""
+    request: ParsedRequest | None = None
+    policy_digest: str = ""
 
     @property
     def fingerprint(self) -> bytes:
         """Equal for calls that are the same, and for no others."""
         if not self.known:
+            self.end()
             digest = sha256(self.words)
             digest.update(self.body)
             self.known, self.words, self.body = digest.digest(), b"", b""
         return self.known
 
+    def end(self) -> None:
+        """Hold no more of the request than the fingerprint is made of."""
+        if self.request is not None:
+            self.words, self.request = _words(self.request, self.policy_digest), None
+
     @property
     def held(self) -> int:
-        """Bytes that it holds until its fingerprint is known."""
+        """Bytes that it holds, once it has ended, until its fingerprint is known."""
         return len(self.words) + len(self.body)
 
 
 def call_of(request: ParsedRequest, request_id: str, policy_digest: str) -> Call:
     """The call; what can be read of it goes no further than its fingerprint."""
-    headers, operation, hints = request.headers, request.operation, request.hints
-    dialect = operation.dialect
-    told = "\n".join([headers.get(name, "") for name in _HEADERS]).encode(errors="surrogateescape")
-    words = _encode((policy_digest, dialect, operation.name, request.provider, told, hints))
-    call = Call(request_id, b"", b"", request.client_retry, len(request.body), words, request.body)
-    if key := headers.get(KEY_HEADER, ""):
+    body = request.body
+    call = Call(request_id, b"", b"", request.client_retry, len(body), b"", body, request, policy_digest)
+    if key := request.headers.get(KEY_HEADER, ""):
+        dialect, hints = request.operation.dialect, request.hints
         owner = (policy_digest, dialect, hints.user, hints.scopes, key.encode(errors="surrogateescape"))
         call.key = sha256(_encode(owner)).digest()
     return call
+
+
+def _words(request: ParsedRequest, policy_digest: str) -> bytes:
+    headers, operation = request.headers, request.operation
+    told = "\n".join([headers.get(name, "") for name in _HEADERS]).encode(errors="surrogateescape")
+    return _encode((policy_digest, operation.dialect, operation.name, request.provider, told, request.hints))

@@ -63,6 +63,7 @@ class JoinTable:
     def keep(self, original: Original) -> None:
         """It has ended, and may be asked for."""
         call = original.call
+        call.end()
         self.count(original, ENTRY_BYTES + call.held)
         keyed = call.key and self._keys.get(call.key) is original
         kept = self._spare if original.got and not keyed else self._wanted
