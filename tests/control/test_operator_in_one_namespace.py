@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster_samples import POLICIES
 from control_plane import ControlPlane
 from kube_api import ApiRefused
-from operator_replicas import installed
+from operator_replicas import CHART, RELEASE, installed
 from part_process import wait_until
 from parts_fixtures import programs_or_skip
 
@@ -56,3 +58,24 @@ def test_a_release_of_one_namespace_governs_it_and_asks_for_nothing_else(helm: P
         foreign = plane.api.call("POST", "/api/v1/namespaces/elsewhere/pods", pod)
         assert not foreign["spec"].get("initContainers") and not accepted("elsewhere")
         assert cluster.denied() == 0, json.dumps(replica.log())
+
+
+def test_a_release_for_the_cluster_is_the_only_one(helm: Path) -> None:
+    """Two that serve one namespace would refuse each other's pods. Releases of a namespace each stand side by side."""
+    alone = pytest.raises(AssertionError, match="a release with scope Cluster has to be the only one")
+    with ControlPlane(programs_or_skip("control-plane")) as plane:
+        with (
+            installed(plane, helm, "team-b", "scope=Namespace") as first,
+            installed(plane, helm, "team-c", "scope=Namespace", "crds.install=false") as second,
+        ):
+            second.helm("upgrade", RELEASE, str(CHART), "--reuse-values")
+            with alone, installed(plane, helm, "everywhere", "crds.install=false"):
+                pass
+        for release in (first, second):
+            release.helm("uninstall", RELEASE)
+        with (
+            installed(plane, helm, "system", "crds.install=false"),
+            alone,
+            installed(plane, helm, "team-d", "scope=Namespace", "crds.install=false"),
+        ):
+            pass

@@ -77,6 +77,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* Two releases that serve one namespace would refuse each other's pods. Empty, or the installation fails. */}}
+{{- define "spendmesh.alone" -}}
+{{- $own := include "spendmesh.webhookName" . -}}
+{{- range (lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (get $labels "app.kubernetes.io/name") "spendmesh") (ne .metadata.name $own) -}}
+{{- if or (eq $.Values.scope "Cluster") (ne (get $labels "spendmesh.io/scope") "Namespace") -}}
+{{- fail (printf "another release of Spendmesh serves namespaces that this one would serve too (webhook %s): a release with scope Cluster has to be the only one; uninstall the other one, or install both with scope Namespace" .metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What all entries of the webhook share. */}}
 {{- define "spendmesh.webhookCommon" -}}
 admissionReviewVersions: [v1]
