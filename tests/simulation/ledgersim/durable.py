@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Noted = tuple[float, int]
 """From when on, and how much."""
+ALWAYS = Span(0, 2**62)
+"""Of a rolling window: what is charged in one of its parts is missing in all that count with it."""
 
 
 @dataclass(slots=True)
@@ -226,7 +228,8 @@ class DurableChecks(RowChecks):
 
     def _note_free(self, account: Account) -> None:
         key = account.key
-        noted = self._free_since[key.budget, key.limit, key.per].setdefault(account.span, [])
+        period = account.span if account.limit.window.type == "Calendar" else ALWAYS
+        noted = self._free_since[key.budget, key.limit, key.per].setdefault(period, [])
         noted.append((self.world.scheduler.now, account.limit.amount - account.charged - self.charged_beside(account)))
 
     def least_free(self, budget: str, limit: LimitSpec, user: str, since: float) -> int:
