@@ -132,13 +132,7 @@ def test_a_refused_calls_share_serves_who_waits_behind_it() -> None:
 
 def test_values_of_which_nobody_has_said_yet_that_they_share_an_account_share_it() -> None:
     """Rights came for two users who are both counted on `other`; only of the one whose answer is here that is known."""
-    world = World(policy(budgets=(budget(replace(limit("each", 10**9 * PER_TOKEN), per=(PerSpec(type="User"),))),)))
-    ana, ben = (
-        world.exchange(chat(maximum=tokens, input_tokens=0, hints=Hints(user=user)))
-        for user, tokens in (("ana", 300), ("ben", None))
-    )
-    for exchange in (ana, ben):
-        assert isinstance(exchange.begin(world.now, UNIX), Acquire)
+    world, ana, ben = waiting_with("ben")
 
     def shares(user: str) -> Assigned:
         return Assigned(asked=each(user), account=each("other"), ends_in_ms=60_000)
@@ -153,18 +147,24 @@ def test_values_of_which_nobody_has_said_yet_that_they_share_an_account_share_it
 
 def test_a_value_with_an_account_of_its_own_waits_for_nobody_elses() -> None:
     """Its call was served; what is in `other` is free again for whom it was granted."""
-    world = World(policy(budgets=(budget(replace(limit("each", 10**9 * PER_TOKEN), per=(PerSpec(type="User"),))),)))
-    ana, ben = (
-        world.exchange(chat(maximum=tokens, input_tokens=0, hints=Hints(user=user)))
-        for user, tokens in (("ana", 300), ("other", None))
-    )
-    for exchange in (ana, ben):
-        assert isinstance(exchange.begin(world.now, UNIX), Acquire)
+    world, ana, ben = waiting_with("other")
     for user, tokens in (("ana", 300), ("other", 700)):
         message = lease(tokens * PER_TOKEN, id=user, nonce=world.ledger.nonce, account=each(user))
         assert world.ledger.merge(message, world.now)
     assert sent(ana.acquired((), world.now, UNIX)) == 300
     assert sent(ben.acquired((), world.now, UNIX)) == 700
+
+
+def waiting_with(user: str) -> tuple[World, Exchange, Exchange]:
+    """A limit for each user on which nobody has rights: a call of ana waits, and one of this user that may shrink."""
+    world = World(policy(budgets=(budget(replace(limit("each", 10**9 * PER_TOKEN), per=(PerSpec(type="User"),))),)))
+    ana, other = (
+        world.exchange(chat(maximum=tokens, input_tokens=0, hints=Hints(user=name)))
+        for name, tokens in (("ana", 300), (user, None))
+    )
+    for exchange in (ana, other):
+        assert isinstance(exchange.begin(world.now, UNIX), Acquire)
+    return world, ana, other
 
 
 def each(user: str) -> AccountRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any, cast
 
@@ -68,6 +68,12 @@ class Counter:
         else:
             future.set_result(self._decide(request))
 
+    def decide_early(self, number: int) -> tuple[AcquireReply, Callable[[], None]]:
+        """The answer to a question, and how to send it later."""
+        request = self.asked[number]
+        reply = self._decide(request)
+        return reply, lambda: self._open.pop(request.id).set_result(reply)
+
     def answer_in_disorder(self) -> None:
         """Decide the open questions from the newest to the oldest, and answer the oldest first."""
         replies = {name: self._decide(self._asked(name)) for name in reversed(self._open)}
@@ -125,6 +131,13 @@ class Desk:
         """An observed call that nobody granted anything for."""
         assert not self.ledger.reserve((Charge(MONTH, "Cost", amount, observed=True),), "unasked", 0.0)
         self.ledger.settle("unasked", Quantities(amount, "USD"), 0.0)
+
+    def hear_before(self, number: int) -> Callable[[], None]:
+        """The rights that answer a question come with another answer; what is returned lets its own arrive."""
+        reply, arrive = self.counter.decide_early(number)
+        for lease in reply.leases:
+            self.ledger.merge(lease, self.clock.monotonic())
+        return arrive
 
     async def start(self) -> None:
         """With the first top-up answered, and none due for a while."""
@@ -364,11 +377,9 @@ async def test_rights_that_came_with_another_answer_serve_a_call_when_its_own_br
     await eventually(lambda: len(desk.counter.asked) == 3)
     desk.counter.answer(1)
     assert await larger == "served" and free(desk) == 0
-    reply = desk.counter._decide(desk.counter.asked[2])
-    for lease in reply.leases:
-        desk.ledger.merge(lease, desk.clock.monotonic())
+    arrive = desk.hear_before(2)
     before = desk.counter.reports
-    desk.counter._open.pop(desk.counter.asked[2].id).set_result(reply)
+    arrive()
     assert await call == "served"
     await asyncio.sleep(0)
     assert (desk.counter.reports, len(desk.counter.asked)) == (before, 3)
@@ -378,12 +389,10 @@ async def test_rights_that_another_call_has_taken_are_asked_for_again_at_once(de
     """The store may be busy for a second: an answer to a report, which nothing depends on here, is not waited for."""
     [call] = desk.calls(3 * USD)
     await eventually(lambda: desk.counter.waits)
-    reply = desk.counter._decide(desk.counter.asked[0])
-    for lease in reply.leases:
-        desk.ledger.merge(lease, desk.clock.monotonic())
+    arrive = desk.hear_before(0)
     desk.ledger.reserve((Charge(MONTH, "Cost", 3 * USD),), "another", desk.clock.monotonic())
     before = desk.counter.reports
-    desk.counter._open.pop(desk.counter.asked[0].id).set_result(reply)
+    arrive()
     await eventually(lambda: len(desk.counter.asked) == 2)
     assert desk.counter.reports == before
     desk.counter.answer()

@@ -25,7 +25,7 @@ from spendmesh_sidecar.core.ledger.partitions import Partitions, fading, limits_
 from spendmesh_sidecar.core.ledger.placing import Place, again, entries_of, hold, lacking_in, place_of
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned, Denial, Lease, LeaseReport, LeaseState, Want
 from spendmesh_sidecar.core.ledger.silence import SILENCE_STANDS_SECONDS as SILENCE_STANDS_SECONDS, Silence
-from spendmesh_sidecar.core.ledger.waiting import Waits, waits_of, waits_unplaced
+from spendmesh_sidecar.core.ledger.waiting import Waits, waits_of
 from spendmesh_sidecar.core.specs import BudgetSpec
 from spendmesh_sidecar.core.types import Shortfall
 
@@ -137,10 +137,7 @@ class Ledger:
 
     def waits_of(self, charges: tuple[Charge, ...], now: float) -> tuple[Waits, ...]:
         """What a call with these charges waits with, see `waiting`."""
-        places = self._places(charges, now)
-        unknown = [place for place in places if place.lease is None and may_share(place.account.ref)]
-        shared = [waits_unplaced(place, self._partitions.unplaced(place.account.ref)) for place in unknown]
-        return waits_of(places) + tuple(shared)
+        return waits_of(self._places(charges, now), self._partitions.unplaced)
 
     def crowds(self, charges: tuple[Charge, ...], now: float) -> bool:
         """Whether these charges do not fit, or leave too little for the calls that wait."""

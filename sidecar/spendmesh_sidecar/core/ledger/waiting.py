@@ -6,13 +6,14 @@ Without that a stream of small calls takes, one after the other, what a larger o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
 from spendmesh_sidecar.core.ledger.account import Account
-from spendmesh_sidecar.core.ledger.partitions import Unplaced
+from spendmesh_sidecar.core.ledger.partitions import Unplaced, may_share
 from spendmesh_sidecar.core.ledger.placing import Place
+from spendmesh_sidecar.core.ledger.rights import AccountRef
 
 
 class Waits(Struct, frozen=True, gc=False):
@@ -25,18 +26,20 @@ class Waits(Struct, frozen=True, gc=False):
     """The part of it that is free already, and not promised to another call."""
 
 
-def waits_of(places: Iterable[Place]) -> tuple[Waits, ...]:
-    """What a call with these enforced charges would wait with now."""
-    return tuple(
-        Waits(place.account, place.amount, min(place.amount, max(0, place.available)))
-        for place in places
-        if not place.charge.observed
-    )
-
-
-def waits_unplaced(place: Place, unplaced: Unplaced) -> Waits:
-    """The same call on whatever account its value may turn out to share, where nothing is promised to it yet."""
-    return Waits(unplaced, place.amount, 0)
+def waits_of(places: Iterable[Place], unplaced: Callable[[AccountRef], Unplaced]) -> tuple[Waits, ...]:
+    """
+    What a call with these enforced charges would wait with now: on its accounts, and on those that its values may turn
+    out to share, where nothing is promised to it yet.
+    """
+    waits: list[Waits] = []
+    for place in places:
+        if place.charge.observed:
+            continue
+        ref, amount = place.account.ref, place.amount
+        waits.append(Waits(place.account, amount, min(amount, max(0, place.available))))
+        if place.lease is None and may_share(ref):
+            waits.append(Waits(unplaced(ref), amount, 0))
+    return tuple(waits)
 
 
 def begin(waits: Iterable[Waits]) -> None:
