@@ -19,6 +19,7 @@ from spendmesh_sidecar.protocol import AcquireReply
 
 POD = PodIdentity("team-a", "support-1", "uid-1")
 OTHER = PodIdentity("team-a", "support-2", "uid-2")
+THIRD = PodIdentity("team-a", "support-3", "uid-3")
 AT_ONCE = CoordinatorSettings(commit_interval_seconds=0.0, sweep_seconds=3600.0)
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import pytest
 from ledger_desk import HOUR_MS, Desk, holder
 from ledger_samples import BUDGET, REF, budget, report, want
 from rolling_desk import PART_MS, Rolling
-from spendmesh_operator.ledger.books.lives import begin, granted_here
+from spendmesh_operator.ledger.books.lives import LIVES_KEPT, begin, grant, granted_here
 from spendmesh_operator.ledger.books.restoring import Forgotten
 from spendmesh_operator.ledger.document.sections import decode, encode
 from spendmesh_sidecar.core.ledger.ledger import Ledger
@@ -222,13 +222,36 @@ def test_a_nonce_that_was_replaced_is_not_believed() -> None:
 
 @pytest.mark.parametrize(
     ("lease", "here"),
-    [("a-4", True), ("a-5", False), ("b-5", True), ("b-ff", True), ("z-5", False), ("z-1", True), ("", True)],
+    [
+        ("a-4", True),
+        ("a-5", False),
+        ("b-7", True),
+        ("b-8", False),
+        ("c-ff", True),
+        ("z-2", False),
+        ("z-1", True),
+        ("", True),
+    ],
 )
 def test_a_lease_id_tells_which_books_granted_it(lease: str, here: bool) -> None:
-    """Those of life `a` ended before number 5; what is older than all lives that are known counts as known."""
-    lives = begin(begin((), "a-", 2), "b-", 5)
+    """
+    Life `b` went on beside `c`, as another cluster's does, and granted 7 as the last; `c` goes on here.
 
-    assert granted_here(lives, lease) is here
+    What is older than all lives that are known counts as known.
+    """
+    lives = grant(begin(begin(grant(begin((), "a-", 2), "a-", 4), "b-", 5), "c-", 6), "b-", 7)
+
+    assert granted_here(lives, "c-", lease) is here
+
+
+def test_a_life_that_still_grants_is_not_dropped() -> None:
+    """Another cluster's leader may change often meanwhile: what it grants would count as granted by lost books."""
+    lives = begin((), "a-", 1)
+    for number in range(1, 200):
+        lives = begin(grant(lives, "a-", number), f"b{number}-", number + 1)
+
+    assert granted_here(lives, "c-", "a-1")
+    assert len(lives) == LIVES_KEPT
 
 
 def tell_all(desk: Desk, ledger: Ledger) -> None:

@@ -12,6 +12,8 @@ from ledger_samples import BUDGET, REF, START_MS, acquire, budget, limits_of, re
 from spendmesh_operator.ledger.books.accounts import LEASES_PER_PAGE, Account, AccountKey, Holder
 from spendmesh_operator.ledger.books.books import Books
 from spendmesh_operator.ledger.books.correcting import settle_quarantined
+from spendmesh_operator.ledger.books.lives import Life, granted_here
+from spendmesh_operator.ledger.document.records import HEAD
 from spendmesh_operator.ledger.document.sections import LedgerUnreadable, decode, encode, take_changes
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
@@ -328,3 +330,33 @@ def test_what_was_taken_back_after_a_restore_is_stored_also_if_its_lease_is_in_a
     (account,) = decode(before | as_json(take_changes(desk.books).put), "test").holdings.accounts.values()
 
     assert (account.taken_back, account.charged) == (70, 10 * LEASES_PER_PAGE + 70)
+
+
+def test_a_lease_that_was_stored_without_the_head_was_granted_here() -> None:
+    """Its page is written before the head: a restore must not take its rights back a second time."""
+    desk = Desk()
+    desk.books.begin_life("aaaaaa-", desk.now_ms)
+    before = as_json(encode(desk.books))
+    desk.grant(holder(), 10)
+    put = as_json(take_changes(desk.books).put)
+    assert put.pop(HEAD)
+
+    books = decode(before | put, "test")
+
+    assert books.next_lease == 2
+    assert granted_here(books.lives, "", "aaaaaa-1")
+    assert not granted_here(books.lives, "", "aaaaaa-2")
+
+
+def test_in_a_head_of_an_older_version_a_life_ends_where_the_following_one_began() -> None:
+    books = Books("test")
+    for number, prefix in enumerate(("aaaaaa-", "bbbbbb-"), 1):
+        books.begin_life(prefix, START_MS)
+        books.next_lease += number
+    stored = as_json(encode(books))
+    for life in stored[HEAD]["lives"]:
+        del life["next"]
+
+    lives = decode(stored, "test").lives
+
+    assert lives == (Life("aaaaaa-", 1, 2), Life("bbbbbb-", 2, 4))

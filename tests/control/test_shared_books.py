@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from coordinator_samples import AT_ONCE, OTHER, POD, coordinator, granted, virtually
+from coordinator_samples import AT_ONCE, OTHER, POD, THIRD, coordinator, granted, virtually
 from ledger_samples import acquire, report, want
 from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
 from spendmesh_operator.ledger.document.sections import decode
@@ -85,6 +85,28 @@ def test_a_cluster_that_finds_its_lost_write_keeps_what_another_one_wrote_after_
         return granted(answers[-1]), shared.charged()
 
     assert asyncio.run(scenario()) == (200, 600)
+
+
+def test_no_lease_id_comes_twice_if_only_one_of_two_clusters_lost_what_it_wrote() -> None:
+    """The store is restored to what the first one wrote last: it notices nothing, and goes on in its own life."""
+
+    async def scenario() -> tuple[str, str]:
+        shared = Shared()
+        (_, one), (_, two) = member(shared, "one", 1), member(shared, "two", 2)
+        await one.start()
+        await two.start()
+        await one.acquire(POD, acquire("r", "n", want(100)))
+        backup = shared.stored, dict(shared.clusters)
+        (lost,) = (await two.acquire(OTHER, acquire("s", "m", want(100)))).leases
+        shared.stored, shared.clusters = backup
+        (other,) = (await one.acquire(THIRD, acquire("t", "o", want(100)))).leases
+        await one.stop()
+        await two.stop()
+        return lost.id, other.id
+
+    lost, other = asyncio.run(scenario())
+
+    assert lost != other
 
 
 def test_what_another_cluster_gave_back_a_moment_ago_is_granted_here() -> None:

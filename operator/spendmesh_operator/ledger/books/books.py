@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from spendmesh_operator.ledger.books import fencing, grants
+from spendmesh_operator.ledger.books import fencing, grants, lives
 from spendmesh_operator.ledger.books.accounts import (
     Account,
     BadRequest,
@@ -25,7 +25,7 @@ from spendmesh_operator.ledger.books.fencing import RESTLESS, admit
 from spendmesh_operator.ledger.books.forecast import follow
 from spendmesh_operator.ledger.books.granting import Plan, Refused, plan_grants
 from spendmesh_operator.ledger.books.holdings import Holdings
-from spendmesh_operator.ledger.books.lives import Life, begin
+from spendmesh_operator.ledger.books.lives import Life
 from spendmesh_operator.ledger.books.milestones import note_reached
 from spendmesh_operator.ledger.books.overrides import extra_of, in_force_for, limit_of, overrides_of
 from spendmesh_operator.ledger.books.partitions import is_of
@@ -67,7 +67,9 @@ class Books:
         """Stored sections of an older format, to be removed with the next commit."""
         self.next_lease = 1
         self.lives: tuple[Life, ...] = ()
-        """Of the coordinators that wrote these books, the newest last."""
+        """Of the coordinators that wrote these books, the one that granted last at the end."""
+        self.life = ""
+        """Prefix of the one that goes on here; of other clusters' coordinators others do."""
         self.holdings = Holdings()
         self.pods = Pods()
         self.memory = Remembered()
@@ -193,9 +195,15 @@ class Books:
 
     def begin_life(self, prefix: str, now_ms: int) -> None:
         """A coordinator begins: its lease ids are unlike any other's, also after a restore from a backup."""
-        self.lives = begin(self.lives, prefix, self.next_lease)
+        self.life = prefix
+        self.lives = lives.begin(self.lives, prefix, self.next_lease)
         self.holdings.begin(now_ms)
         self.holdings.revision += 1
+
+    def go_on_from(self, before: Books) -> None:
+        """These were read again in the same life. A write that was given up may yet arrive: its numbers stay taken."""
+        self.life = before.life
+        self.next_lease = max(self.next_lease, before.next_lease)
 
     def sweep(self, now_ms: int, elapsed_ms: int) -> None:
         """Check all sums (I7), note milestones, then drop what has ended and holds nothing; see `Holdings.believe`."""
@@ -236,8 +244,9 @@ class Books:
         return plan_grants(self.holdings, one, overrides, holder, self._new_id, planned)
 
     def _new_id(self) -> str:
-        self.next_lease += 1
-        return f"{self.lives[-1].prefix if self.lives else ''}{self.next_lease - 1:x}"
+        number, self.next_lease = self.next_lease, self.next_lease + 1
+        self.lives = lives.grant(self.lives, self.life, number)
+        return f"{self.life}{number:x}"
 
     def _denial(self, holder: Holder, want: Want, refused: Refused, limits: LimitsOf, now_ms: int) -> Denial:
         account = refused.account
@@ -257,7 +266,7 @@ class Books:
     ) -> LeaseState:
         found = find_lease(self.holdings, holder, report)
         restored = when_forgotten != "fenced" and report.lease not in self._settled
-        if restored and report.account is not None and forgotten(self.lives, found, report):
+        if restored and report.account is not None and forgotten(self.lives, self.life, found, report):
             in_force = limits(report.account)
             if when_forgotten == "awaited" or in_force is None:
                 return LeaseState(lease=report.lease, sequence=0)

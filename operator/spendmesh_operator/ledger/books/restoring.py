@@ -29,12 +29,12 @@ not answered for a moment, since a coordinator that has just started may yet hea
 Found = tuple[Account, Lease]
 
 
-def forgotten(lives: tuple[Life, ...], found: Found | None, report: LeaseReport) -> bool:
-    """Whether a report is about rights that only lost books can have granted."""
+def forgotten(lives: tuple[Life, ...], own: str, found: Found | None, report: LeaseReport) -> bool:
+    """Whether a report is about rights that only lost books can have granted; `own` as in `granted_here`."""
     if report.account is None:
         return False
     if found is None:
-        return not granted_here(lives, report.lease)
+        return not granted_here(lives, own, report.lease)
     return report.granted > found[1].granted
 
 

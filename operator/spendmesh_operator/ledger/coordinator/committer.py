@@ -183,10 +183,9 @@ class Committer:
             raise Ended(f"the store holds epoch {stored.epoch}, this coordinator has {self.epoch}")
         if self._went_back(stored):
             raise Ended("the store holds older books of this epoch than were written: it was restored")
-        numbered = self.books.next_lease
+        before = self.books
         self._adopt(stored)
-        # A write that was given up may still arrive: its leases keep their numbers to themselves.
-        self.books.next_lease = max(self.books.next_lease, numbered)
+        self.books.go_on_from(before)
 
     def _went_back(self, stored: Stored) -> bool:
         """Whether a store that we wrote holds less now than we know to be durable."""

@@ -7,7 +7,7 @@ unreadable raises KeyError, TypeError, ValueError or msgspec.ValidationError: da
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -38,12 +38,19 @@ _AMOUNTS = {
 
 
 def read_head(books: Books, head: dict[str, Any]) -> None:
-    """What the books say of themselves; `believedMs`, `lives` and `members` are younger than format 1."""
+    """What the books say of themselves; `believedMs`, `lives`, their `next` and `members` are younger than format 1."""
     books.epoch = int(head["epoch"])
     books.holdings.resume(int(head.get("believedMs", 0)))
     books.next_lease = int(head["nextLease"])
     books.memory.heard = {member: int(at_ms) for member, at_ms in head.get("members", {}).items()}
-    books.lives = tuple(Life(each["prefix"], int(each["first"])) for each in head.get("lives", ()))
+    books.lives = _read_lives(head.get("lives", ()), books.next_lease)
+
+
+def _read_lives(entries: Sequence[dict[str, Any]], next_lease: int) -> tuple[Life, ...]:
+    """A life without `next` ended where the following one began."""
+    ends = (*(each["first"] for each in entries[1:]), next_lease)
+    pairs = zip(entries, ends, strict=False)
+    return tuple(Life(each["prefix"], int(each["first"]), int(each.get("next", end))) for each, end in pairs)
 
 
 def encode_correction(correction: Correction) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import msgspec
 from spendmesh_operator.ledger.books.accounts import Account, LedgerError
 from spendmesh_operator.ledger.books.books import Books
 from spendmesh_operator.ledger.books.correcting import complete_settlements
-from spendmesh_operator.ledger.books.lives import number_of
+from spendmesh_operator.ledger.books.lives import grant, number_of
 from spendmesh_operator.ledger.document import format_one, records
 from spendmesh_operator.ledger.document.account_pages import (
     Document as Document,
@@ -131,7 +131,7 @@ def _head(books: Books) -> tuple[str, Document]:
         "epoch": books.epoch,
         "believedMs": books.holdings.believed_ms,
         "nextLease": books.next_lease,
-        "lives": [{"prefix": life.prefix, "first": life.first} for life in books.lives],
+        "lives": [{"prefix": life.prefix, "first": life.first, "next": life.next} for life in books.lives],
         **({"members": books.memory.heard} if books.memory.heard else {}),
     }
 
@@ -231,10 +231,12 @@ def _finish(books: Books, sections: Mapping[str, Document]) -> None:
     for account in books.holdings.accounts.values():
         account.pages.take_changed()
     _all_stored(books)
-    # Leases that were stored when the head was not have numbers beyond it.
+    # Leases that were stored when the head was not have numbers beyond it: those of the life that granted last.
     prefix = books.lives[-1].prefix if books.lives else ""
     numbers = [number_of(lease) for lease in books.holdings.lease_ids() if lease.startswith(prefix)]
-    books.next_lease = max([books.next_lease, *(1 + number for number in numbers)])
+    if numbers and max(numbers) >= books.next_lease:
+        books.next_lease = max(numbers) + 1
+        books.lives = grant(books.lives, prefix, max(numbers))
     for uid, record in books.pods.records.items():
         for account, lease in books.holdings.leases_of([uid]):
             if lease.holder.nonce in record.retired and not lease.quarantined:
