@@ -130,6 +130,24 @@ def test_a_store_that_stays_away_refuses_callers_and_the_same_request_succeeds_l
     assert virtually(scenario()) == (10, 10)
 
 
+def test_whoever_asks_when_a_store_is_back_and_another_leads_is_told_to_ask_again() -> None:
+    """The books are read before the decision, and are another's: nobody is left waiting for an answer."""
+
+    async def scenario() -> None:
+        away = True
+        store = MemoryStore(lambda: "unavailable" if away and store.writes else None)
+        async with serving(store, 1) as old:
+            with pytest.raises(NotServing):
+                await old.acquire(POD, acquire("r", "n", want(10)))
+            away = False
+            async with serving(store, 2):
+                with pytest.raises(NotServing, match="retry"):
+                    async with asyncio.timeout(5):
+                        await old.acquire(POD, acquire("r", "n", want(10)))
+
+    virtually(scenario())
+
+
 def test_books_restored_from_a_backup_take_a_later_epoch_and_grant_nothing_for_a_while() -> None:
     """Row 13: a sidecar has seen a later epoch than the store holds."""
 

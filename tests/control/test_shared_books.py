@@ -10,7 +10,8 @@ import pytest
 
 from coordinator_samples import AT_ONCE, OTHER, POD, THIRD, coordinator, granted, virtually
 from ledger_samples import acquire, report, want
-from spendmesh_operator.ledger.coordinator.coordinator import Coordinator
+from spendmesh_operator.ledger.coordinator.coordinator import Coordinator, NotServing
+from spendmesh_operator.ledger.coordinator.writer import REFRESH_SECONDS
 from spendmesh_operator.ledger.document.sections import decode
 from spendmesh_operator.ledger.stores.base import Commit, MemoryStore, Stored, Unavailable, check_expected
 from spendmesh_sidecar.protocol import ReportRequest
@@ -107,6 +108,29 @@ def test_no_lease_id_comes_twice_if_only_one_of_two_clusters_lost_what_it_wrote(
     lost, other = asyncio.run(scenario())
 
     assert lost != other
+
+
+@pytest.mark.parametrize("ended", ["before a decision", "after a refusal"])
+def test_whoever_is_being_served_when_the_books_turn_out_to_be_anothers_is_told_to_ask_again(ended: str) -> None:
+    """It would wait for ever; what tells the books of pods and budgets tells nothing more while it waits."""
+
+    async def scenario() -> None:
+        shared = Shared()
+        (_, one), (_, two) = member(shared, "one", 1), member(shared, "one", 2)
+        await one.start()
+        if ended == "after a refusal":
+            await one.acquire(POD, acquire("r", "n", want(600)))
+            await one.acquire(POD, acquire("s", "n", want(100)))
+        await two.start()
+        if ended == "before a decision":
+            await asyncio.sleep(REFRESH_SECONDS)
+        with pytest.raises(NotServing, match="retry"):
+            async with asyncio.timeout(5):
+                await one.acquire(OTHER, acquire("o", "m", want(900)))
+        await one.stop()
+        await two.stop()
+
+    virtually(scenario())
 
 
 def test_what_another_cluster_gave_back_a_moment_ago_is_granted_here() -> None:

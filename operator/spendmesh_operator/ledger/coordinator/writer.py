@@ -93,16 +93,20 @@ class Writer:
                     operation = await self._queue.get()
             except TimeoutError:
                 return
-            if not await self._readable(operation):
-                continue
-            await self._committer.refresh(REFRESH_SECONDS)
-            operation.apply(self._committer.books, self._now_ms())
-            if not self._committer.dirty and operation.denied and await self._committer.refresh():
-                operation.reconsider(self._committer.books, self._now_ms())
-            if self._committer.dirty:
-                waiting.append(operation)
-            else:
+            waiting.append(operation)  # before anything is read: that may end the coordinator
+            if await self._readable(operation):
+                await self._apply(operation)
+                if self._committer.dirty:
+                    continue
                 operation.reveal()
+            waiting.pop()
+
+    async def _apply(self, operation: Operation) -> None:
+        """On books as fresh as it takes where other clusters write them, too: a refusal needs what is there now."""
+        await self._committer.refresh(REFRESH_SECONDS)
+        operation.apply(self._committer.books, self._now_ms())
+        if not self._committer.dirty and operation.denied and await self._committer.refresh():
+            operation.reconsider(self._committer.books, self._now_ms())
 
     async def _readable(self, operation: Operation) -> bool:
         """After an outcome that stayed unknown, read the books before anything is decided on them."""
