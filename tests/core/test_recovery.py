@@ -244,6 +244,30 @@ def test_a_new_nonce_begins_a_new_log_and_late_ends_of_old_attempts_do_not_break
     assert b"one" not in log.written
 
 
+@pytest.mark.parametrize(("cost", "unbooked"), [(50, 0), (400, 0), (1_200, 200)])
+def test_of_a_late_end_in_a_fenced_lease_only_what_nobody_charges_is_told_again(cost: int, unbooked: int) -> None:
+    """Wherever the log is torn: the coordinator has charged the lease in full, and of what is beyond it, nothing."""
+    ledger, log = funded()
+    reserve(ledger, 400, "old")
+    ledger.adopt("new")
+    before = len(log.written)
+    ledger.settle("old", Quantities(cost, "USD"), 0.0)
+    log.flush()
+    ends = (again(log.written[:end], BUDGETS, 1.0)[0] for end in range(before, len(log.written) + 1))
+    assert {sum(successor.unbooked.values()) for successor in ends} == {0, unbooked}
+
+
+def test_an_attempt_that_an_overrun_left_no_room_in_a_fenced_lease_is_told_again() -> None:
+    """The lease is charged in full, which is what one call has cost; the other one's worst comes on top."""
+    ledger, log = funded()
+    reserve(ledger, 500, "one")
+    reserve(ledger, 500, "other")
+    ledger.settle("one", Quantities(900, "USD"), 0.0)
+    ledger.adopt("new")
+    successor, _ = again(log.crash(), BUDGETS, 1.0)
+    assert sum(successor.unbooked.values()) == 400
+
+
 # --- what is not continued --------------------------------------------------------------------------------
 
 NODE = replace(HERE, durability="Node")

@@ -233,7 +233,11 @@ class LeaseBook:
     @property
     def uncharged(self) -> int:
         """Use that a coordinator does not charge which fences this lease now: beyond its rights, and not reported."""
-        return max(0, self.used - max(self.granted - self.released, self._reported_used))
+        return self.uncharged_with(0)
+
+    def uncharged_with(self, more: int) -> int:
+        """`uncharged` once so much more is used."""
+        return max(0, self.used + more - max(self.granted - self.released, self._reported_used))
 
     # --- in the log -------------------------------------------------------------------------------------------
 

@@ -71,7 +71,8 @@ class OpenAttempts:
         entries = self._take(reservation)
         amounts = _amounts(entries, actual)
         if entries:
-            self._journal.append(SettledRecord(reservation, tuple(amounts)))
+            logged = tuple([_logged(entry, amount) for entry, amount in zip(entries, amounts, strict=True)])
+            self._journal.append(SettledRecord(reservation, logged))
         return tuple(zip(entries, amounts, strict=True))
 
     def void(self, reservation: str) -> tuple[Entry, ...]:
@@ -125,7 +126,18 @@ def _live_part(entry: Entry) -> Part:
 
 
 def _part(entry: Entry) -> Part:
-    if entry.lease is not None and entry.lease.id not in entry.account.leases:
-        beyond = 0 if entry.lease.superseded else entry.worst - entry.held
-        return Part("", beyond, 0, entry.account.ref)
-    return _live_part(entry)
+    lease = entry.lease
+    if lease is None or lease.id in entry.account.leases:
+        return _live_part(entry)
+    if lease.superseded:
+        return Part("", 0, 0, entry.account.ref)
+    crowded_out = lease.uncharged_with(lease.held) - lease.kept
+    return Part("", entry.worst - entry.held + min(entry.held, crowded_out), 0, entry.account.ref)
+
+
+def _logged(entry: Entry, amount: int) -> int:
+    """Of a part that has cost `amount`, what a log has to know that may have begun since its lease was ours."""
+    lease = entry.lease
+    if lease is None or lease.id in entry.account.leases:
+        return amount
+    return 0 if lease.superseded else lease.uncharged_with(amount) - lease.kept
