@@ -9,6 +9,7 @@ allowed, never more.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ class DurableChecks(RowChecks):
                 max(0, lease.charge - (known[name].charge if name in known else 0))
                 for name, lease in account.leases.items()
             )
+            track.forgiven += max(0, self._copied(account.leases) - self._copied(known))
         for key, track in self.accounts.items():
             older = back.holdings.accounts.get(key)
             if key not in lost.holdings.accounts and older is not None:
@@ -218,13 +220,14 @@ class DurableChecks(RowChecks):
         """No loss: what was billed is charged, at every instant."""
         if track.observed or track.billed <= track.charged + track.forgiven:
             return
-        copied = sum(
-            lease.granted for lease in track.leases.values() if lease.holder.nonce in self.copies and not lease.forked
-        )
-        if track.billed > track.charged + track.forgiven + copied:
+        if track.billed > track.charged + track.forgiven + self._copied(track.leases):
             raise self.violated(
                 "invoice <= ledger", f"{key.budget}/{key.limit}: billed {track.billed}, charged {track.charged}"
             )
+
+    def _copied(self, leases: Mapping[str, Lease]) -> int:
+        """What may be spent twice, until somebody notices."""
+        return sum(lease.granted for lease in leases.values() if lease.holder.nonce in self.copies and not lease.forked)
 
     def _note_free(self, account: Account) -> None:
         key = account.key

@@ -67,6 +67,8 @@ class Scheduler:
     def __init__(self, rng: Random) -> None:
         self.now = 0.0
         """True seconds since the history began."""
+        self.suspended = 0.0
+        """Seconds of them in which nothing ran."""
         self.rng = rng
         self.steps = 0
         self._due: list[tuple[float, int, _Handle]] = []
@@ -96,6 +98,7 @@ class Scheduler:
     def leap(self, seconds: float) -> None:
         """All machines were suspended: time went on, nothing ran."""
         self.now += seconds
+        self.suspended += seconds
 
     def run(self, until: float, enough: Callable[[], bool] = lambda: False) -> None:
         """Let the world go on to a true time, or until there is enough of it."""

@@ -171,13 +171,14 @@ class World:
 
     def terms_in_force(self) -> set[Terms]:
         """What some replica may still decide by: its own view, and the one that a waiting commit was decided by."""
-        now = self.scheduler.now
-        self._replaced = [(until, terms) for until, terms in self._replaced if now < until]
+        ran = self.scheduler.now - self.scheduler.suspended
+        self._replaced = [(until, terms) for until, terms in self._replaced if ran < until]
         return {self.terms, *(replica.terms for replica in self.replicas()), *(terms for _, terms in self._replaced)}
 
     def change_terms(self, terms: Terms) -> None:
         """Somebody applies other manifests, the same to every cluster."""
-        self._replaced.append((self.scheduler.now + VIEW_LAG_SECONDS + DECIDED_SECONDS, self.terms))
+        ran = self.scheduler.now - self.scheduler.suspended
+        self._replaced.append((ran + VIEW_LAG_SECONDS + DECIDED_SECONDS, self.terms))
         self.terms = terms
         for cluster in self.clusters:
             cluster.hear(terms)
