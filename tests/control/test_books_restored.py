@@ -26,8 +26,8 @@ class Lost:
     granted: int
 
     def says(self, used: int = 0, *, when: Forgotten = "taken back", **more: object) -> LeaseState:
-        said = {"account": REF, "granted": self.granted} | more
-        told = LeaseReport(lease=self.lease, sequence=7, previous="0123", used=used, held=0, **said)  # type: ignore[arg-type]
+        said = {"account": REF, "granted": self.granted, "held": 0} | more
+        told = LeaseReport(lease=self.lease, sequence=7, previous="0123", used=used, **said)  # type: ignore[arg-type]
         request = ReportRequest(nonce=holder().nonce, reports=(told,))
         (state,) = self.desk.books.report(holder(), request, self.desk.limits, self.desk.now_ms, when).leases
         return state
@@ -45,6 +45,10 @@ def restored(granted: int = 600, *, before: int = 0) -> Lost:
     desk.books = decode(copy, "test")
     desk.books.begin_life("cccccc-", desk.now_ms)
     return Lost(desk, lease.id, lease.granted)
+
+
+def taken_back(desk: Desk) -> int:
+    return sum(account.taken_back for account in desk.books.holdings.accounts.values())
 
 
 def charged(desk: Desk) -> int:
@@ -88,6 +92,7 @@ def test_a_grant_that_was_forgotten_on_a_lease_that_was_not_is_charged_again() -
     state = lost.says(used=250)
 
     assert (lost.granted, state.fenced, charged(lost.desk)) == (300, False, 300)
+    assert taken_back(lost.desk) == 200
 
 
 def test_a_lease_that_its_holder_no_longer_has_stays_charged_beside_its_newer_one() -> None:
@@ -154,6 +159,8 @@ def test_rights_in_a_period_that_has_just_ended_are_charged_there() -> None:
         ({"lease": "dddddd"}, "taken back"),
         ({"granted": 1001}, "taken back"),
         ({"granted": 10, "used": 11}, "taken back"),
+        ({"granted": 10, "used": 6, "held": 5}, "taken back"),
+        ({"granted": 10, "used": 6, "released": 5}, "taken back"),
         ({"account": AccountRef(budget=REF.budget, limit=REF.limit, per=("u",))}, "taken back"),
     ],
     ids=[
@@ -164,6 +171,8 @@ def test_rights_in_a_period_that_has_just_ended_are_charged_there() -> None:
         "no lease id of ours",
         "more than the limit",
         "more used than granted",
+        "more used and held than granted",
+        "used what it gave back",
         "another kind of account",
     ],
 )
@@ -189,6 +198,34 @@ def test_all_that_is_taken_back_is_at_most_the_limit_also_over_another_copy() ->
 
     assert lost.says().fenced
     assert charged(lost.desk) == 600
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ({"granted": 1000, "used": 50}, 1000),
+        ({"granted": 600, "released": 100, "used": 50}, 500),
+        ({"granted": 600, "used": 610, "overrun": 20}, 600),
+        ({"granted": 600, "used": 70, "overrun": 20, "closed": True}, 50),
+    ],
+    ids=["all of the limit", "some was given back", "billed more than held", "closed after a dearer bill"],
+)
+def test_what_a_holder_took_from_the_limit_counts_towards_what_is_believed(
+    told: dict[str, object], counted: int
+) -> None:
+    """While all was well, all that was taken fitted: an overrun did not come from the limit."""
+    lost = restored(600)
+
+    assert not lost.says(**told).fenced  # type: ignore[arg-type]
+    assert taken_back(lost.desk) == counted
+
+
+def test_rights_that_the_copy_has_still_are_not_taken_back() -> None:
+    """Its holder was granted more since, and gave more back than that."""
+    lost = restored(200, before=100)
+
+    assert not lost.says(released=250).fenced
+    assert (taken_back(lost.desk), charged(lost.desk)) == (0, 50)
 
 
 def test_of_a_limit_that_the_pods_policy_does_not_have_nothing_is_charged() -> None:
@@ -225,8 +262,9 @@ def test_a_nonce_that_was_replaced_is_not_believed() -> None:
     [
         ("a-4", True),
         ("a-5", False),
-        ("b-7", True),
-        ("b-8", False),
+        ("b-1a", True),
+        ("b-1b", False),
+        ("b-z", True),
         ("c-ff", True),
         ("z-2", False),
         ("z-1", True),
@@ -235,11 +273,11 @@ def test_a_nonce_that_was_replaced_is_not_believed() -> None:
 )
 def test_a_lease_id_tells_which_books_granted_it(lease: str, here: bool) -> None:
     """
-    Life `b` went on beside `c`, as another cluster's does, and granted 7 as the last; `c` goes on here.
+    Life `b` went on beside `c`, as another cluster's does, and granted 1a as the last; `c` goes on here.
 
     What is older than all lives that are known counts as known.
     """
-    lives = grant(begin(begin(grant(begin((), "a-", 2), "a-", 4), "b-", 5), "c-", 6), "b-", 7)
+    lives = grant(begin(begin(grant(begin((), "a-", 2), "a-", 4), "b-", 5), "c-", 6), "b-", 0x1A)
 
     assert granted_here(lives, "c-", lease) is here
 

@@ -253,8 +253,9 @@ def test_of_a_late_end_in_a_fenced_lease_only_what_nobody_charges_is_told_again(
     before = len(log.written)
     ledger.settle("old", Quantities(cost, "USD"), 0.0)
     log.flush()
-    ends = (again(log.written[:end], BUDGETS, 1.0)[0] for end in range(before, len(log.written) + 1))
-    assert {sum(successor.unbooked.values()) for successor in ends} == {0, unbooked}
+    found = [recover(log.written[:end], HERE).unleased.get(MONTH) for end in range(before, len(log.written) + 1)]
+    assert {told.amount if told else 0 for told in found} == {0, unbooked}
+    assert not any(told.owed for told in found if told), "it had rights"
 
 
 def test_an_attempt_that_an_overrun_left_no_room_in_a_fenced_lease_is_told_again() -> None:
@@ -262,10 +263,26 @@ def test_an_attempt_that_an_overrun_left_no_room_in_a_fenced_lease_is_told_again
     ledger, log = funded()
     reserve(ledger, 500, "one")
     reserve(ledger, 500, "other")
-    ledger.settle("one", Quantities(900, "USD"), 0.0)
+    ledger.settle("one", Quantities(1_200, "USD"), 0.0)
     ledger.adopt("new")
-    successor, _ = again(log.crash(), BUDGETS, 1.0)
-    assert sum(successor.unbooked.values()) == 400
+    assert again(log.crash(), BUDGETS, 1.0)[0].unbooked == {"team-a/team/monthly": 200 + 500}
+    ledger.settle("other", Quantities(300, "USD"), 0.0)
+    settled = log.written + encode_frame(SettledRecord("other", (300,)))
+    assert log.buffered.startswith(settled[len(log.written) :])
+    assert again(settled, BUDGETS, 1.0)[0].unbooked == {"team-a/team/monthly": 200 + 300}
+
+
+def test_of_a_limit_with_another_meaning_nothing_is_told_again() -> None:
+    """What its fenced lease was granted is another unit's, or another window's."""
+    ledger, log = funded()
+    reserve(ledger, 400, "old")
+    ledger.set_budgets((OTHER_DAY,), 0.0)
+    ledger.adopt("new")
+    before = len(log.written)
+    ledger.settle("old", Quantities(1_200, "USD"), 0.0)
+    log.flush()
+    for end in range(before, len(log.written) + 1):
+        assert {told.amount for told in recover(log.written[:end], HERE).unleased.values()} <= {0}
 
 
 # --- what is not continued --------------------------------------------------------------------------------

@@ -58,9 +58,14 @@ LAWS = {
     "books/periods": ("periods",),
     "books/rolling": ("rolling_rows", "books_rolling"),
     "books/partitions": ("holdings", "books_partitions"),
+    "books/lives": ("books_restored", "shared_books"),
+    "books/restoring": ("books_restored", "books_overrides"),
+    "books/fencing": ("books_quarantine", "pods", "coordinator", "books_revision"),
     "ledger/ledger": (*_LEDGER, "waiting", "partitions", "silence", "override_leases"),
     "ledger/lease_reports": _LEDGER,
     "ledger/lease": (*_LEDGER, "override_leases", "silence"),
+    "ledger/debt": ("debt", *_LEDGER, "silence"),
+    "ledger/open_attempts": ("recovery", *_LEDGER, "override_leases"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

@@ -34,9 +34,12 @@ FILES = (
             "periods",
             "rolling",
             "partitions",
+            "lives",
+            "restoring",
+            "fencing",
         )
     ),
-    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account")),
+    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account", "debt", "open_attempts")),
 )
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

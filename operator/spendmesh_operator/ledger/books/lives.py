@@ -10,6 +10,7 @@ several lives go on at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 LIVES_KEPT: Final = 64
@@ -55,8 +56,7 @@ def granted_here(lives: tuple[Life, ...], own: str, lease_id: str) -> bool:
     False: only books that were lost can have granted it, and not in the life that goes on here, whose prefix is `own`.
     """
     name, dash, _ = lease_id.rpartition("-")
-    number = number_of(lease_id)
-    if number < 0 or not dash or number < min((life.first for life in lives), default=number + 1):
+    prefix, number = name + dash, number_of(lease_id)
+    if not dash or prefix == own or number < min((life.first for life in lives), default=inf):
         return True
-    prefix = name + dash
-    return prefix == own or any(life.prefix == prefix and number < life.next for life in lives)
+    return any(life.prefix == prefix and number < life.next for life in lives)

@@ -129,10 +129,9 @@ def _part(entry: Entry) -> Part:
     lease = entry.lease
     if lease is None or lease.id in entry.account.leases:
         return _live_part(entry)
-    if lease.superseded:
-        return Part("", 0, 0, entry.account.ref)
-    crowded_out = lease.uncharged_with(lease.held) - lease.kept
-    return Part("", entry.worst - entry.held + min(entry.held, crowded_out), 0, entry.account.ref)
+    crowded_out = min(entry.held, lease.uncharged_with(lease.held))
+    beyond = 0 if lease.superseded else entry.worst - entry.held + crowded_out
+    return Part("", beyond, 0, entry.account.ref)
 
 
 def _logged(entry: Entry, amount: int) -> int:
