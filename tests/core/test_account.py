@@ -66,6 +66,21 @@ def test_own_use_is_settled_also_where_nothing_is_known_of_the_whole() -> None:
     assert (account.settled(0.0), account.standing(0.0)) == (420, (1_000_000, 420))
 
 
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(
+    ("since", "now", "ended"), [(0.0, 59.9, False), (0.0, 60.0, True), (59.9, 60.0, True), (60.0, 90.0, False)]
+)
+def test_a_period_ends_once(since: float, now: float, *, ended: bool, closed: bool) -> None:
+    """Whoever began to wait in it hears of that, also when its lease is closed; who came later does not."""
+    ending = book(ends=60.0)
+    account = account_of(book("older", ends=-60.0), ending, book("next", starts=60.0, ends=120.0))
+    if closed:
+        account.forget(ending, 60.0)
+        account.forget(account.leases["older"], 60.0)
+
+    assert account.period_ended(since, now) is ended
+
+
 @pytest.mark.parametrize(("denied", "need", "stands"), [(0, 0, False), (0, 1, True), (5, 4, False), (5, 5, True)])
 def test_a_denial_stands_for_calls_that_lack_as_much(denied: int, need: int, *, stands: bool) -> None:
     """Who lacks nothing lacks less than any refused call."""

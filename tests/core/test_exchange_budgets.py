@@ -27,10 +27,12 @@ from exchange_world import (
     throttled,
 )
 from fake_bank import Held
+from lease_samples import lease
 from spendmesh_sidecar.core.admission import DEFAULT_OUTPUT_TOKENS
 from spendmesh_sidecar.core.exchange import ExchangeError
 from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS
-from spendmesh_sidecar.core.ledger.rights import AccountRef
+from spendmesh_sidecar.core.ledger.rights import AccountRef, Denial
+from spendmesh_sidecar.core.phases import LEASE_WAIT_SECONDS
 from spendmesh_sidecar.core.refusals import STATUS
 from spendmesh_sidecar.core.specs import (
     BudgetSpec,
@@ -527,8 +529,8 @@ def observing(amount: int) -> World:
 
 def lease_ahead(world: World) -> None:
     for want in world.ledger.wants(world.now):
-        for lease in world.bank.acquire("holder", (want,))[0]:
-            assert world.ledger.merge(lease, world.now)
+        for granted in world.bank.acquire("holder", (want,))[0]:
+            assert world.ledger.merge(granted, world.now)
 
 
 def test_an_observed_budget_refuses_nothing_and_counts_what_it_would_have_refused() -> None:
@@ -592,6 +594,56 @@ def test_rights_taken_by_a_faster_call_are_asked_for_again_until_the_wait_is_ove
     exchange.acquired((), world.now + 2.0, UNIX)
     assert exchange.refusal is not None and exchange.refusal.code == "budget_in_flight"
     assert "team-a/team/monthly has " in exchange.refusal.message
+    exchange.close(world.now + 2.0)
+
+
+NO_RIGHTS: tuple[Denial, ...] = ()
+EXHAUSTED = (Denial(account=MONTH, reason="exhausted"),)
+
+
+@pytest.mark.parametrize(("heard", "after"), [(NO_RIGHTS, 2.0), (EXHAUSTED, 1.6)], ids=["nothing", "denied"])
+def test_a_call_that_waited_over_a_periods_end_is_asked_for_once_more(heard: tuple[Denial, ...], after: float) -> None:
+    """What was granted or denied until then was the last period's; the new one has its whole amount."""
+    world = World()
+    exchange = world.exchange(chat())
+    exchange.begin(world.now, UNIX)
+    assert world.ledger.merge(lease(10, nonce="holder", ends_in_ms=1_500), world.now)
+
+    again = exchange.acquired(heard, world.now + after, UNIX)
+    assert isinstance(again, Acquire)
+    assert again.wait_seconds == LEASE_WAIT_SECONDS
+
+    world.ledger.merge(lease(10, id="two", nonce="holder", ends_in_ms=1_500), world.now + after)
+    exchange.acquired(heard, world.now + 2 * after, UNIX)
+    assert exchange.refusal is not None, "periods may be short: it does not wait for ever"
+    exchange.close(world.now + 2 * after)
+
+
+@pytest.mark.parametrize(
+    ("after", "deadline_seconds"), [(1.4, 600.0), (1.6, 1.6)], ids=["the period runs", "the call's own time is over"]
+)
+def test_a_denial_is_not_asked_about_again_without_cause_or_time(after: float, deadline_seconds: float) -> None:
+    world = World()
+    exchange = world.exchange(chat(), deadline_seconds=deadline_seconds)
+    exchange.begin(world.now, UNIX)
+    world.ledger.merge(lease(10, nonce="holder", ends_in_ms=1_500), world.now)
+
+    exchange.acquired(EXHAUSTED, world.now + after, UNIX)
+
+    assert exchange.refusal is not None
+    exchange.close(world.now + after)
+
+
+def test_the_second_wait_ends_with_the_calls_own_time() -> None:
+    world = World()
+    exchange = world.exchange(chat(), deadline_seconds=3.0)
+    exchange.begin(world.now, UNIX)
+    world.ledger.merge(lease(10, nonce="holder", ends_in_ms=1_500), world.now)
+
+    again = exchange.acquired((), world.now + 2.0, UNIX)
+
+    assert isinstance(again, Acquire)
+    assert again.wait_seconds == 1.0
     exchange.close(world.now + 2.0)
 
 

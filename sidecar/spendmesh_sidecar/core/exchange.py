@@ -28,7 +28,13 @@ from spendmesh_sidecar.core.ledger.reservation import Booked, Booking, WorstCost
 from spendmesh_sidecar.core.ledger.rights import Denial
 from spendmesh_sidecar.core.ledger.view import still_in_flight, tightest_left
 from spendmesh_sidecar.core.ledger.waiting import Waits
-from spendmesh_sidecar.core.phases import DEADLINE_SECONDS, LEASE_WAIT_SECONDS, ExchangeError as ExchangeError, Phase
+from spendmesh_sidecar.core.phases import (
+    DEADLINE_SECONDS,
+    LEASE_WAIT_SECONDS,
+    ExchangeError as ExchangeError,
+    LeaseWait,
+    Phase,
+)
 from spendmesh_sidecar.core.policy_view import PolicyView
 from spendmesh_sidecar.core.prices.costs import Pricing
 from spendmesh_sidecar.core.refusals import budget_refusal, out_of_reach, out_of_time, unanswered
@@ -91,7 +97,7 @@ class Exchange:
         self._booking: Booking | None = None
         self._shortfalls: tuple[Shortfall, ...] = ()
         self._waits: tuple[Waits, ...] = ()
-        self._lease_deadline: float | None = None
+        self._lease_wait: LeaseWait | None = None
         self._flight: Flight | None = None
         self._last: Outcome | None = None
         self._stopped: Refusal | None = None
@@ -137,7 +143,8 @@ class Exchange:
             return self._send(self._booking, booked, now, now_unix)
         if denials is None:
             return self._refuse(unanswered(booked))
-        if denials:
+        assert self._lease_wait is not None
+        if denials and not self._waits_anew(self._lease_wait, self._booking, now):
             return self._denied(denials, self._booking)
         return self._ask(booked, now)  # another call took what was granted
 
@@ -278,20 +285,25 @@ class Exchange:
         if not isinstance(booked, tuple):
             return self._send(booking, booked, now, now_unix)
         self._booking = booking
-        if self._lease_deadline is None:
-            self._lease_deadline = min(now + self._lease_wait_seconds, self._tries.deadline)
+        if self._lease_wait is None:
+            self._lease_wait = LeaseWait(self._lease_wait_seconds, self._tries.deadline, now)
         if standing := self._ledger.standing_denials(booked, now):
             return self._denied(standing, booking)
         return self._ask(booked, now)
 
     def _ask(self, shortfalls: tuple[Shortfall, ...], now: float) -> Step:
-        assert self._lease_deadline is not None and self._booking is not None
-        if (wait := self._lease_deadline - now) <= 0:
+        assert self._lease_wait is not None and self._booking is not None
+        if now >= self._lease_wait.until and not self._waits_anew(self._lease_wait, self._booking, now):
             return self._denied(still_in_flight(self._ledger, shortfalls, now), self._booking)
         self._shortfalls, self._phase = shortfalls, Phase.ACQUIRING
         self._waits = self._ledger.waits_of(self._booking.smallest(), now)
         waiting.begin(self._waits)
-        return Acquire(shortfalls, wait)
+        return Acquire(shortfalls, self._lease_wait.until - now)
+
+    def _waits_anew(self, wait: LeaseWait, booking: Booking, now: float) -> bool:
+        """Whether the period is over that rights were granted or denied for since it began to wait; once."""
+        charges = booking.smallest()
+        return not wait.renewed and self._ledger.period_ended(charges, wait.began, now) and wait.renew(now)
 
     def _waits_no_longer(self) -> None:
         waiting.end(self._waits)
@@ -308,7 +320,7 @@ class Exchange:
         permit = self._tries.dispatch(priced, now)
         self._flight = Flight(self._tries.number, booking.reservation, priced, booked, permit, now_unix)
         self._unverified = self._unverified or (booked is not None and booked.unverified)
-        self._booking = self._lease_deadline = None
+        self._booking = self._lease_wait = None
         self._phase = Phase.ATTEMPTING
         return attempt_step(self._flight, self._plan.include_usage, self._times, now)
 

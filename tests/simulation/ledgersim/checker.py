@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ledgersim.durable import DurableChecks, Track
 from ledgersim.rows import Violation as Violation
 from spendmesh_operator.ledger.books.accounts import AccountKey
-from spendmesh_sidecar.core.exchange import LEASE_WAIT_SECONDS
 from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger.partitions import OTHER
 from spendmesh_sidecar.protocol import AcquireReply
@@ -31,10 +30,6 @@ class _Reservation:
     billed: Bill | None = None
     settled: Quantities | None = None
     resolved: int = 0
-
-
-BUSY_SECONDS = 1.0
-"""Between two commits of a busy store."""
 
 
 class Checker(DurableChecks):
@@ -149,17 +144,7 @@ class Checker(DurableChecks):
                 least = self.least_free(budget.name, limit, call.user or OTHER, began - 2.0)
                 if budget.mode == "Enforce" and least < need * (1 + others):
                     return
-        waited = world.scheduler.now - began
-        in_vain = waited >= 0.99 * LEASE_WAIT_SECONDS and self._period_ended(waited + BUSY_SECONDS)
-        if in_vain and not world.history.fast_store:
-            world.happened["call: a period ended while it waited for a busy store"] += 1
-            return
         raise self.violated("no false refusal", f"{exchange.request_id} needed {worst} and got {exchange.refusal}")
-
-    def _period_ended(self, seconds: float) -> bool:
-        """Whether one began within the last seconds: what was asked for the one before is of no use then."""
-        now_unix = self.world.history.base_unix + self.world.scheduler.now
-        return any(now_unix - seconds < key.start <= now_unix for key in self.accounts)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Chooses the lease of a reservation and the rights to ask for; the ledger joins a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from msgspec.structs import replace
 
@@ -57,6 +58,8 @@ class Account:
     _denied_at: float = 0.0
     _told: AccountState | None = None
     """The last word about the whole account of a lease that is closed."""
+    _ended_at: float = -inf
+    """When the newest period ended whose lease is closed."""
     _leased: bool = False
     """Some lease was held once: an idle account then asks for nothing."""
 
@@ -270,9 +273,14 @@ class Account:
         window = self.meaning.window if self.meaning is not None else None
         return lease.ends_at + (window.duration_seconds if window is not None and window.type == "Rolling" else 0)
 
+    def period_ended(self, since: float, now: float) -> bool:
+        """Whether a period has ended since, as far as is known: what was granted or denied for it is of no use."""
+        return any(since < ended <= now for ended in (self._ended_at, *[each.ends_at for each in self.leases.values()]))
+
     def forget(self, lease: LeaseBook, now: float) -> bool:
         """A closed lease is acknowledged. Answers whether it leaves something that waits, or counts, without it."""
         del self.leases[lease.id]
+        self._ended_at = max(self._ended_at, lease.ends_at)
         self._told = lease.state
         return self.debt.closed(lease, self._counts_until(lease), now)
 

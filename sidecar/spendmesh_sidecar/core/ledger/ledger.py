@@ -285,6 +285,10 @@ class Ledger:
         found = (self._account(lack.account, now).standing_denial(lack.need, now) for lack in shortfalls)
         return tuple(denial for denial in found if denial is not None)
 
+    def period_ended(self, charges: tuple[Charge, ...], since: float, now: float) -> bool:
+        """Whether the period of an account that these count on has ended since; see `Account.period_ended`."""
+        return any(self._account(charge.account, now).period_ended(since, now) for charge in charges)
+
     def unanswered(self, now: float) -> None:
         """A question about rights brought no answer in time: what limits keep for that is free until one comes."""
         self._silence.begin(self.accounts.values(), now)
