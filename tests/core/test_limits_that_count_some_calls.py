@@ -20,7 +20,7 @@ from exchange_world import (
 )
 from spendmesh_sidecar.core.ledger.charges import Quantities, Subject, charges, counts
 from spendmesh_sidecar.core.needs import Needs, needs_of
-from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec
+from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, ProviderSpec, Unit
 
 NOTHING = Needs(frozenset(), money=False, output=False, tokens=False, any=False)
 MEDIUM = Subject("medium-1", "team-a/openai")
@@ -60,6 +60,13 @@ def test_what_is_not_counted_takes_nothing_and_raises_no_mismatch() -> None:
     budgets = (budget(scoped("small", models=("small-*",)), limit("requests", 5, "Requests")),)
     found = charges(budgets, Quantities(7, "EUR"), MEDIUM)
     assert [(charge.account.limit, charge.amount) for charge in found] == [("requests", 1)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount"), [("Cost", 0), ("InputTokens", 0), ("OutputTokens", 0), ("TotalTokens", 0), ("Requests", 1)]
+)
+def test_an_attempt_of_which_nothing_is_known_is_one_request(unit: Unit, amount: int) -> None:
+    assert [Quantities().in_unit(unit, dearer=dearer) for dearer in (False, True)] == [amount, amount]
 
 
 def test_needs_are_those_of_the_limits_that_count() -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import MONTH, MONTHLY, USD, budget, limit
-from lease_samples import lease, state
+from lease_samples import HOUR, lease, state
 from memory_log import HERE, MemoryLog, again, logged
 from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
 from spendmesh_sidecar.core.ledger.journal import (
@@ -329,12 +329,16 @@ def test_an_abandoned_log_says_what_nobody_charges(damage: bytes, here: Here, un
 
 
 def test_with_durability_node_a_log_outlives_the_machine_and_its_clock() -> None:
-    """The lease ends when it would have: 3,600 s after its grant, of which 100 s went by."""
-    _, log = funded()
-    log.flush()
+    """Each lease begins and ends when it would have: of the time to it 100 s went by. The machine had run for 50 s."""
+    ledger, log = funded()
+    ledger.merge(lease(500, id="two", starts_in_ms=HOUR, ends_in_ms=2 * HOUR), 50.0)
+    log.here = replace(HERE, monotonic=50.0)
+    log.begin()
     recovered = recover(log.written, replace(NODE, **REBOOTED))
-    (book, _) = recovered.leases["one"]
-    assert (recovered.nonce, book.granted, book.ends_at) == ("me", 1_000, 5.0 + 3_600 - 100)
+    now = 5.0 - 100
+    times = {name: (book.granted, book.starts_at, book.ends_at) for name, (book, _) in recovered.leases.items()}
+    assert times == {"one": (1_000, now - 50, now - 50 + 3_600), "two": (500, now + 3_600, now + 7_200)}
+    assert recovered.nonce == "me"
 
 
 def test_a_wall_clock_that_went_back_makes_no_lease_longer() -> None:

@@ -9,7 +9,7 @@ from exchange_world import MONTH, USD, World, budget, chat, limit, policy, succe
 from lease_samples import HOUR, charge, lease
 from memory_log import again, logged
 from spendmesh_sidecar.core.ledger.charges import Charge, Quantities
-from spendmesh_sidecar.core.ledger.ledger import Ledger
+from spendmesh_sidecar.core.ledger.ledger import SILENCE_STANDS_SECONDS, Ledger
 from spendmesh_sidecar.core.ledger.rights import Denial, LeaseState, report_digest
 from spendmesh_sidecar.core.specs import BudgetSpec, LimitSpec, Mode, WindowSpec
 
@@ -55,6 +55,18 @@ def test_any_word_of_the_coordinator_ends_the_silence(word: str) -> None:
     assert not fits(ledger, 701, 3_000.0)
 
 
+@pytest.mark.parametrize(("now", "stands"), [(10.0, True), (14.9, True), (15.0, False)])
+def test_for_a_moment_nobody_asks_again_a_coordinator_that_did_not_answer(now: float, stands: bool) -> None:
+    """A call that would be served without an answer does not wait for one; one word, and all ask again."""
+    assert SILENCE_STANDS_SECONDS == 5.0
+    ledger = holding(KEPT, 1_000, 300)
+    assert not ledger.silent(10.0)
+    ledger.unanswered(10.0)
+    assert ledger.silent(now) is stands
+    ledger.merge(lease(1_000, survival=300), now)
+    assert not ledger.silent(now)
+
+
 def test_kept_rights_are_not_given_back_when_idle_but_when_they_are_recalled() -> None:
     """An idle sidecar is ready for silence too; an overdrawn limit takes everything."""
     ledger = holding(KEPT, 1_000, 300)
@@ -95,6 +107,21 @@ def test_without_rights_a_sidecar_spends_its_cap_and_no_more() -> None:
     ledger.merge(lease(100), 0.0)
     ledger.unanswered(1.0)
     assert fits(ledger, 300, 1.0) and not fits(ledger, 301, 1.0)
+
+
+@pytest.mark.parametrize(("cost", "unheld"), [(101, 1), (350, 250)])
+def test_a_call_that_rights_cover_in_part_is_counted_once(cost: int, unheld: int) -> None:
+    """What is beyond them went without; so also for the next process, at its worst."""
+    ledger, log = logged("me", (budget(ALLOWED),), 0.0)
+    ledger.merge(lease(100), 0.0)
+    ledger.unanswered(0.0)
+    assert ledger.reserve(charge(cost), "a", 0.0) == ()
+    successor, _ = again(log.crash(), (budget(ALLOWED),), 1.0)
+    ledger.settle("a", Quantities(cost, "USD"), 0.0)
+    for survivor in (ledger, successor):
+        survivor.merge(lease(100), 1.0)
+        [told] = survivor.reports(1.0)
+        assert (told.used, told.unheld) == (cost, unheld)
 
 
 def test_a_call_without_rights_that_costs_nothing_gives_the_cap_back() -> None:

@@ -66,6 +66,10 @@ LAWS = {
     "ledger/lease": (*_LEDGER, "override_leases", "silence"),
     "ledger/debt": ("debt", *_LEDGER, "silence"),
     "ledger/open_attempts": ("recovery", *_LEDGER, "override_leases"),
+    "ledger/recovery": ("recovery", *_LEDGER, "recovery_properties"),
+    "ledger/placing": (*_LEDGER, "override_leases", "silence", "metering", "expected", "waiting"),
+    "ledger/charges": ("limits_that_count_some_calls", "dearer_price", "unpriced_models", *_LEDGER),
+    "ledger/silence": ("silence",),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

@@ -39,7 +39,21 @@ FILES = (
             "fencing",
         )
     ),
-    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account", "debt", "open_attempts")),
+    *(
+        f"{SIDECAR}/{name}.py"
+        for name in (
+            "ledger",
+            "lease_reports",
+            "lease",
+            "account",
+            "debt",
+            "open_attempts",
+            "recovery",
+            "placing",
+            "charges",
+            "silence",
+        )
+    ),
 )
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

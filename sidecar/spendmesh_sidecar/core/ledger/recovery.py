@@ -71,9 +71,9 @@ class Recovered(Struct):
     nonce: str
     leases: dict[str, tuple[LeaseBook, Meaning | None]]
     unleased: dict[AccountRef, UnleasedRecord]
-    in_flight: tuple[str, ...] = ()
+    in_flight: tuple[str, ...]
     """Reservations that were sent and have no end; they are in the leases at their worst."""
-    torn_bytes: int = 0
+    torn_bytes: int
 
 
 def recover(data: bytes, here: Here) -> Recovered:
@@ -105,7 +105,7 @@ def _unbooked_before(damaged: LogDamaged, here: Here) -> Mapping[str, int]:
     replay = _Replay()
     if damaged.before and isinstance(first := damaged.before[0], Header) and first.pod == here.pod:
         try:
-            for record in damaged.before[1:]:
+            for record in damaged.before:
                 if not isinstance(record, Header):
                     replay.take(record)
         except LedgerError:
@@ -190,7 +190,8 @@ class _Replay:
 
     def _lease(self, record: LeaseRecord) -> None:
         known = self.leases.get(record.id)
-        book = known[0] if known else LeaseBook(record.id, record.account, 0, record.starts_at, record.ends_at)
+        fresh = LeaseBook(record.id, record.account, record.granted, record.starts_at, record.ends_at)
+        book = known[0] if known else fresh
         book.silent = True  # what was kept for silence may have been spent; when there was one is not in the log
         book.recall_record(record)
         self.leases[record.id] = book, record.meaning
