@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from exchange_world import USD, World, budget, chat, limit, policy, success
-from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS
+from spendmesh_sidecar.core.ledger.account import Account
+from spendmesh_sidecar.core.ledger.demand import IDLE_SECONDS, Demand
 from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.ledger.partitions import (
     ASSIGNED_KEPT,
@@ -123,7 +124,7 @@ def test_values_that_share_an_account_are_reserved_there_until_the_period_ends()
     ledger = Ledger("me", (divided(),), 0.0)
     ledger.assign([Assigned(asked=of("ana"), account=of("other"), ends_in_ms=60_000)], 0.0)
     ledger.merge(lease("other"), 0.0)
-    assert ledger.free(of("ana"), 0.0) == 1_000
+    assert [ledger.free(of("ana"), now) for now in (0.0, 59.99)] == [1_000, 1_000]
     assert ledger.free(of("ana"), 60.0) == 0, "the next period begins with room"
     assert ledger.free(of("ben"), 0.0) == 0
 
@@ -191,6 +192,26 @@ def test_ten_thousand_values_in_a_second_leave_a_bounded_number_of_accounts() ->
     assert of("user-9999") in ledger.accounts and of("user-0") not in ledger.accounts
 
 
+@pytest.mark.parametrize(
+    ("beyond", "now", "given_up"),
+    [
+        (0, 5.6, []),
+        (1, 5.4, []),
+        (1, 5.5, ["user-0"]),
+        (2, 5.502, ["user-0", "user-1"]),
+        (1 - PARTITIONS_KEPT, 9.0, []),
+    ],
+)
+def test_of_more_values_than_are_kept_the_least_used_are_given_up(beyond: int, now: float, given_up: list[str]) -> None:
+    """As soon as nobody can wait for them any more. The first was used half a second after the start."""
+    spec = divided().limits[0]
+    accounts = [
+        Account(of(f"user-{number}"), Demand(0.5 + number / 1_000), limit=spec)
+        for number in reversed(range(PARTITIONS_KEPT + beyond))
+    ]
+    assert [account.ref.per[0] for account in fading(accounts, (), now)] == given_up
+
+
 def test_a_value_with_a_call_on_its_way_is_never_given_up() -> None:
     world = World(policy(budgets=(divided(),)))
     exchange = world.sent(by("ana"))
@@ -222,6 +243,7 @@ def test_shared_values_are_remembered_up_to_a_bound_the_oldest_use_goes_first() 
         known.account_of(of("user-0"), 0.0)
     assert known.account_of(of("user-0"), 0.0) == of("other")
     assert known.account_of(of("user-1"), 0.0) == of("user-1")
+    assert known.account_of(of("user-2"), 0.0) == of("other")
 
 
 def test_an_undivided_account_never_fades() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from exchange_world import MONTH, UNIX, World, budget, chat, limit, policy
-from lease_samples import lease
+from exchange_world import MONTH, MONTHLY, UNIX, World, budget, chat, limit, policy
+from lease_samples import charge, lease
 from spendmesh_sidecar.core.exchange import Exchange
+from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Assigned
+from spendmesh_sidecar.core.ledger.waiting import begin
 from spendmesh_sidecar.core.specs import PerSpec
 from spendmesh_sidecar.core.types import Acquire, Attempt, Hints, Respond, Step
 
@@ -130,6 +132,18 @@ def test_a_refused_calls_share_serves_who_waits_behind_it() -> None:
     assert isinstance(desk.answered(small, refused=True), Attempt)
 
 
+def test_who_waits_when_promised_rights_are_gone_takes_nothing_of_what_was_promised() -> None:
+    """300 that a call counts on were asked back, and come again: beside it 400 of the next 700 are free."""
+    ledger = Ledger("me", (MONTHLY,), 0.0)
+    ledger.merge(lease(300), 0.0)
+    begin(ledger.waits_of(charge(500), 0.0))
+    ledger.accounts[MONTH].leases["one"].give_back(300)
+    begin(ledger.waits_of(charge(100), 0.0))
+    ledger.merge(lease(1_000), 0.0)
+    assert not ledger.shortfalls(charge(400), 0.0)
+    assert ledger.shortfalls(charge(401), 0.0)
+
+
 def test_values_of_which_nobody_has_said_yet_that_they_share_an_account_share_it() -> None:
     """Rights came for two users who are both counted on `other`; only of the one whose answer is here that is known."""
     world, ana, ben = waiting_with("ben")
@@ -143,6 +157,14 @@ def test_values_of_which_nobody_has_said_yet_that_they_share_an_account_share_it
     assert sent(ben.acquired((), world.now, UNIX)) == OUTPUT_FLOOR_TOKENS
     world.ledger.assign([shares("ana")], world.now)
     assert sent(ana.acquired((), world.now, UNIX)) == 300
+
+
+def test_beside_values_that_may_share_an_account_what_they_wait_for_is_left_to_the_unit() -> None:
+    ledger = Ledger("me", (budget(replace(limit("each", 10**9), per=(PerSpec(type="User"),))),), 0.0)
+    ledger.merge(lease(1_000, account=each("other")), 0.0)
+    assert [ledger.crowds(charge(amount, each("other")), 0.0) for amount in (1_000, 1_001)] == [False, True]
+    begin(ledger.waits_of(charge(300, each("ana")), 0.0))
+    assert [ledger.crowds(charge(amount, each("other")), 0.0) for amount in (700, 701)] == [False, True]
 
 
 def test_a_value_with_an_account_of_its_own_waits_for_nobody_elses() -> None:

@@ -70,6 +70,9 @@ LAWS = {
     "ledger/placing": (*_LEDGER, "override_leases", "silence", "metering", "expected", "waiting"),
     "ledger/charges": ("limits_that_count_some_calls", "dearer_price", "unpriced_models", *_LEDGER),
     "ledger/silence": ("silence",),
+    "ledger/slices": ("metering",),
+    "ledger/waiting": ("waiting", "ledger", "partitions"),
+    "ledger/partitions": ("partitions", "waiting", *_LEDGER),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

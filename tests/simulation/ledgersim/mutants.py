@@ -52,6 +52,9 @@ FILES = (
             "placing",
             "charges",
             "silence",
+            "slices",
+            "waiting",
+            "partitions",
         )
     ),
 )
