@@ -12,9 +12,11 @@ from lease_samples import state
 from memory_log import again, logged
 from spendmesh_sidecar.core.ledger.charges import Charge, Quantities, Subject
 from spendmesh_sidecar.core.ledger.expectation import KEPT_CALLS, LEAST_CALLS, MAX_KEPT, Expectations
+from spendmesh_sidecar.core.ledger.exposure import extend
 from spendmesh_sidecar.core.ledger.ledger import Ledger
 from spendmesh_sidecar.core.ledger.rights import AccountRef, Lease, LeaseState
-from spendmesh_sidecar.core.specs import BudgetSpec, OverrideSpec, PerSpec
+from spendmesh_sidecar.core.ledger.waiting import begin
+from spendmesh_sidecar.core.specs import BudgetSpec, OverrideSpec, PerSpec, Unit
 from spendmesh_sidecar.core.types import Kind, Outcome
 
 EXPECTED = replace(limit("monthly", 10_000), reservation="Expected", overshoot_percent=10)
@@ -71,6 +73,8 @@ def learned(*shares: int) -> Charge:
         ((1,) * LEAST_CALLS, 1_000),
         ((1,) * 95 + (40,) * 5, 1_000),
         ((1,) * 94 + (40,) * 6, 40_000),
+        ((1,) * 485 + (40,) * 26, 40_000),
+        ((1,) * 486 + (40,) * 25, 1_000),
         ((1,) * 94 + (64,) * 6, None),
         ((0,) * LEAST_CALLS, 0),
         ((80,) * LEAST_CALLS, None),
@@ -81,8 +85,40 @@ def test_what_covers_nineteen_of_twenty_calls_is_expected(shares: tuple[int, ...
     assert learned(*shares).least == least
 
 
-def test_what_a_model_was_used_for_before_is_forgotten() -> None:
-    assert learned(*(50,) * KEPT_CALLS, *(1,) * (10 * KEPT_CALLS)).least == 1_000
+@pytest.mark.parametrize(("calls", "least"), [(1_087, 50_000), (1_088, 1_000)])
+def test_what_a_model_was_used_for_before_is_forgotten(calls: int, least: int) -> None:
+    """By half each time: of 512 calls 16 are left when 304 of another use are known."""
+    assert learned(*(50,) * KEPT_CALLS, *(1,) * calls).least == least
+
+
+@pytest.mark.parametrize(
+    ("worst", "actual", "amount", "least"),
+    [
+        pytest.param(0, 0, 64, None, id="what costs nothing teaches nothing"),
+        pytest.param(1, 0, 64, 0, id="the smallest call that may cost anything does"),
+        pytest.param(100, 1, 64, 1, id="a share is rounded up"),
+        pytest.param(64, 1, 65, 2, id="and so is what is held"),
+    ],
+)
+def test_a_share_of_what_a_call_may_cost_is_learned(worst: int, actual: int, amount: int, least: int | None) -> None:
+    found = Expectations()
+    for _ in range(LEAST_CALLS):
+        found.learn(BUDGETS, ANY, Quantities(worst, "USD"), Quantities(actual, "USD"))
+    [charge] = found.reduced((Charge(MONTH, "Cost", amount),), BUDGETS, ANY)
+    assert charge.least == least
+
+
+@pytest.mark.parametrize(
+    ("unit", "currency", "least"), [("Cost", "USD", 32), ("Cost", "EUR", None), ("OutputTokens", "EUR", 16)]
+)
+def test_a_limit_learns_in_its_own_unit_and_currency(unit: Unit, currency: str, least: int | None) -> None:
+    budgets = (budget(replace(EXPECTED, unit=unit, currency="USD" if unit == "Cost" else "")),)
+    found = Expectations()
+    for _ in range(LEAST_CALLS):
+        worst, actual = Quantities(64, currency, 0, 64), Quantities(32, currency, 0, 16)
+        found.learn(budgets, ANY, worst, actual)
+    [charge] = found.reduced((Charge(MONTH, unit, 64),), budgets, ANY)
+    assert charge.least == least
 
 
 def test_a_limit_learns_only_what_it_counts_and_by_model_and_provider() -> None:
@@ -122,6 +158,28 @@ def test_less_is_held_as_long_as_all_calls_together_expose_no_more_than_the_over
     assert booked(ledger, 100, 50, "six") == 50
 
 
+def test_rights_that_were_given_back_are_no_reason_to_hold_less() -> None:
+    """Ten percent of what is left of them, 500."""
+    ledger = funded()
+    ledger.accounts[MONTH].leases["one"].give_back(500)
+    assert [booked(ledger, 100, least, f"least {least}") for least in (49, 50)] == [100, 50]
+
+
+@pytest.mark.parametrize(
+    ("free", "promised", "lacks"), [(80, 0, 0), (79, 0, 1), (100, 20, 0), (100, 21, 1), (100, 50, 30), (0, 0, 80)]
+)
+def test_an_open_call_holds_more_of_what_is_free_and_no_waiting_call_counts_on(
+    free: int, promised: int, lacks: int
+) -> None:
+    ledger = funded()
+    booked(ledger, 150, 50, "r")
+    assert ledger.reserve((Charge(MONTH, "Cost", 950 - free),), "bulk", 0.0) == ()
+    begin(ledger.waits_of((Charge(MONTH, "Cost", promised),), 0.0))
+    [entry] = ledger.open_attempts.entries("r")
+    assert [lack.need for lack in extend([(entry, 80)], 0.0)] == ([lacks] if lacks else [])
+    assert held(ledger, "r") == (50 if lacks else 130)
+
+
 def test_without_rights_the_whole_is_asked_for() -> None:
     [lack] = Ledger("me", BUDGETS, 0.0).shortfalls(expects(100, 10), 0.0)
     assert lack.need == 100
@@ -159,6 +217,17 @@ def test_rights_that_back_open_calls_are_not_given_back() -> None:
     assert ledger.free(MONTH, 2.0) == 50
 
 
+def test_each_open_call_is_backed_by_ten_times_what_it_exposes() -> None:
+    """The overshoot is ten percent of the rights that are here."""
+    ledger = funded()
+    booked(ledger, 100, 50, "one")
+    booked(ledger, 80, 50, "two")
+    lease_book = ledger.accounts[MONTH].leases["one"]
+    assert lease_book.give_back(1_000) == 1_000 - (50 + 30) * 10
+    ledger.settle("one", Quantities(10, "USD"), 0.0)
+    assert lease_book.give_back(1_000) == 50 * 10
+
+
 @pytest.mark.parametrize("observed", [False, True])
 def test_what_is_above_the_reservation_is_charged_and_a_number_of_its_own(observed: bool) -> None:
     ledger = funded(budgets=(budget(EXPECTED, mode="Observe"),) if observed else BUDGETS)
@@ -188,6 +257,16 @@ def test_what_goes_without_rights_in_a_silence_is_held_in_full() -> None:
     ledger.unanswered(0.0)
     assert ledger.reserve(expects(111, 20), "r", 0.0) != ()
     assert booked(ledger, 110, 20, "r") == 110
+
+
+@pytest.mark.parametrize(("least", "whole"), [(50, 50), (70, 70), (71, 110)])
+def test_what_overrides_still_have_is_held_before_anything_goes_without_rights(least: int, whole: int) -> None:
+    spec = replace(EXPECTED, overrides=(OverrideSpec(name="launch", amount=100, starts=0, ends=10**10),))
+    ledger = funded(budgets=(budget(replace(spec, on_unverifiable="Allow", allow_cap=100)),))
+    assert ledger.reserve((Charge(MONTH, "Cost", 990),), "large", 0.0) == ()
+    ledger.merge(lease(60, id="two", account=replace(MONTH, override="launch")), 0.0)
+    ledger.unanswered(0.0)
+    assert booked(ledger, 110, least, "r") == whole, "10 and 60 are free"
 
 
 def test_each_value_of_a_divided_limit_has_an_exposure_of_its_own() -> None:

@@ -73,6 +73,8 @@ LAWS = {
     "ledger/slices": ("metering",),
     "ledger/waiting": ("waiting", "ledger", "partitions"),
     "ledger/partitions": ("partitions", "waiting", *_LEDGER),
+    "ledger/exposure": ("expected", "metering", "overshoot", "silence"),
+    "ledger/rights": ("rights", *_LEDGER, "override_leases", "refusal_reasons"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

@@ -55,6 +55,8 @@ FILES = (
             "slices",
             "waiting",
             "partitions",
+            "exposure",
+            "rights",
         )
     ),
 )
