@@ -74,7 +74,9 @@ LAWS = {
     "ledger/waiting": ("waiting", "ledger", "partitions"),
     "ledger/partitions": ("partitions", "waiting", *_LEDGER),
     "ledger/exposure": ("expected", "metering", "overshoot", "silence"),
+    "ledger/expectation": ("expected", "overshoot"),
     "ledger/rights": ("rights", *_LEDGER, "override_leases", "refusal_reasons"),
+    "ledger/demand": ("demand", "account", *_LEDGER, "partitions", "override_leases"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

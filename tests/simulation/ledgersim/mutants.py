@@ -56,7 +56,9 @@ FILES = (
             "waiting",
             "partitions",
             "exposure",
+            "expectation",
             "rights",
+            "demand",
         )
     ),
 )
