@@ -14,6 +14,7 @@ from spendmesh_sidecar.core.ledger.exposure import extend
 from spendmesh_sidecar.core.ledger.metering import LEAD_TOKENS, Meter
 from spendmesh_sidecar.core.ledger.rights import AccountState, Denial, Lease
 from spendmesh_sidecar.core.ledger.slices import SLICE_TOKENS
+from spendmesh_sidecar.core.ledger.waiting import begin
 from spendmesh_sidecar.core.specs import LimitSpec
 from spendmesh_sidecar.core.types import Kind, Outcome, ParsedRequest, Refusal, Usage
 
@@ -137,6 +138,31 @@ def test_each_limit_of_a_stream_grows_in_its_own_unit() -> None:
     assert meter.extend(600, built.now) == ()
     assert (held(built), held(built, "tokens")) == (worst(600 + SLICE_TOKENS), 1_600 + SLICE_TOKENS)
     assert held(built, "strict") == worst(MAXIMUM)
+    exchange.close(built.now)
+
+
+def test_a_stream_that_shows_one_more_holds_one_more() -> None:
+    tokens = replace(limit("tokens", 10**6, "OutputTokens"), reservation="Streaming", overshoot_percent=100)
+    built = world(STREAMING, tokens)
+    exchange, meter = begun(built)
+    for seen in (600, 601):
+        assert meter.extend(seen, built.now) == ()
+    assert held(built, "tokens") == 601 + SLICE_TOKENS
+    exchange.close(built.now)
+
+
+def test_a_stream_that_shows_no_more_lacks_nothing() -> None:
+    """Also where more is promised to calls that wait than is free any more."""
+    built = world()
+    exchange, meter = begun(built)
+    assert meter.extend(600, built.now) == ()
+    free = built.ledger.free(MONTH, built.now)
+    begin(built.ledger.waits_of((Charge(MONTH, "Cost", free),), built.now))
+    [rights] = built.ledger.accounts[MONTH].leases.values()
+    assert rights.give_back(free)
+    assert meter.extend(600, built.now) == ()
+    [lack] = meter.extend(601, built.now)
+    assert lack.need == OUTPUT
     exchange.close(built.now)
 
 

@@ -75,6 +75,7 @@ LAWS = {
     "ledger/partitions": ("partitions", "waiting", *_LEDGER),
     "ledger/exposure": ("expected", "metering", "overshoot", "silence"),
     "ledger/expectation": ("expected", "overshoot"),
+    "ledger/metering": ("metering", "overshoot"),
     "ledger/rights": ("rights", *_LEDGER, "override_leases", "refusal_reasons"),
     "ledger/demand": ("demand", "account", *_LEDGER, "partitions", "override_leases"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),

@@ -57,6 +57,7 @@ FILES = (
             "partitions",
             "exposure",
             "expectation",
+            "metering",
             "rights",
             "demand",
         )
