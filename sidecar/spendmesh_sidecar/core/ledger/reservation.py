@@ -130,18 +130,11 @@ class Booking(Struct, frozen=True, gc=False):
         whole = self.priced.max_output_tokens
         if whole is None:
             return None
-        fits, too_large = 0, whole + 1
-        while too_large - fits > 1:
-            middle = (fits + too_large) // 2
-            if self._need(name, middle) > amount:
-                too_large = middle
-            else:
-                fits = middle
-        return fits
+        return _last_that_fits(0, whole + 1, lambda output: self._need(name, output) > amount)
 
     def _need(self, name: str, max_output_tokens: int) -> int:
         charged = self._charges(max_output_tokens)
-        return next((each.amount for each in charged if each.account.name == name), 0)
+        return sum(each.amount for each in charged if each.account.name == name)
 
     def _book(self, max_output_tokens: int | None, now: float) -> Booked | tuple[Shortfall, ...]:
         worst = self._worst(max_output_tokens)
@@ -169,11 +162,17 @@ class Booking(Struct, frozen=True, gc=False):
 
     def _largest(self, whole: int, now: float) -> int:
         """The largest output in [floor, whole) that leaves what waiting calls need, or else the floor, which fits."""
-        fits, too_large = OUTPUT_FLOOR_TOKENS, whole
-        while too_large - fits > 1:
-            middle = (fits + too_large) // 2
-            if self.ledger.crowds(self._charges(middle), now):
-                too_large = middle
-            else:
-                fits = middle
-        return fits
+        return _last_that_fits(
+            OUTPUT_FLOOR_TOKENS, whole, lambda output: self.ledger.crowds(self._charges(output), now)
+        )
+
+
+def _last_that_fits(fits: int, too_large: int, exceeds: Callable[[int], bool]) -> int:
+    """By halving: the largest number from `fits` to below `too_large` that does not exceed; `fits` itself at worst."""
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        if exceeds(middle):
+            too_large = middle
+        else:
+            fits = middle
+    return fits
