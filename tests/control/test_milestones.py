@@ -221,6 +221,60 @@ def test_a_rolling_window_tells_a_step_once_while_it_stands_and_anew_when_it_is_
     assert heard == ["80", "80"]
 
 
+def listened(rolling: Rolling) -> list[str]:
+    """A second passes, with its sweep, and what is told after it."""
+    rolling.pass_ms(1000)
+    news = untold(rolling.desk.books, rolling.desk.now_ms)
+    for each in news:
+        mark_told(rolling.desk.books, each)
+    return [each.name for each in news]
+
+
+def test_what_is_reported_after_a_part_of_a_rolling_window_has_ended_is_told() -> None:
+    """All is spent, so no further part is opened: still people hear it, once, and it is left when it has rolled out."""
+    rolling = Rolling()
+    rolling.ask("pod-a", 10, 10)
+    rolling.spend("pod-a", 10)
+    rolling.report("pod-a")
+    rolling.pass_ms(PART_MS)
+    rolling.ask("pod-a", 990, 990)
+    rolling.spend("pod-a", 990)
+    rolling.pass_ms(PART_MS)
+    rolling.report("pod-a")
+    assert rolling.ask("pod-b", 1, 1) == ["exhausted"]
+
+    assert [listened(rolling) for _ in range(3)] == [["80", "90", "100"], [], []]
+    rolling.pass_ms(25 * PART_MS)
+    rolling.ask("pod-b", 900, 900)
+    rolling.spend("pod-b", 900)
+    rolling.report("pod-b")
+    assert listened(rolling) == ["80", "90"]
+
+
+def test_a_rolling_window_tells_only_what_is_in_it_still() -> None:
+    """Nothing was asked for since its last part: a lowered amount is compared with what has not rolled out of it."""
+    rolling = Rolling()
+    for amount in (500, 100):
+        rolling.ask("pod-a", amount, amount)
+        rolling.spend("pod-a", amount)
+        rolling.report("pod-a")
+        listened(rolling)
+        rolling.pass_ms(PART_MS - 1000)
+    rolling.report("pod-a")
+    rolling.pass_ms(23 * PART_MS - 1)
+    spec = budget(limits=(limit(600, window=rolling.window),))
+
+    def lowered() -> list[str]:
+        books = decode(encode(rolling.desk.books), "test")
+        books.remember({BUDGET: spec}, [BUDGET])
+        books.sweep(rolling.desk.now_ms, 0)
+        return [each.name for each in untold(books, rolling.desk.now_ms)]
+
+    assert lowered() == ["80", "90", "100"]
+    rolling.desk.now_ms += 1
+    assert lowered() == []
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

@@ -61,7 +61,8 @@ def test_what_was_spent_is_of_the_24_parts_before() -> None:
 def test_of_another_meaning_nothing_counts() -> None:
     other = part(-1, 8)
     other.limit = limit(window=WindowSpec(type="Rolling", duration_seconds=7200))
-    assert beside({other.key: other}, part()) == NOTHING
+    found = beside({other.key: other}, part())
+    assert (found.before, found.charged) == (NOTHING.before, NOTHING.charged)
 
 
 def test_beside_a_calendar_period_there_is_nothing() -> None:

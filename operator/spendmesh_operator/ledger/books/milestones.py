@@ -65,8 +65,9 @@ def note_reached(account: Account, others: Beside, now_ms: int, extra: Extra = N
         return False
     news = False
     if account.limit.window.type == "Rolling":
-        if not account.key.start * 1000 <= now_ms < account.end * 1000:
-            return False  # its milestones are, or will be, those of the part that runs
+        if not account.key.start * 1000 <= now_ms < others.followed_at * 1000:
+            return False  # its milestones are, or will be, those of the newest part that is open and has begun
+        others = others.at(now_ms)
         news = _roll(account, others, extra)
     amount, used = account.limit.amount + extra.amount, spent(account, others, extra)
     for percent in (*(step.percent for step in account.limit.thresholds), 100):

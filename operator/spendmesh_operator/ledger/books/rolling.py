@@ -23,6 +23,12 @@ class Beside:
     """Of the window that ends with it: what has been spent within one length of the window."""
     charged: int = 0
     """The most that is charged in any row of parts with it, its own charge not included."""
+    followed_at: int = 0
+    """Unix seconds, of a part of a rolling window: when the next part that is open begins, or it counts no more."""
+
+    def at(self, now_ms: int) -> Beside:
+        """Without the parts that have left the window by now, where no part of it runs that is open."""
+        return replace(self, before=tuple(each for each in self.before if now_ms < each.counts_until * 1000))
 
     @property
     def settled(self) -> int:
@@ -45,6 +51,7 @@ def beside(accounts: Mapping[AccountKey, Account], account: Account) -> Beside:
     key, seconds = account.key, account.end - account.key.start
     before: list[Account] = []
     charges: list[int] = []
+    followed_at = account.counts_until
     for start in range(key.start - ROLLING_PARTS * seconds, key.start + (ROLLING_PARTS + 1) * seconds, seconds):
         other = accounts.get(AccountKey(key.domain, key.budget, key.limit, key.per, start, key.override))
         if other is None or start == key.start or meaning_of(other.limit) != meaning_of(account.limit):
@@ -53,7 +60,9 @@ def beside(accounts: Mapping[AccountKey, Account], account: Account) -> Beside:
         charges.append(other.charged)
         if start < key.start:
             before.append(other)
-    return Beside(tuple(before), _most_in_a_row(charges))
+        else:
+            followed_at = min(followed_at, start)
+    return Beside(tuple(before), _most_in_a_row(charges), followed_at)
 
 
 def _most_in_a_row(charges: list[int]) -> int:
