@@ -102,9 +102,11 @@ def test_a_new_period_is_a_new_account_and_open_leases_stay_with_theirs() -> Non
     desk.now_ms += HOUR_MS
 
     fresh = desk.grant(holder(), 900)
-    desk.tell(holder(), report(old.id, 900, closed=1))
+    desk.now_ms += 1000
+    (told,) = desk.tell(holder(), report(old.id, 900, closed=1))
 
     assert fresh.id != old.id
+    assert told.state is not None and told.state.resets_in_ms == 0, "it has ended, and does not end again"
     assert desk.state.settled == 0
     assert sorted(account.settled for account in desk.books.holdings.accounts.values()) == [0, 900]
 

@@ -100,6 +100,24 @@ def test_an_overdrawn_limit_still_gives_what_its_override_has() -> None:
     assert desk.refused(holder("pod-b"), want(1)) == ["in_flight"]
 
 
+def test_an_overdrawn_override_takes_nothing_from_its_limit() -> None:
+    """A lowered override has nothing left to give; the limit still gives its last unit."""
+    desk = OverrideDesk()
+    desk.take("pod-a", 500)
+    desk.put(replace(LAUNCH, amount=100))
+
+    assert desk.granted("pod-b", 1000) == {"": 1000}
+
+
+def test_a_raised_override_acts_at_once_for_whoever_knows_of_it() -> None:
+    """A pod's new policy may ask before the books have heard of the edit."""
+    desk = OverrideDesk()
+    desk.take("pod-a", 500)
+    desk.limits = limits_of(budget(limits=(replace(desk.base, overrides=(replace(LAUNCH, amount=700),)),)))
+
+    assert desk.granted("pod-b", 200) == {"launch": 200, "": 0}
+
+
 def test_refusals_and_states_count_both() -> None:
     """What is left, which step is reached, and why, is of the limit and its override together."""
     desk = OverrideDesk()
@@ -111,8 +129,17 @@ def test_refusals_and_states_count_both() -> None:
     assert {(each.state.amount, each.state.settled) for each in states if each.state} >= {(1500, 1200)}
     assert desk.state.crossed_percent == 80, "1200 of 1500, not 700 of 1000"
     (denial,) = desk.ask(holder("pod-b"), want(301)).denials
-    assert (denial.reason, denial.state.amount, denial.state.settled) == ("exhausted", 1500, 1200)  # type: ignore[union-attr]
+    assert denial.reason == "exhausted" and denial.state is not None
+    assert (denial.state.amount, denial.state.settled, denial.state.charged) == (1500, 1200, 1400)
     assert desk.refused(holder("pod-b"), want(300)) == ["in_flight"]
+
+
+def test_quarantined_rights_of_an_override_count_for_the_stage() -> None:
+    desk = OverrideDesk()
+    desk.take("pod-a", 1200)
+    desk.books.quarantine(["pod-a"], "gone")
+
+    assert desk.state.crossed_percent == 80
 
 
 def test_the_last_unit_of_an_override_is_granted_before_the_limits_own() -> None:

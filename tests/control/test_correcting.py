@@ -70,6 +70,13 @@ def test_all_lost_incarnations_of_a_pod_are_settled_together() -> None:
     assert (account.charged, account.leases) == (50, {})
 
 
+@pytest.mark.parametrize("used", [100, 300])
+def test_it_may_have_used_just_what_it_had_reported_or_all_that_it_held(used: int) -> None:
+    desk, account, _ = vanished()
+    settle(desk, account, used)
+    assert (account.charged, account.leases) == (used, {})
+
+
 @pytest.mark.parametrize("used", [99, 301, -1])
 def test_less_than_was_reported_and_more_than_is_charged_are_refused(used: int) -> None:
     desk, account, _ = vanished()
@@ -123,5 +130,7 @@ def test_a_correction_never_makes_spend_negative() -> None:
     with pytest.raises(BadRequest, match="takes back more than"):
         correct(desk.books, account.key, "r", -1, "nothing is closed yet", desk.now_ms)
     settle(desk, account, 120)
+    with pytest.raises(BadRequest, match="takes back more than"):
+        correct(desk.books, account.key, "r", -121, "more than all that is left of it", desk.now_ms)
     correct(desk.books, account.key, "r", -120, "the provider refunded it", desk.now_ms)
     assert account.charged == 0

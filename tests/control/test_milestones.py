@@ -26,7 +26,7 @@ from spendmesh_operator.ledger.books.correcting import correct
 from spendmesh_operator.ledger.books.rolling import NOTHING
 from spendmesh_operator.ledger.books.views import view_of
 from spendmesh_operator.ledger.coordinator.telling import mark_told, untold
-from spendmesh_operator.ledger.document.sections import decode, encode
+from spendmesh_operator.ledger.document.sections import decode, encode, take_changes
 from spendmesh_operator.ledger.stores.base import MemoryStore
 from spendmesh_operator.status import EventDraft
 from spendmesh_sidecar.core.specs import OverrideSpec, WindowSpec
@@ -167,9 +167,9 @@ def test_a_correction_leaves_a_stage() -> None:
     assert desk.listen() == ["80"]
 
 
-@pytest.mark.parametrize(("held", "alerts"), [(50, []), (51, ["quarantine"])])
+@pytest.mark.parametrize(("held", "alerts"), [(500, []), (501, ["quarantine"])])
 def test_more_than_a_twentieth_in_quarantine_alerts(held: int, alerts: list[str]) -> None:
-    desk = Desk()
+    desk = Desk(10_000)
     desk.grant(holder(), held)
     desk.books.quarantine(["pod-a"], "gone")
     desk.books.sweep(desk.now_ms, 1000)
@@ -177,10 +177,10 @@ def test_more_than_a_twentieth_in_quarantine_alerts(held: int, alerts: list[str]
 
 
 def test_the_quarantine_alert_ends_below_four_percent_and_is_told_once_for_each_crossing() -> None:
-    """51 → 45 → 51 is one alert; 51 → 40 → 51 is two."""
-    desk = Desk()
+    """501 → 401 → 501 is one alert; 501 → 400 → 501 is two."""
+    desk = Desk(10_000)
     heard = []
-    for pod, amount in (("steady", 40), ("middle", 5), ("last", 6)):
+    for pod, amount in (("steady", 400), ("middle", 1), ("last", 100)):
         desk.grant(holder(pod), amount)
     for gone in (("steady", "middle", "last"), ("steady", "middle"), ("steady", "middle", "last"), ("steady",)) * 2:
         for pod in ("steady", "middle", "last"):
@@ -230,6 +230,33 @@ def listened(rolling: Rolling) -> list[str]:
     return [each.name for each in news]
 
 
+def test_rights_that_are_fetched_ahead_do_not_make_a_step_be_told_again() -> None:
+    """The next part of a rolling window is there already; what was reached stays with the one that runs."""
+    rolling = Rolling()
+    rolling.ask("pod-a", 850, 850)
+    rolling.spend("pod-a", 850)
+    rolling.report("pod-a")
+    assert listened(rolling) == ["80"]
+
+    rolling.ask("pod-a", 1, 10, "next")
+
+    assert [listened(rolling) for _ in range(3)] == [[], [], []]
+    assert [[*account.milestones] for account in rolling.desk.books.holdings.accounts.values()] == [["80"], []]
+
+
+def test_what_vanished_in_an_earlier_part_of_a_rolling_window_still_counts_and_still_alerts() -> None:
+    rolling = Rolling()
+    rolling.ask("pod-a", 850, 850)
+    rolling.desk.books.quarantine(["pod-a"], "gone")
+    assert listened(rolling) == ["80", "quarantine"]
+    rolling.pass_ms(PART_MS)
+    rolling.ask("pod-b", 10, 10)
+
+    assert listened(rolling) == []
+    (account,) = rolling.desk.books.current(rolling.desk.now_ms)
+    assert account.milestones.keys() == {"80", "quarantine"}
+
+
 def test_what_is_reported_after_a_part_of_a_rolling_window_has_ended_is_told() -> None:
     """All is spent, so no further part is opened: still people hear it, once, and it is left when it has rolled out."""
     rolling = Rolling()
@@ -262,17 +289,35 @@ def test_a_rolling_window_tells_only_what_is_in_it_still() -> None:
         rolling.pass_ms(PART_MS - 1000)
     rolling.report("pod-a")
     rolling.pass_ms(23 * PART_MS - 1)
-    spec = budget(limits=(limit(600, window=rolling.window),))
 
-    def lowered() -> list[str]:
-        books = decode(encode(rolling.desk.books), "test")
-        books.remember({BUDGET: spec}, [BUDGET])
-        books.sweep(rolling.desk.now_ms, 0)
-        return [each.name for each in untold(books, rolling.desk.now_ms)]
+    def lowered(amount: int, later_ms: int) -> list[str]:
+        books, now_ms = decode(encode(rolling.desk.books), "test"), rolling.desk.now_ms + later_ms
+        books.remember({BUDGET: budget(limits=(limit(amount, window=rolling.window),))}, [BUDGET])
+        books.sweep(now_ms, 0)
+        return [each.name for each in untold(books, now_ms)]
 
-    assert lowered() == ["80", "90", "100"]
-    rolling.desk.now_ms += 1
-    assert lowered() == []
+    assert (lowered(600, 0), lowered(600, 1)) == (["80", "90", "100"], [])
+    assert (lowered(100, PART_MS), lowered(100, PART_MS + 1)) == (["80", "90", "100"], [])
+
+
+def test_a_rolling_window_is_written_when_a_step_moves_on_with_it_and_not_by_every_sweep() -> None:
+    """A new leader must find it where it is: else it would be told again."""
+    rolling = Rolling()
+    rolling.ask("pod-a", 850, 850)
+    rolling.spend("pod-a", 850)
+    rolling.report("pod-a")
+    listened(rolling)
+    rolling.pass_ms(PART_MS)
+    rolling.ask("pod-b", 10, 10)
+    take_changes(rolling.desk.books)
+
+    rolling.pass_ms(1000)
+    moved = {page["start"]: [*page["milestones"]] for page in take_changes(rolling.desk.books).put.values()}
+    rolling.pass_ms(1000)
+    quiet = take_changes(rolling.desk.books).put
+
+    assert [*moved.values()] == [[], ["80"]]
+    assert quiet == {}
 
 
 @settings(max_examples=200, deadline=None)
@@ -336,7 +381,8 @@ def test_a_step_that_is_reached_with_an_override_is_told_once_and_left_when_its_
     assert (desk.state.max_tier, desk.state.crossed_percent) == ("", 0), "700 of 1000"
 
 
-def test_a_correction_beside_an_override_leaves_what_is_still_reached() -> None:
+@pytest.mark.parametrize(("taken", "crossed"), [(100, 80), (101, 0)])
+def test_a_correction_beside_an_override_keeps_what_is_still_reached(taken: int, crossed: int) -> None:
     """A small correction of the limit is no reason to tell a step again that limit and override reach together."""
     desk = Told()
     start = desk.now_ms // 1000
@@ -349,10 +395,11 @@ def test_a_correction_beside_an_override_leaves_what_is_still_reached() -> None:
     assert desk.listen() == ["80"]
     (account,) = desk.books.current(desk.now_ms)
 
-    correct(desk.books, account.key, "invoice-1", -1, "provider's invoice", desk.now_ms)
+    correct(desk.books, account.key, "invoice-1", -taken, "provider's invoice", desk.now_ms)
     desk.now_ms += 1000
 
     assert desk.listen() == []
+    assert desk.state.crossed_percent == crossed
 
 
 # --- to whom ------------------------------------------------------------------------------------------------

@@ -58,6 +58,18 @@ def test_what_was_spent_is_of_the_24_parts_before() -> None:
     assert found.settled == 6
 
 
+@pytest.mark.parametrize(("later_ms", "settled"), [(-1, 6), (0, 4)])
+def test_a_part_is_in_the_window_until_24_parts_after_its_end(later_ms: int, settled: int) -> None:
+    """Also where nobody has opened a part since."""
+    assert around({-24: 4, -1: 8}).at((START + SECONDS) * 1000 + later_ms).settled == settled
+
+
+@pytest.mark.parametrize(("opened", "parts"), [((), 25), ((-1,), 25), ((1, 3), 1), ((24, 3), 3)])
+def test_a_part_is_followed_by_the_next_one_that_is_open(opened: tuple[int, ...], parts: int) -> None:
+    """Without one it speaks for the window until it counts no more."""
+    assert around(dict.fromkeys(opened, 5)).followed_at == START + parts * SECONDS
+
+
 def test_of_another_meaning_nothing_counts() -> None:
     other = part(-1, 8)
     other.limit = limit(window=WindowSpec(type="Rolling", duration_seconds=7200))

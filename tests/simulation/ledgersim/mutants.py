@@ -17,10 +17,10 @@ from types import CodeType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-OPERATOR, SIDECAR = "operator/spendmesh_operator/ledger/books", "sidecar/spendmesh_sidecar/core/ledger"
+OPERATOR, SIDECAR = "operator/spendmesh_operator/ledger", "sidecar/spendmesh_sidecar/core/ledger"
 FILES = (
     *(
-        f"{OPERATOR}/{name}.py"
+        f"{OPERATOR}/books/{name}.py"
         for name in (
             "books",
             "granting",
@@ -37,6 +37,12 @@ FILES = (
             "lives",
             "restoring",
             "fencing",
+            "correcting",
+            "overrides",
+            "pressure",
+            "extra",
+            "ladder",
+            "milestones",
         )
     ),
     *(

@@ -13,7 +13,6 @@ class Extra:
     settled: int = 0
     charged: int = 0
     quarantined: int = 0
-    overrun: int = 0
     room: int = 0
     """What they can still grant."""
 

@@ -112,8 +112,7 @@ def _roll(account: Account, others: Beside, extra: Extra) -> bool:
         account.milestones = part.milestones | account.milestones
         part.milestones = {}
     for name in list(account.milestones):
-        percent = 0 if name == QUARANTINE else int(name) - ROLLED_BELOW_PERCENT
-        if not _reaches(account, percent, others, extra):
+        if name != QUARANTINE and not _reaches(account, int(name) - ROLLED_BELOW_PERCENT, others, extra):
             del account.milestones[name]
     return account.milestones != before
 

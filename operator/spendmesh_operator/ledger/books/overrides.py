@@ -77,7 +77,6 @@ def extra_of(accounts: Sequence[Account]) -> Extra:
         settled=sum(account.settled for account in accounts),
         charged=sum(account.charged for account in accounts),
         quarantined=sum(account.totals.quarantined for account in accounts),
-        overrun=sum(account.overrun for account in accounts),
         room=sum(max(0, account.remaining) for account in accounts),
     )
 
