@@ -85,6 +85,18 @@ def test_a_denied_request_stays_denied_under_its_id() -> None:
     assert desk.ask(holder(), want(10), request_id="other").leases
 
 
+@pytest.mark.parametrize(("later_ms", "ends_in_ms"), [(1000, HOUR_MS - 1000), (HOUR_MS + 1000, 0)])
+def test_a_late_repetition_is_told_what_is_left_of_the_period(later_ms: int, ends_in_ms: int) -> None:
+    """It has begun, and what has ended does not end again."""
+    desk = Desk()
+    desk.ask(holder(), want(10), request_id="r")
+    desk.now_ms += later_ms
+
+    (again,) = desk.ask(holder(), want(10), request_id="r").leases
+
+    assert (again.granted, again.starts_in_ms, again.ends_in_ms) == (10, 0, ends_in_ms)
+
+
 def test_a_repeated_request_whose_lease_was_closed_gives_no_rights() -> None:
     """A late duplicate must not bring a closed lease to life."""
     desk = Desk()
@@ -93,7 +105,8 @@ def test_a_repeated_request_whose_lease_was_closed_gives_no_rights() -> None:
 
     (again,) = desk.ask(holder(), want(10), request_id="r").leases
 
-    assert (again.id, again.granted - again.released) == (lease.id, 0)
+    assert (again.id, again.granted, again.released, again.ends_in_ms) == (lease.id, 0, 0, 0)
+    assert again.state == AccountState(amount=1000, settled=0, charged=0, resets_in_ms=0)
     assert desk.state.charged == 4
 
 
@@ -205,6 +218,9 @@ def test_a_budget_that_never_had_a_valid_meaning_is_unverifiable() -> None:
         ((want(1), want(2)), "two wants on one account"),
         ((want(-1),), "need -1 and want -1 must be between 0 and"),
         ((want(10**18 + 1),), "must be between 0 and"),
+        ((want(-1, 5),), "need -1 and want 5 must be between 0 and"),
+        ((want(0, -1),), "need 0 and want -1 must be between 0 and"),
+        ((want(1, 10**18 + 1),), "must be between 0 and"),
     ],
 )
 def test_malformed_requests_say_what_is_wrong(wants: tuple[Want, ...], message: str) -> None:
@@ -215,6 +231,26 @@ def test_malformed_requests_say_what_is_wrong(wants: tuple[Want, ...], message: 
         desk.ask(holder(), *wants)
 
     assert desk.books.revision == 0
+
+
+def test_the_largest_request_that_is_read_is_answered() -> None:
+    """In wants, and in what each of them says."""
+    desk = Desk()
+    unknown = [want(1, ref=AccountRef(budget=BUDGET, limit=f"l{n}")) for n in range(MAX_WANTS)]
+
+    assert desk.refused(holder(), *unknown) == ["unknown"] * MAX_WANTS
+    assert desk.refused(holder(), want(10**18)) == ["too_large"]
+    assert desk.grant(holder(), 1, 10**18).granted >= 1
+
+
+def test_a_need_of_which_nothing_more_would_be_useful_is_granted() -> None:
+    assert Desk().grant(holder(), 5, 0).granted == 5
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 128])
+def test_a_nonce_and_an_id_of_any_length_that_is_read_are_answered(name: str) -> None:
+    (lease,) = Desk().ask(holder(nonce=name), want(1), request_id=name).leases
+    assert lease.nonce == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb"])

@@ -120,6 +120,37 @@ def test_values_beyond_the_bound_share_other_and_are_told() -> None:
     assert desk.values == {("ana",), ("ben",), ("other",)}
 
 
+def test_new_values_of_one_request_take_room_from_each_other() -> None:
+    """Half of two is one: the second of them shares `other`."""
+    desk = DividedDesk(values=2)
+
+    reply = desk.ask(holder("pod-a"), want(1, ref=of("ana")), want(1, ref=of("ben")))
+
+    assert told(reply) == {of("ben"): of("other")}
+    assert desk.values == {("ana",), ("other",)}
+
+
+def test_without_room_for_a_combination_it_shares_the_one_that_is_always_open() -> None:
+    """Another `other` for each namespace would need room, too."""
+    desk = DividedDesk(NAMESPACE, USER, values=2)
+    desk.take("pod-a", "", "ana")
+
+    desk.take("pod-a", "", "ben")
+
+    assert desk.values == {("team-a", "ana"), ("other", "other")}
+
+
+def test_a_late_repetition_is_told_that_the_account_it_shares_has_ended() -> None:
+    desk = DividedDesk(values=1)
+    desk.take("pod-b", "ana")
+    desk.ask(holder("pod-a"), want(10, ref=of("ben")), request_id="r")
+    desk.now_ms += HOUR_MS + 1000
+
+    reply = desk.ask(holder("pod-a"), want(10, ref=of("ben")), request_id="r")
+
+    assert [(each.account, each.ends_in_ms) for each in reply.assigned] == [(of("other"), 0)]
+
+
 def test_known_values_keep_their_account_when_there_is_no_room() -> None:
     desk = DividedDesk(values=2)
     desk.take("pod-a", "ana")
@@ -212,6 +243,10 @@ def test_accounts_who_opened_them_and_the_bound_survive_the_document() -> None:
 
     assert told(desk.ask(holder("pod-a"), want(1, ref=of("cat")))) == {of("cat"): of("other")}
     assert desk.take("pod-b", "dan").account == of("dan")
+
+
+def test_a_value_as_long_as_a_header_may_be_is_read() -> None:
+    assert DividedDesk().take("pod-a", "x" * 512).granted == 10
 
 
 @pytest.mark.parametrize("value", ["x" * 513, "\u00e9" * 257, "a\nb", "a\x7fb", "a\ud800b"])

@@ -80,6 +80,21 @@ def test_a_faulty_store_neither_loses_nor_doubles_a_grant(faults: tuple[Fault, .
     assert virtually(scenario()) == (10, 20, 30)
 
 
+def test_a_write_that_met_another_one_is_made_again_within_a_fifth_of_a_second() -> None:
+    """Callers wait for it; how long exactly is left to chance, so that two writers do not meet again."""
+
+    async def scenario(seed: int) -> float:
+        async with serving(MemoryStore(failing("conflict")), seed) as at:
+            began = asyncio.get_running_loop().time()
+            await at.acquire(POD, acquire("r", "n", want(10)))
+            return asyncio.get_running_loop().time() - began
+
+    waited = [virtually(scenario(seed)) for seed in range(8)]
+
+    assert max(waited) <= 0.2
+    assert len(set(waited)) == 8
+
+
 async def stored_charge(store: MemoryStore) -> int:
     """What the next coordinator would find."""
     async with serving(store, 9) as again:

@@ -38,8 +38,10 @@ class Cluster(MemoryStore):
         super().__init__()
         self.shared, self.name = shared, name
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        self.reads = 0
 
     async def read(self) -> Stored:
+        self.reads += 1
         stored, known = self.shared.stored, self.shared.clusters.get(self.name)
         epoch, commits = (known[0], frozenset({known[1]})) if known else (0, frozenset())
         return Stored(stored.version, stored.sections, epoch, commits)
@@ -151,3 +153,21 @@ def test_what_another_cluster_gave_back_a_moment_ago_is_granted_here() -> None:
         return [each.denials[0].reason if each.denials else "granted" for each in answers]
 
     assert virtually(scenario()) == ["in_flight", "granted"]
+
+
+def test_what_others_may_have_written_is_read_once_a_second_while_nothing_is_refused() -> None:
+    """Reads do not grow with the number of sidecars."""
+
+    async def scenario() -> list[int]:
+        store, at = member(Shared(), "one", 1)
+        await at.start()
+        await asyncio.sleep(2 * REFRESH_SECONDS)
+        began, reads = store.reads, []
+        for number, pause in enumerate((0.0, 0.0, REFRESH_SECONDS, 0.0)):
+            await asyncio.sleep(pause)
+            await at.acquire(POD, acquire(f"r{number}", "n", want(10)))
+            reads.append(store.reads - began)
+        await at.stop()
+        return reads
+
+    assert virtually(scenario()) == [1, 1, 2, 2]

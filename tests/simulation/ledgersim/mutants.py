@@ -68,6 +68,8 @@ FILES = (
             "demand",
         )
     ),
+    *(f"{OPERATOR}/coordinator/{name}.py" for name in ("asking", "messages", "committer")),
+    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account", "debt", "open_attempts")),
 )
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

@@ -236,7 +236,7 @@ class Committer:
             raise Unavailable(f"the store was silent for {self._timeout_seconds:g} s") from error
 
     async def _pause(self) -> None:
-        await asyncio.sleep(self._rng.uniform(0, _PAUSE_SECONDS))
+        await asyncio.sleep(self._rng.random() * _PAUSE_SECONDS)
 
     def _new_commit_id(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"
