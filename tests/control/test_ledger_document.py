@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from spendmesh_operator.ledger.books.books import Books
 from spendmesh_operator.ledger.books.correcting import settle_quarantined
 from spendmesh_operator.ledger.books.lives import Life, granted_here
 from spendmesh_operator.ledger.document.records import HEAD
-from spendmesh_operator.ledger.document.sections import LedgerUnreadable, decode, encode, take_changes
+from spendmesh_operator.ledger.document.sections import LedgerUnreadable, decode, encode, section_name, take_changes
 from spendmesh_sidecar.protocol import LeaseReport, ReportRequest
 
 HUGE = 10**18
@@ -159,6 +160,25 @@ def test_an_account_of_thousands_of_holders_spans_pages_of_bounded_size() -> Non
 
     assert [len(document["leases"]) for document in pages] == [LEASES_PER_PAGE, LEASES_PER_PAGE, 1]
     assert max(len(json.dumps(document)) for document in sections.values()) < 100_000
+
+
+@pytest.mark.parametrize("holders", [1, 2 * LEASES_PER_PAGE + 1])
+def test_what_is_said_of_an_account_is_stored_once_however_many_pages_it_has(holders: int) -> None:
+    desk = crowded(holders)
+    (account,) = desk.books.current(desk.now_ms)
+    account.taken_back = 7
+    desk.pass_time(60_000)
+
+    (again,) = decode(as_json(encode(desk.books)), "test").current(desk.now_ms)
+
+    assert (again.taken_back, again.pace) == (7, account.pace) and account.pace is not None
+
+
+def test_books_that_an_earlier_version_stored_are_found_under_the_names_that_it_gave() -> None:
+    key = AccountKey("test", BUDGET, "hourly", ("ana",), START_MS // 1000)
+
+    assert section_name(key, 2) == "account/2f76fb62c5cfe6e88e35d4fe/2"
+    assert section_name(replace(key, override="launch"), 0) == "account/56f7284a8c26a1609ab1cf1c/0"
 
 
 def test_a_change_of_one_lease_writes_its_page_alone() -> None:
@@ -335,6 +355,8 @@ def test_what_was_taken_back_after_a_restore_is_stored_also_if_its_lease_is_in_a
 def test_a_lease_that_was_stored_without_the_head_was_granted_here() -> None:
     """Its page is written before the head: a restore must not take its rights back a second time."""
     desk = Desk()
+    desk.books.begin_life("eeeeee-", desk.now_ms)
+    desk.grant(holder("earlier"), 10)
     desk.books.begin_life("aaaaaa-", desk.now_ms)
     before = as_json(encode(desk.books))
     desk.grant(holder(), 10)
@@ -343,9 +365,9 @@ def test_a_lease_that_was_stored_without_the_head_was_granted_here() -> None:
 
     books = decode(before | put, "test")
 
-    assert books.next_lease == 2
-    assert granted_here(books.lives, "", "aaaaaa-1")
-    assert not granted_here(books.lives, "", "aaaaaa-2")
+    assert books.next_lease == 3
+    assert granted_here(books.lives, "", "aaaaaa-2")
+    assert not granted_here(books.lives, "", "aaaaaa-3")
 
 
 def test_in_a_head_of_an_older_version_a_life_ends_where_the_following_one_began() -> None:
