@@ -634,6 +634,19 @@ def test_a_denial_is_not_asked_about_again_without_cause_or_time(after: float, d
     exchange.close(world.now + after)
 
 
+@pytest.mark.parametrize(("before", "waits"), [(1.9, True), (2.1, False)])
+def test_who_came_after_a_periods_end_waits_behind_those_who_waited_over_it(before: float, *, waits: bool) -> None:
+    """They are served first with what comes, and had to ask twice."""
+    world = World()
+    assert world.ledger.merge(lease(10, nonce="holder", ends_in_ms=1_000), world.now)
+    world.now += 1.0 + before
+    exchange = world.exchange(chat())
+    exchange.begin(world.now, UNIX)
+
+    assert isinstance(exchange.acquired((), world.now + 2.0, UNIX), Acquire) is waits
+    exchange.close(world.now + 2.0)
+
+
 def test_the_second_wait_ends_with_the_calls_own_time() -> None:
     world = World()
     exchange = world.exchange(chat(), deadline_seconds=3.0)

@@ -301,9 +301,9 @@ class Exchange:
         return Acquire(shortfalls, self._lease_wait.until - now)
 
     def _waits_anew(self, wait: LeaseWait, booking: Booking, now: float) -> bool:
-        """Whether the period is over that rights were granted or denied for since it began to wait; once."""
+        """Whether the period is over that rights were granted or denied for, to it or to calls before it; once."""
         charges = booking.smallest()
-        return not wait.renewed and self._ledger.period_ended(charges, wait.began, now) and wait.renew(now)
+        return not wait.renewed and self._ledger.period_ended(charges, wait.since, now) and wait.renew(now)
 
     def _waits_no_longer(self) -> None:
         waiting.end(self._waits)

@@ -16,13 +16,14 @@ class ExchangeError(RuntimeError):
 
 class LeaseWait:
     """
-    How long one try waits for rights: once more if a period ends meanwhile, whose rights are of no use any more.
+    How long one try waits for rights: once more if a period has ended meanwhile, whose rights are of no use any more.
 
-    Times are in monotonic seconds; `latest` is when the whole call ends.
+    The same if it ended while calls waited that were there before, since they are served first with what comes. Times
+    are in monotonic seconds; `latest` is when the whole call ends.
     """
 
     def __init__(self, seconds: float, latest: float, now: float) -> None:
-        self.began, self.until = now, min(now + seconds, latest)
+        self.since, self.until = now - seconds, min(now + seconds, latest)
         self.renewed = False
         self._seconds, self._latest = seconds, latest
 

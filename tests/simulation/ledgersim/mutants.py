@@ -70,7 +70,6 @@ FILES = (
     ),
     *(f"{OPERATOR}/coordinator/{name}.py" for name in ("asking", "messages", "committer")),
     *(f"{OPERATOR}/document/{name}.py" for name in ("account_pages", "sections", "moves")),
-    *(f"{SIDECAR}/{name}.py" for name in ("ledger", "lease_reports", "lease", "account", "debt", "open_attempts")),
 )
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
