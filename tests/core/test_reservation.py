@@ -8,7 +8,7 @@ from exchange_world import MONTH, OPENAI, UNIX, USD, World, budget, chat, limit,
 from lease_samples import lease
 from spendmesh_sidecar.core.admission import Priced
 from spendmesh_sidecar.core.ledger.charges import Quantities
-from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS, worst_case
+from spendmesh_sidecar.core.ledger.reservation import OUTPUT_FLOOR_TOKENS, Booking, worst_case
 from spendmesh_sidecar.core.ledger.rights import AccountRef
 from spendmesh_sidecar.core.router import Candidate
 from spendmesh_sidecar.core.specs import ModelPrice, TargetSpec
@@ -35,6 +35,16 @@ def test_the_worst_of_a_call_in_every_unit(
 ) -> None:
     priced = Priced(CANDIDATE, own, maximum, listed=listed)
     assert worst_case(priced, chat().bounds, maximum, UNIX) == most
+
+
+@pytest.mark.parametrize(
+    ("left", "output"), [(10**9, 100), (2_800_000, 100), (2_799_999, 99), (2_000_000, 0), (1_999_999, 0)]
+)
+def test_the_largest_output_that_is_named_is_at_most_what_was_asked_for(left: int, output: int) -> None:
+    """Of a limit that has room for all of it, too: another one refuses."""
+    world = World()
+    booking = Booking(world.ledger, world.policy.budgets, Priced(CANDIDATE, OWN, 100), chat(), "r", UNIX)
+    assert booking.largest_output(MONTH.name, left) == output
 
 
 def test_on_a_limit_where_its_smallest_form_fits_a_call_needs_nothing() -> None:

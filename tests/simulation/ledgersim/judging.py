@@ -90,6 +90,7 @@ LAWS = {
     "ledger/metering": ("metering", "overshoot"),
     "ledger/rights": ("rights", *_LEDGER, "override_leases", "refusal_reasons"),
     "ledger/demand": ("demand", "account", *_LEDGER, "partitions", "override_leases"),
+    "ledger/reservation": ("reservation", "waiting", *_LEDGER, "metering", "expected", "clamp"),
     "ledger/account": ("account", *_LEDGER, "rolling_account", "silence", "override_leases", "partitions"),
 }
 """The narrow tests of the modules that mutants are made of, by file: `test_<name>.py`."""

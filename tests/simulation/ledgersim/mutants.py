@@ -66,6 +66,7 @@ FILES = (
             "metering",
             "rights",
             "demand",
+            "reservation",
         )
     ),
     *(f"{OPERATOR}/coordinator/{name}.py" for name in ("asking", "messages", "committer")),

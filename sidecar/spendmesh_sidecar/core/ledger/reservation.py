@@ -169,7 +169,7 @@ class Booking(Struct, frozen=True, gc=False):
 
 def _last_that_fits(fits: int, too_large: int, exceeds: Callable[[int], bool]) -> int:
     """By halving: the largest number from `fits` to below `too_large` that does not exceed; `fits` itself at worst."""
-    while too_large - fits > 1:
+    for _ in range(too_large.bit_length()):
         middle = (fits + too_large) // 2
         if exceeds(middle):
             too_large = middle
