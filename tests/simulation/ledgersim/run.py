@@ -14,6 +14,8 @@ from ledgersim.loop import Stuck
 from ledgersim.workload import History, draw
 from ledgersim.world import World
 
+FAILURES = (Violation, Stuck, AssertionError, RuntimeError, LookupError, TypeError, ValueError)
+"""What ends a history, and not those after it: a promise that did not hold, or a defect of product or simulation."""
 COLLECT_EVERY = 16
 """Histories between collections: each leaves a heap of cycles, and none lives long."""
 
@@ -49,7 +51,7 @@ def failure(history: History, broken: Broken = Broken()) -> Exception | None:
     """Why a history fails; None if it does not."""
     try:
         play(history, broken)
-    except (Violation, Stuck, AssertionError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except FAILURES as error:
         return error
     return None
 
@@ -64,8 +66,8 @@ def play_seeds(seeds: Iterable[int], broken: Broken = Broken()) -> Result:
             result.count += 1
             try:
                 result.happened += play(draw(seed), broken).happened
-            except (Violation, Stuck) as error:
-                result.violations.append((seed, str(error)))
+            except FAILURES as error:
+                result.violations.append((seed, str(error) or repr(error)))
             if result.count % COLLECT_EVERY == 0:
                 gc.collect()
     finally:
