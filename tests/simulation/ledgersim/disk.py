@@ -57,6 +57,8 @@ class Written:
     dropped: frozenset[AccountKey]
     member: str
     epoch: int
+    unwritten: Mapping[AccountKey, Account]
+    """Of a write that was torn: the accounts of which something is missing, as the whole write has them."""
 
 
 class Disk:
@@ -133,7 +135,7 @@ class Disk:
         kept = {name: document for name, document in self._stored.sections.items() if name not in commit.drop}
         commits = {**self._stored.commits, member: commit.id}
         self._store(member, commit, {**kept, **commit.put}, commits, frozenset())
-        self._told(member, commit, {*commit.put, *commit.drop})
+        self._told(member, commit, {*commit.put, *commit.drop}, {}, set())
         return self._stored.version
 
     def tear(self, member: str, commit: Commit) -> None:
@@ -144,7 +146,7 @@ class Disk:
         kept = self.scheduler.rng.sample(names, self.scheduler.rng.randrange(len(names) + 1))
         sections = {**self._stored.sections, **{name: commit.put[name] for name in kept}}
         self._store(member, commit, sections, self._stored.commits, frozenset({commit.id} if kept else ()))
-        self._told(member, commit, set(kept))
+        self._told(member, commit, set(kept), {**sections, **commit.put}, set(names) - set(kept))
 
     def _store(
         self,
@@ -159,22 +161,28 @@ class Disk:
         epochs = {**self._stored.epochs, member: commit.epoch}
         self._stored = Durable(f"{self._version}", sections, epochs, commits, partial)
 
-    def _told(self, member: str, commit: Commit, names: set[str]) -> None:
-        """Only what was written is read: the rest is as it was."""
+    def _told(
+        self, member: str, commit: Commit, names: set[str], whole: Mapping[str, Document], missing: set[str]
+    ) -> None:
+        """Only what was written is read: the rest is as it was. `missing`: sections of the `whole` that were not."""
         of = {_account_of(name) for name in names if name.startswith("account/")}
-        kept = {
-            name: document
-            for name, document in self._stored.sections.items()
-            if name == HEAD or (name.startswith("account/") and _account_of(name) in of)
-        }
-        found = decode(kept, DOMAIN).holdings.accounts if HEAD in kept else {}
+        found, unwritten = _accounts(self._stored.sections, of), _accounts(whole, {*map(_account_of, missing)})
         self._key_of.update((_account_of(section_name(key, 0)), key) for key in found)
         gone = frozenset(self._key_of[name] for name in of if name in self._key_of) - found.keys()
-        self.on_commit(Written(found, gone, member, commit.epoch))
+        self.on_commit(Written(found, gone, member, commit.epoch, unwritten))
 
 
 def _account_of(section: str) -> str:
     return section.rpartition("/")[0]
+
+
+def _accounts(sections: Mapping[str, Document], of: set[str]) -> Mapping[AccountKey, Account]:
+    kept = {
+        name: document
+        for name, document in sections.items()
+        if name == HEAD or (name.startswith("account/") and _account_of(name) in of)
+    }
+    return decode(kept, DOMAIN).holdings.accounts if HEAD in kept else {}
 
 
 class DiskClient:

@@ -69,7 +69,12 @@ class RowChecks:
     # --- rolling windows ----------------------------------------------------------------------------------
 
     def check_rows(self, written: Written) -> None:
-        """No row of 25 parts is granted more than the amount, but for what it was granted before it was lowered."""
+        """
+        No row of 25 parts is granted more than the amount, but for what it was granted before it was lowered.
+
+        Of a write that was torn only the grants may be stored, and not what was given back for them: nobody has heard
+        of those grants.
+        """
         changed: dict[Line, list[Account]] = defaultdict(list)
         for account in written.accounts.values():
             if account.limit.window.type == "Rolling" and account.mode == "Enforce":
@@ -78,12 +83,18 @@ class RowChecks:
             before = dict(self._parts[line])
             for account in accounts:
                 self._parts[line][account.key.start] = granted_of(account.charged, account.leases, account)
-            self._check_row(line, before, accounts[0])
+            lowered = {
+                key.start: granted_of(account.charged, account.leases, account)
+                for key, account in written.unwritten.items()
+                if (key.budget, key.limit, key.per) == line
+            }
+            self._check_row(line, before, lowered, accounts[0])
         for key in written.dropped:
             self._parts.get((key.budget, key.limit, key.per), {}).pop(key.start, None)
 
-    def _check_row(self, line: Line, before: dict[int, int], sample: Account) -> None:
-        parts, seconds, cap = self._parts[line], sample.end - sample.key.start, self.cap(sample.key)
+    def _check_row(self, line: Line, before: dict[int, int], lowered: dict[int, int], sample: Account) -> None:
+        seconds, cap = sample.end - sample.key.start, self.cap(sample.key)
+        parts = {start: min(granted, lowered.get(start, granted)) for start, granted in self._parts[line].items()}
         if cap is None:
             return
         for first in parts:
