@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -70,6 +72,53 @@ def test_a_correction_or_a_clock_that_goes_back_breaks_nothing() -> None:
     assert lowered is not None
     assert lowered.per_day < pace.per_day
     assert 0 <= (forecast(0, lowered, 0, MONTH, 2 * DAY) or 0) < 30_000
+
+
+def test_when_a_period_began_changes_nothing_but_the_time() -> None:
+    first, later = (follow(None, 1000, start, start + MONTH, start + DAY) for start in (0, 700 * DAY))
+    first = follow(first, 9000, 0, MONTH, 3 * DAY)
+    later = follow(later, 9000, 700 * DAY, 700 * DAY + MONTH, 703 * DAY)
+    assert first is not None
+    assert later == replace(first, at_ms=703 * DAY)
+
+
+def test_a_pace_is_followed_after_the_start_and_at_the_end_too() -> None:
+    assert follow(None, 1000, 0, MONTH, 0) is None
+    pace = follow(None, 1000, 0, MONTH, DAY)
+    last = follow(pace, 2000, 0, MONTH, MONTH)
+    assert last is not None
+    assert (last.at_ms, last.settled) == (MONTH, 2000)
+    assert follow(last, 3000, 0, MONTH, MONTH + 1) == last
+
+
+def test_one_instant_has_one_pace_and_a_millisecond_later_there_is_another() -> None:
+    pace = follow(None, 1000, 0, MONTH, DAY)
+    assert follow(pace, 2000, 0, MONTH, DAY) == pace
+    later = follow(pace, 2000, 0, MONTH, DAY + 1)
+    assert later is not None
+    assert later.settled == 2000
+
+
+@pytest.mark.parametrize("now", [2 * DAY, MONTH + DAY])
+def test_spend_that_was_corrected_is_forecast_to_grow_no_more(now: int) -> None:
+    """Nor is it after the end, where less time than none is left."""
+    assert forecast(5, Pace(DAY, 0, -(10**12)), 0, MONTH, now) == 5
+
+
+def test_what_is_seen_of_an_account_is_of_its_own_hour() -> None:
+    """What holders hold is charged, and neither settled nor in quarantine."""
+    desk = Desk()
+    lease = desk.grant(holder(), 200)
+    desk.tell(holder(), report(lease.id, 70))
+    desk.grant(holder("pod-b"), 40)
+    desk.books.quarantine(["pod-b"], "silent")
+    desk.pass_time(600_000)
+    (account,) = desk.books.current(desk.now_ms)
+
+    view = view_of(account, NOTHING, desk.now_ms)
+
+    assert (view.held, view.quarantined, view.state.settled) == (130, 40, 70)
+    assert view.forecast == forecast(110, account.pace, START_MS, START_MS + HOUR_MS, desk.now_ms)
 
 
 def test_a_restart_goes_on_with_the_pace_that_was_stored() -> None:

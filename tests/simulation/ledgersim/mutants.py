@@ -43,6 +43,10 @@ FILES = (
             "extra",
             "ladder",
             "milestones",
+            "answers",
+            "diverging",
+            "forecast",
+            "views",
         )
     ),
     *(
